@@ -1,0 +1,68 @@
+# One command each, from nothing but Python and make:
+#   make run    train on digits and draw some         make viz    the pipeline in the browser
+#   make test   the tests with coverage               make lint   ruff, mypy, import-linter
+#   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
+# ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
+# PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help run test lint viz digits format lock install clean
+
+VENV ?= .venv
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	"$$p" -c '$(SUPPORTED)' 2>/dev/null && echo "$$p" && break; done)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export DO_NOT_TRACK ?= 1
+
+help:
+	@sed -n '2,6s/^# \{0,1\}//p' Makefile
+
+run: $(VENV)/.installed
+	$(BIN)/kedro run $(ARGS)
+
+viz: $(VENV)/.installed
+	$(BIN)/kedro viz run $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+digits: $(VENV)/.installed
+	$(BIN)/python benchmarks/digits.py $(ARGS)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): torch is large, this takes minutes the first time."
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+# One constraints file for Python 3.11 and 3.12 alike: made with the older one, whose versions install on both.
+lock:
+	"$(PYTHON)" -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	{ echo "# Made by 'make lock'. Versions only: no hosts, no hashes."; \
+	  .venv-lock/bin/python -m pip freeze --exclude-editable; } > constraints.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .venv-lock

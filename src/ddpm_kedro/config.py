@@ -1,0 +1,74 @@
+"""The configuration loader: parameters composed from groups, chosen by ``use:`` in a file or on the command line."""
+
+from pathlib import Path
+from typing import Any
+
+from kedro.config import OmegaConfigLoader
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from ddpm_kedro.parameters import UserError, check_parameters, nearest
+
+EXPERIMENT = "experiment"
+Configs = dict[Path, DictConfig]
+
+
+class GroupConfigLoader(OmegaConfigLoader):
+    """Kedro's loader, with one parameter file an option and named experiments.
+
+    ``use: {model: small}`` adds ``groups/model/small.yml`` to the parameters; ``use.experiment`` adds
+    ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them.
+    Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
+    """
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        """The configuration ``key``; parameters are checked as a whole.
+
+        Raises:
+            UserError: for a file that cannot be read, an unknown option or a parameter that is not accepted.
+        """
+        try:
+            config: dict[str, Any] = super().__getitem__(key)
+        except YAMLError as error:
+            raise UserError(f"{error} Check its indentation, colons and quotes.") from error
+        if key == "parameters":
+            check_parameters(config)
+        return config
+
+    def _read_raw_config(self, key: str) -> tuple[Configs, Configs, str, str, set[Path]]:
+        base, env, base_path, env_path, files = super()._read_raw_config(key)
+        if key == "parameters":
+            folders = list(dict.fromkeys([base_path, env_path]))
+            override = [*env.values(), self.runtime_params or {}]
+            name = _use(*base.values(), *override).get(EXPERIMENT)
+            experiment = {} if name is None else self._read_option(EXPERIMENT, name, folders, files)
+            use = _use(*base.values(), *experiment.values(), *override)
+            for group in [group for group in use if group != EXPERIMENT]:
+                base |= self._read_option(group, use[group], folders, files)
+            base |= experiment
+        return base, env, base_path, env_path, files
+
+    def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
+        found: Configs = {}
+        for folder in folders:
+            found |= self._read_dir_configs(folder, [f"groups/{group}/{option}.yml"], "parameters", files)
+        if not found:
+            groups = self._names(folders, "*")
+            if group not in groups:
+                raise UserError(f"Unknown group '{group}' in use.{group}={option}. {nearest(group, groups)}")
+            raise UserError(
+                f"Unknown option use.{group}={option}. {nearest(str(option), self._names(folders, f'{group}/*.yml'))}"
+            )
+        return found
+
+    def _names(self, folders: list[str], pattern: str) -> list[str]:
+        paths = [path for folder in folders for path in self._fs.glob(f"{Path(folder).as_posix()}/groups/{pattern}")]
+        return sorted({Path(path).stem for path in paths})
+
+
+def _use(*configs: Any) -> dict[str, str | None]:
+    """The ``use:`` block of merged configurations, later ones winning."""
+    use = OmegaConf.select(OmegaConf.unsafe_merge({}, *configs), "use", default={})
+    if not isinstance(use, DictConfig):
+        raise UserError(f"use = {use!r} names no group; write use.model=small, or use.experiment=cifar10.")
+    return dict(use)

@@ -1,0 +1,1 @@
+"""Kedro dataset classes for what this project keeps: stores of images, checkpoints, models, samples, pictures."""

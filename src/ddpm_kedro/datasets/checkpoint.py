@@ -1,0 +1,89 @@
+"""Where a training run stands, on disk."""
+
+import logging
+import pickle
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.training.run import Checkpoint
+
+logger = logging.getLogger(__name__)
+FORMAT = "ddpm_kedro checkpoint 1"
+DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError, TypeError, ValueError)
+Nothing = dict[str, Any]
+
+
+class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
+    """The latest checkpoint. Loading gives None where there is none; saving ``{}`` writes nothing.
+
+    The last checkpoint of an earlier run is kept, not overwritten, when the first of another run is saved.
+
+    Args:
+        filepath: of the latest checkpoint.
+        archive: folder that keeps ``<run id>/checkpoint.pt`` of earlier runs.
+        metadata: free-form.
+    """
+
+    def __init__(self, *, filepath: str, archive: str, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._archive = Path(archive)
+
+    def load(self) -> Checkpoint | None:
+        """The checkpoint, on the CPU; nothing in the file is executed.
+
+        Raises:
+            UserError: for a file that is damaged or no checkpoint of this project.
+        """
+        return self._read() if self._exists() else None
+
+    def save(self, data: Checkpoint | Nothing) -> None:
+        """Write, with whatever another run left put aside first."""
+        if not isinstance(data, Checkpoint):
+            return
+        self._keep_other_run(data.run_id)
+        content = {field.name: getattr(data, field.name) for field in fields(data)}
+        with atomic_write(self._filepath) as file:
+            torch.save({"format": FORMAT} | content, file)
+
+    def archived(self, run_id: str) -> Path:
+        """Where the checkpoint of an earlier run is kept."""
+        return self._archive / run_id / "checkpoint.pt"
+
+    def _keep_other_run(self, run_id: str) -> None:
+        earlier = self._read(mmap=True) if self._exists() else None
+        if earlier is None or earlier.run_id == run_id:
+            return
+        kept = self.archived(earlier.run_id)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        self._filepath.replace(kept)
+        logger.info("The checkpoint of the earlier run %s is kept as %s", earlier.run_id, kept)
+
+    def _read(self, mmap: bool = False) -> Checkpoint:
+        try:
+            content = torch.load(self._filepath, map_location="cpu", weights_only=True, mmap=mmap)
+            if content.pop("format") != FORMAT:
+                raise ValueError("unknown format")
+            content["image_shape"], content["class_names"] = (
+                tuple(content["image_shape"]),
+                tuple(content["class_names"]),
+            )
+            return Checkpoint(**content)
+        except (
+            RuntimeError,
+            EOFError,
+            pickle.UnpicklingError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise UserError(
+                f"{self._filepath} is damaged or no checkpoint of this version ({type(error).__name__}). "
+                "Move it away to train from the beginning."
+            ) from error

@@ -1,0 +1,59 @@
+"""A trained model on disk."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.parameters import UserError
+
+
+class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
+    """A folder with ``model.safetensors`` and the ``config.json`` that rebuilds the network.
+
+    The whole folder is replaced at once: weights and configuration always belong together.
+    """
+
+    def load(self) -> TrainedModel:
+        """The model, on the CPU.
+
+        Raises:
+            UserError: where there is none, or the files do not fit together.
+        """
+        if not self._exists():
+            raise UserError(
+                f"No trained model in {self._filepath}; run `kedro run` first, which trains and exports one."
+            )
+        try:
+            config = json.loads((self._filepath / "config.json").read_text())
+            return TrainedModel.from_config(config, load_file(self._filepath / "model.safetensors"))
+        except (KeyError, TypeError, ValueError, ValidationError, RuntimeError, SafetensorError, OSError) as error:
+            raise UserError(
+                f"The model in {self._filepath} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}. "
+                "`kedro run --pipelines model_training` exports it again from the checkpoint."
+            ) from error
+
+    def save(self, data: TrainedModel) -> None:
+        """Write beside the old folder, then take its place."""
+        self._filepath.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._filepath.parent, prefix=".model.") as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            weights = {name: tensor.contiguous() for name, tensor in data.network.state_dict().items()}
+            save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
+            (new / "config.json").write_text(json.dumps(data.config(), indent=2) + "\n")
+            for file in new.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            if self._filepath.exists():
+                self._filepath.rename(old)
+            new.rename(self._filepath)
+
+    def _exists(self) -> bool:
+        return (self._filepath / "config.json").exists()

@@ -1,0 +1,28 @@
+"""The mathematics of diffusion: x_t = alpha · x_0 + sigma · noise, and the way back."""
+
+from ddpm_kedro.diffusion.denoiser import Denoiser
+from ddpm_kedro.diffusion.losses import diffusion_loss
+from ddpm_kedro.diffusion.noise import derive_seed, generator_for, image_noise
+from ddpm_kedro.diffusion.samplers import SAMPLERS, ddim, ddpm
+from ddpm_kedro.diffusion.sampling import SamplingPlan, draw_images
+from ddpm_kedro.diffusion.schedules import CLEAN, Schedule, Step, make_schedule
+from ddpm_kedro.diffusion.targets import TARGETS, Target
+
+__all__ = [
+    "CLEAN",
+    "SAMPLERS",
+    "TARGETS",
+    "Denoiser",
+    "SamplingPlan",
+    "Schedule",
+    "Step",
+    "Target",
+    "ddim",
+    "ddpm",
+    "derive_seed",
+    "diffusion_loss",
+    "draw_images",
+    "generator_for",
+    "image_noise",
+    "make_schedule",
+]

@@ -1,0 +1,40 @@
+"""Random numbers that follow from counters: no random state is kept anywhere."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def derive_seed(*counters: int) -> int:
+    """A seed for these counters, independent of that of any others."""
+    return int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0])
+
+
+def generator_for(*counters: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on ``device`` for these counters."""
+    return torch.Generator(device).manual_seed(derive_seed(*counters))
+
+
+def image_noise(
+    seed: int, indices: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
+) -> Callable[[], Tensor]:
+    """Standard normal noise from one generator an image.
+
+    Image i of a seed is fed the same noise in a batch of any size and on any device.
+
+    Args:
+        seed: of the sampling.
+        indices: number of each image of the batch.
+        shape: (C, H, W).
+
+    Returns:
+        A function: every call gives fresh noise (N, C, H, W) on ``device``.
+    """
+    generators = [generator_for(seed, index) for index in indices]
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+
+    return draw

@@ -1,0 +1,70 @@
+"""Samplers: from noise to pictures. Each knows neither network nor target, only predicted x_0.
+
+All are called as ``sampler(denoise, x, steps, noise, **options)``:
+
+- ``denoise(x, step)`` gives the predicted x_0 at ``x`` (N, C, H, W);
+- ``x`` is standard normal noise, times the first step's sigma;
+- ``steps`` are the rows of the schedule to visit, the last without noise (:meth:`Schedule.steps`);
+- ``noise()`` gives fresh standard normal noise like ``x``;
+
+and give x_0 in [-1, 1].
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from ddpm_kedro.diffusion.schedules import Step
+
+Denoise = Callable[[Tensor, Step], Tensor]
+Noise = Callable[[], Tensor]
+
+
+class Sampler(Protocol):
+    """The one signature of all samplers."""
+
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise) -> Tensor:
+        """Draw x_0."""
+        ...
+
+
+def ddpm(
+    denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, variance: Literal["small", "large"] = "small"
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020, algorithm 2), for any subsequence of the timesteps.
+
+    Every step draws from the posterior q(x_s | x_t, x_0) of eq. 6 and 7, with the predicted x_0.
+    ``variance``: "small" is the posterior's own (beta tilde), "large" that of the forward step (beta).
+    """
+    for now, then in pairwise(steps):
+        x0 = denoise(x, now)
+        alpha = now.alpha / then.alpha  # of the forward step from s = then to t = now
+        beta = now.sigma**2 - (alpha * then.sigma) ** 2
+        mean_x0 = then.alpha * beta / now.sigma**2
+        mean_xt = alpha * (then.sigma / now.sigma) ** 2
+        x = mean_x0 * x0 + mean_xt * x
+        if then.sigma > 0:
+            x = x + ((beta if variance == "large" else beta * (then.sigma / now.sigma) ** 2) ** 0.5) * noise()
+    return x
+
+
+def ddim(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, eta: float = 0.0) -> Tensor:
+    """DDIM (Song et al. 2021, eq. 12 and 16): deterministic for eta = 0, ancestral for eta = 1.
+
+    The predicted noise is derived from the clamped x_0, so that both always explain ``x``.
+    """
+    for now, then in pairwise(steps):
+        x0 = denoise(x, now)
+        predicted_noise = (x - now.alpha * x0) / now.sigma
+        alpha = now.alpha / then.alpha
+        beta = now.sigma**2 - (alpha * then.sigma) ** 2
+        fresh = eta * beta**0.5 * then.sigma / now.sigma  # eq. 16
+        x = then.alpha * x0 + (then.sigma**2 - fresh**2) ** 0.5 * predicted_noise
+        if fresh > 0:
+            x = x + fresh * noise()
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim}

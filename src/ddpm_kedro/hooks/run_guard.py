@@ -1,0 +1,120 @@
+"""Guards a run: checks before it, stops that lose nothing, and what is kept after it."""
+
+import json
+import logging
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from ddpm_kedro.parameters import UserError, differences
+
+logger = logging.getLogger(__name__)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+DESCRIBES_A_MODEL = ("dataset", "model", "diffusion")
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class RunGuard:
+    """One object a process; everything it knows belongs to the run at hand."""
+
+    def __init__(self) -> None:
+        self.stop = Event()
+        self.signal = 0
+        self.training = False
+        self.parameters: dict[str, Any] = {}
+        self.data_root = Path()
+        self.before: dict[int, Handler] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note where the data lies."""
+        self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
+        self.parameters = context.config_loader["parameters"]
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Refuse a model of another configuration, and begin to listen for signals."""
+        if "model" in pipeline.inputs():
+            self._check_model(catalog)
+        self.stop, self.signal, self.training = Event(), 0, False
+        catalog["stop_request"] = MemoryDataset(self.stop, copy_mode="assign")
+        if current_thread() is main_thread():
+            self.before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Only training can stop at a point of its own choosing."""
+        self.training = "stop_request" in node.inputs
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """A stop ends the process once the checkpoint is saved: a model half trained is not exported."""
+        if dataset_name == "checkpoint" and self.stop.is_set():
+            logger.info("Stopped; the checkpoint is saved, and the same command goes on from it.")
+            raise SystemExit(128 + self.signal)
+
+    @hook_impl
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Keep what a finished run left under its id."""
+        self._give_signals_back()
+        if {"train_model", "export_model"} <= {node.name for node in pipeline.nodes}:
+            self._archive(catalog)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Listen no more."""
+        self._give_signals_back()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.training and not self.stop.is_set():
+            self.signal = number
+            self.stop.set()
+            return
+        before = self.before.get(number)
+        if callable(before):
+            before(number, frame)
+        else:
+            raise SystemExit(128 + number)
+
+    def _give_signals_back(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def _check_model(self, catalog: DataCatalog) -> None:
+        model = catalog.load("model")
+        now = {name: self.parameters[name] for name in DESCRIBES_A_MODEL if name in model.parameters}
+        then = {name: model.parameters[name] for name in now}
+        if changed := differences(then, now):
+            raise UserError(
+                f"The trained model was made with another configuration: {'; '.join(changed)}. Give the parameters it "
+                "was trained with (such as --params use.experiment=…), or train one with these: kedro run."
+            )
+
+    def _archive(self, catalog: DataCatalog) -> None:
+        """Copy the catalog entries marked ``metadata: {archive: true}`` to ``runs/<run id>/``."""
+        folder = self.data_root / "runs" / catalog.load("model").run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "parameters.json").write_text(json.dumps(self.parameters, indent=2) + "\n")
+        for name in catalog:
+            dataset: Any = catalog.get(name)
+            if (getattr(dataset, "metadata", None) or {}).get("archive") and dataset.exists():
+                _copy(Path(dataset._filepath), folder)
+        logger.info("This run is kept in %s", folder)
+
+
+def _copy(path: Path, folder: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
+    else:
+        shutil.copy2(path, folder / path.name)

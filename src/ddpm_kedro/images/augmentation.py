@@ -1,0 +1,83 @@
+"""Random changes of training images, as one batched function of tensors."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.parameters import AugmentationParameters
+
+
+def augment(images: Tensor, parameters: AugmentationParameters, generator: torch.Generator) -> Tensor:
+    """Flip and crop every picture of a batch by itself.
+
+    Unlike torchvision's transforms, which change a whole batch alike, this draws for each picture; and all numbers
+    are drawn at once on the CPU, so that a seed means the same on every device and whatever else is turned on.
+
+    Args:
+        images: (N, C, H, W), float.
+        generator: on the CPU.
+
+    Returns:
+        Like ``images``.
+    """
+    n, _, height, width = images.shape
+    horizontal, vertical, down, right = torch.rand(4, n, generator=generator).to(images.device)
+    if parameters.horizontal_flip:
+        images = torch.where((horizontal < 0.5)[:, None, None, None], images.flip(-1), images)
+    if parameters.vertical_flip:
+        images = torch.where((vertical < 0.5)[:, None, None, None], images.flip(-2), images)
+    if pad := parameters.crop_padding:
+        padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
+        rows = _offsets(down, pad, height)  # (N, H)
+        columns = _offsets(right, pad, width)  # (N, W)
+        picture = torch.arange(n, device=images.device)[:, None, None]
+        images = padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images
+
+
+def _offsets(uniform: Tensor, pad: int, size: int) -> Tensor:
+    first = (uniform * (2 * pad + 1)).long()
+    return first[:, None] + torch.arange(size, device=uniform.device)
+
+
+@dataclass(frozen=True)
+class AugmentedImages:
+    """Training images that are augmented when a batch is asked for."""
+
+    store: ImageStore
+    parameters: AugmentationParameters
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def batch(self, indices: Tensor, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Augmented pictures.
+
+        Args:
+            indices: (N,) int64.
+            generator: on the CPU; the same one gives the same pictures.
+
+        Returns:
+            (N, C, H, W) float32 in [-1, 1] on ``device``.
+        """
+        return augment(to_float(self.store, indices, device), self.parameters, generator)
+
+    def labels(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor | None:
+        """Labels of the pictures, (N,) int64; None where there are no classes."""
+        if self.store.labels is None:
+            return None
+        return torch.from_numpy(self.store.labels[indices.numpy()]).to(device)
+
+
+def to_float(store: ImageStore, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Pictures of a store as (N, C, H, W) float32 in [-1, 1]."""
+    pixels = torch.from_numpy(store.images[indices.numpy()]).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """From (N, C, H, W) in [-1, 1] to (N, H, W, C) uint8, rounded: the inverse of :func:`to_float`."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)

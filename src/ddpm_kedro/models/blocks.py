@@ -1,0 +1,121 @@
+"""The parts of the U-Net. Module names are those of diffusers, so that weights can be exchanged by name."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    """Set weight and bias to zero: a residual branch that ends in it starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal position of Vaswani et al. (2017), sines first, as in Ho et al. (2020).
+
+    Args:
+        timesteps: (N,), integers or floats.
+        width: even number of channels.
+
+    Returns:
+        (N, width), float32.
+    """
+    half = width // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / (half - 1)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * exponent)  # (N, half)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimestepMLP(nn.Module):
+    """Two linear layers that turn the sinusoid into the embedding every residual block receives."""
+
+    def __init__(self, width: int, embedding_width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width, embedding_width)
+        self.linear_2 = nn.Linear(embedding_width, embedding_width)
+
+    def forward(self, sinusoid: Tensor) -> Tensor:
+        """(N, width) → (N, embedding_width)."""
+        return self.linear_2(F.silu(self.linear_1(sinusoid)))
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, 3×3 convolution, twice; the time embedding is added between the two."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        embedding_width: int,
+        norm_groups: int,
+        norm_eps: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(norm_groups, channels_in, eps=norm_eps)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.time_emb_proj = nn.Linear(embedding_width, channels_out)
+        self.norm2 = nn.GroupNorm(norm_groups, channels_out, eps=norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """X (N, C_in, H, W) and embedding (N, E) → (N, C_out, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))  # (N, C_out, H, W)
+        h = h + self.time_emb_proj(F.silu(embedding))[:, :, None, None]  # one value for every pixel of a channel
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.conv_shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over all pixels of a feature map (Ho et al. 2020, Appendix B), as a residual."""
+
+    def __init__(self, channels: int, head_channels: int, norm_groups: int, norm_eps: float) -> None:
+        super().__init__()
+        self.heads = channels // head_channels
+        self.group_norm = nn.GroupNorm(norm_groups, channels, eps=norm_eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([zero_init(nn.Linear(channels, channels))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        n, c, h, w = x.shape
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, HW, C)
+        q, k, v = (
+            to(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, HW, C / heads)
+            for to in (self.to_q, self.to_k, self.to_v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        return x + self.to_out[0](mixed).transpose(1, 2).reshape(n, c, h, w)
+
+
+class Downsample(nn.Module):
+    """Halve height and width with a strided convolution, padded right and bottom as in Ho et al.'s code."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H/2, W/2)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double height and width by repetition, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, 2H, 2W)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

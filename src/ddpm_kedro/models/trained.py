@@ -1,0 +1,66 @@
+"""A trained model: the network, and all that is needed to use it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from ddpm_kedro.models.unet import UNet
+from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network in evaluation mode with the configuration that rebuilds it.
+
+    Attributes:
+        network: with the averaged (EMA) weights.
+        parameters: every parameter that shaped the training, by group.
+        image_shape: (C, H, W).
+        class_names: one name a class the network knows; empty for a model without classes.
+        run_id: of the training run.
+        images_seen: in training.
+    """
+
+    network: UNet
+    parameters: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    run_id: str
+    images_seen: int
+
+    @property
+    def diffusion(self) -> DiffusionParameters:
+        """Schedule and target the network was trained with."""
+        return DiffusionParameters.model_validate(self.parameters["diffusion"])
+
+    def config(self) -> dict[str, Any]:
+        """All but the weights, as plain data."""
+        return {
+            "run_id": self.run_id,
+            "images_seen": self.images_seen,
+            "weights": "ema",
+            "image_shape": list(self.image_shape),
+            "class_names": list(self.class_names),
+            "parameters": self.parameters,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:
+        """Rebuild what :meth:`config` described.
+
+        Raises:
+            KeyError, pydantic.ValidationError, RuntimeError: where configuration or weights do not fit.
+        """
+        parameters = ModelParameters.model_validate(config["parameters"]["model"])
+        network = UNet(parameters, config["image_shape"][0], len(config["class_names"]))
+        network.load_state_dict(weights)
+        return cls(
+            network=network.eval(),
+            parameters=config["parameters"],
+            image_shape=tuple(config["image_shape"]),
+            class_names=tuple(config["class_names"]),
+            run_id=config["run_id"],
+            images_seen=config["images_seen"],
+        )

@@ -1,0 +1,168 @@
+"""The U-Net of Ho et al. (2020), Appendix B, in the layout of diffusers' ``UNet2DModel``."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm_kedro.models.blocks import (
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    TimestepMLP,
+    Upsample,
+    timestep_embedding,
+    zero_init,
+)
+from ddpm_kedro.parameters import ModelParameters
+
+
+class Level(nn.Module):
+    """The blocks of one resolution: residual blocks, each perhaps followed by attention."""
+
+    def __init__(
+        self, widths: list[tuple[int, int]], attention: bool, embedding_width: int, p: ModelParameters
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResidualBlock(i, o, embedding_width, p.norm_groups, p.norm_eps, p.dropout) for i, o in widths
+        )
+        self.attentions = nn.ModuleList(
+            SelfAttention(o, p.head_channels or o, p.norm_groups, p.norm_eps) for _, o in widths if attention
+        )
+
+    def step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
+        """Residual block ``index``, and its attention if this level has any."""
+        x = self.resnets[index](x, embedding)
+        return self.attentions[index](x) if self.attentions else x
+
+
+class DownLevel(Level):
+    """One resolution on the way down; gives every intermediate result to the way up."""
+
+    def __init__(
+        self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
+    ) -> None:
+        super().__init__(widths, attention, embedding_width, p)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(widths[-1][1])])
+
+    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, C, H, W) → (N, C', H/2, W/2) and the skip connections."""
+        skips = []
+        for index in range(len(self.resnets)):
+            x = self.step(index, x, embedding)
+            skips.append(x)
+        for downsample in self.downsamplers:
+            x = downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MiddleLevel(Level):
+    """The bottom: a residual block, then attention and a residual block."""
+
+    def __init__(self, width: int, embedding_width: int, p: ModelParameters) -> None:
+        super().__init__([(width, width)] * 2, False, embedding_width, p)
+        self.attentions = nn.ModuleList([SelfAttention(width, p.head_channels or width, p.norm_groups, p.norm_eps)])
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        return self.resnets[1](self.attentions[0](self.resnets[0](x, embedding)), embedding)
+
+
+class UpLevel(Level):
+    """One resolution on the way up; every block receives a skip connection."""
+
+    def __init__(
+        self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
+    ) -> None:
+        super().__init__(widths, attention, embedding_width, p)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(widths[-1][1])])
+
+    def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C', 2H, 2W); takes its skip connections off the end of ``skips``."""
+        for index in range(len(self.resnets)):
+            x = self.step(index, torch.cat([x, skips.pop()], dim=1), embedding)
+        for upsample in self.upsamplers:
+            x = upsample(x)
+        return x
+
+
+class UNet(nn.Module):
+    """Predicts from a noised picture, its timestep and its class what the training target asks for.
+
+    Args:
+        parameters: width, depth, attention; see :class:`~ddpm_kedro.parameters.ModelParameters`.
+        channels: of the pictures, in and out.
+        num_classes: 0 for a model without classes. Class ``num_classes`` is the empty label of
+            classifier-free guidance (Ho and Salimans 2022).
+    """
+
+    def __init__(self, parameters: ModelParameters, channels: int, num_classes: int = 0) -> None:
+        super().__init__()
+        p = parameters
+        self.width, self.patch_size, self.num_classes = p.width, p.patch_size, num_classes
+        widths = [p.width * m for m in p.channel_multipliers]
+        attention = [level in p.attention_levels for level in range(len(widths))]
+        embedding_width = 4 * p.width
+        patch_channels = channels * p.patch_size**2
+        self.size_multiple = p.patch_size * 2 ** (len(widths) - 1)
+
+        self.time_embedding = TimestepMLP(p.width, embedding_width)
+        self.class_embedding = nn.Embedding(num_classes + 1, embedding_width) if num_classes else None
+        self.conv_in = nn.Conv2d(patch_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        skip_widths, last = [widths[0]], len(widths) - 1
+        for level, (before, width) in enumerate(pairwise([widths[0], *widths])):
+            blocks = [(before, width)] + [(width, width)] * (p.blocks_per_level - 1)
+            self.down_blocks.append(DownLevel(blocks, attention[level], level == last, embedding_width, p))
+            skip_widths += [width] * (p.blocks_per_level + (level != last))
+        self.mid_block = MiddleLevel(widths[-1], embedding_width, p)
+        self.up_blocks = nn.ModuleList()
+        before = widths[-1]
+        for level, width in reversed(list(enumerate(widths))):
+            ins = [before] + [width] * p.blocks_per_level
+            blocks = [(i + skip_widths.pop(), width) for i in ins]
+            self.up_blocks.append(UpLevel(blocks, attention[level], level == 0, embedding_width, p))
+            before = width
+        self.conv_norm_out = nn.GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
+        self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
+
+    def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predict for a batch.
+
+        Args:
+            x: (N, C, H, W), noised pictures. Sizes that the resolutions do not divide are padded inside.
+            timesteps: (N,).
+            labels: (N,) int64 in [0, num_classes]; None means the empty label for all.
+
+        Returns:
+            (N, C, H, W).
+        """
+        height, width = x.shape[-2:]
+        pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
+        h = F.pad(x, pad, mode="replicate") if any(pad) else x
+        h = F.pixel_unshuffle(h, self.patch_size)
+        embedding = self.embed(timesteps, labels)  # (N, E)
+        h = self.conv_in(h)
+        skips = [h]
+        for down in self.down_blocks:
+            h, more = down(h, embedding)
+            skips += more
+        h = self.mid_block(h, embedding)
+        for up in self.up_blocks:
+            h = up(h, skips, embedding)
+        h = self.conv_out(F.silu(self.conv_norm_out(h)))
+        return F.pixel_shuffle(h, self.patch_size)[..., :height, :width]
+
+    def embed(self, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        """The embedding of time and class, (N, 4·width)."""
+        embedding = self.time_embedding(timestep_embedding(timesteps, self.width))
+        if self.class_embedding is None:
+            if labels is not None:
+                raise ValueError("labels were given to a model without classes (num_classes = 0)")
+            return embedding
+        if labels is None:
+            labels = torch.full_like(timesteps, self.num_classes, dtype=torch.int64)
+        return embedding + self.class_embedding(labels)

@@ -1,0 +1,292 @@
+"""Checked parameters: one frozen Pydantic model a group, in the order of ``conf/base/parameters.yml``.
+
+Kedro builds these models from the YAML before any node runs; a node's annotation names its group.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class UserError(Exception):
+    """A person's mistake. The message says what was found, where, and what to do; no traceback is shown."""
+
+
+def nearest(word: str, accepted: list[str]) -> str:
+    """The end of an error message that suggests what may have been meant.
+
+    >>> nearest("batch_sise", ["batch_size", "seed"])
+    "Did you mean 'batch_size'? Accepted: batch_size, seed."
+    """
+    close = get_close_matches(word, accepted, n=3, cutoff=0.5)
+    meant = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{meant}Accepted: {', '.join(accepted)}."
+
+
+class Group(BaseModel):
+    """A group of parameters: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset()
+    """Names whose values may change between a run and its continuation."""
+
+    def shaping(self) -> dict[str, Any]:
+        """The values that decide what is learnt, as plain data: what names a run."""
+        return self.model_dump(mode="json", exclude=set(self.without_effect_on_weights))
+
+
+class DatasetParameters(Group):
+    """Where the images come from."""
+
+    source: str
+    """A name in the table of ``ddpm_kedro.images.sources``: mnist5k, cifar10, …"""
+    download_folder: str
+    """Folder for downloaded archives, relative to where ``kedro run`` is called."""
+
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"download_folder"})
+
+
+class ImagesParameters(Group):
+    """How the images are divided."""
+
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Share of each class kept from training, where the source has no test split of its own."""
+    seed: NonNegativeInt
+
+
+class AugmentationParameters(Group):
+    """Random changes of the training images, each with a seed of its own per step."""
+
+    horizontal_flip: bool
+    vertical_flip: bool
+    crop_padding: NonNegativeInt
+    """Pixels of padding before a random crop back to the same size; 0 for no crop."""
+
+
+class ModelParameters(Group):
+    """The U-Net (Ho et al. 2020, Appendix B). Number of channels and classes come from the data."""
+
+    width: Annotated[PositiveInt, Field(multiple_of=2, ge=4)]
+    """Channels at full resolution."""
+    channel_multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Channels of each level, as multiples of ``width``; every level halves the resolution of the one before."""
+    blocks_per_level: PositiveInt
+    """Residual blocks of each level on the way down; one more on the way up."""
+    attention_levels: tuple[NonNegativeInt, ...]
+    """Levels with self-attention, 0 the finest. The bottom always has it."""
+    head_channels: PositiveInt | None
+    """Channels of one attention head; null for a single head."""
+    norm_groups: PositiveInt
+    """Groups of GroupNorm; must divide the channels of every level."""
+    norm_eps: PositiveFloat
+    dropout: Fraction
+    patch_size: PositiveInt
+    """Pixels of a side that are folded into channels before the first convolution; 1 for none."""
+    class_conditional: bool
+    """Learn the classes, where the data has some."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        widths = [self.width * m for m in self.channel_multipliers]
+        for name, divisor in (("norm_groups", self.norm_groups), ("head_channels", self.head_channels)):
+            if divisor and (uneven := [w for w in widths if w % divisor]):
+                raise ValueError(
+                    f"{name} = {divisor} does not divide {uneven[0]}, the channels of a level (levels: {widths}); "
+                    f"choose a width that is a multiple of {divisor}, or another {name}"
+                )
+        if beyond := [level for level in self.attention_levels if level >= len(widths)]:
+            raise ValueError(f"attention_levels names level {beyond[0]}, but the levels are 0 to {len(widths) - 1}")
+        return self
+
+
+class DiffusionParameters(Group):
+    """The noise schedule and what the network learns to predict."""
+
+    num_timesteps: Annotated[int, Field(ge=2)]
+    """T."""
+    schedule: Literal["linear", "cosine"]
+    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    """First beta of the linear schedule."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)]
+    """Last beta of the linear schedule."""
+    target: Literal["noise", "v"]
+    """Noise (Ho et al. 2020) or v = alpha · noise - sigma · x_0 (Salimans and Ho 2022)."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start = {self.beta_start} is above beta_end = {self.beta_end}")
+        return self
+
+
+class OptimizerParameters(Group):
+    """The optimizer and its learning rate."""
+
+    name: Literal["adam", "adamw", "sgd"]
+    lr: PositiveFloat
+    """Peak learning rate."""
+    betas: tuple[Fraction, Fraction] | None = None
+    """Decay rates of Adam's two averages; for adam and adamw alone."""
+    momentum: Fraction | None = None
+    """For sgd alone."""
+    weight_decay: NonNegativeFloat
+    warmup_images: NonNegativeInt
+    """Images over which the learning rate rises linearly from 0."""
+    lr_schedule: Literal["constant", "cosine"]
+    """After the warm-up: constant, or a half cosine down to ``final_lr_fraction`` at the last image."""
+    final_lr_fraction: Annotated[float, Field(ge=0, le=1)]
+    max_grad_norm: PositiveFloat
+    """Gradients are scaled down to this 2-norm."""
+
+    @model_validator(mode="after")
+    def _of_this_optimizer(self) -> Self:
+        wanted, foreign = ("momentum", "betas") if self.name == "sgd" else ("betas", "momentum")
+        if getattr(self, wanted) is None:
+            raise ValueError(f"{self.name} needs {wanted}; choose it with use.optimizer={self.name}")
+        if getattr(self, foreign) is not None:
+            raise ValueError(f"{self.name} has no {foreign}; did you mean another use.optimizer?")
+        return self
+
+
+class TrainingParameters(Group):
+    """The training loop. Progress is counted in images seen."""
+
+    seed: NonNegativeInt
+    batch_size: PositiveInt
+    """Images of one step."""
+    num_images: PositiveInt
+    """Images seen in all; rounded up to whole batches."""
+    ema_decay: Fraction
+    """Of the averaged weights, per step; warmed up as min(decay, (1 + step) / (10 + step))."""
+    label_dropout: Fraction
+    """Share of labels replaced by the empty one, so that classifier-free guidance has an unconditional model."""
+    report_interval: PositiveInt
+    """Images between two rows of the history, two previews and two lines of the log."""
+    checkpoint_interval: PositiveInt
+    """Images between two checkpoints; the last step always writes one."""
+    validation_images: PositiveInt
+    """Images of the hold-out for the validation loss, at most."""
+    preview_images: NonNegativeInt
+    """Images of a preview; 0 for none."""
+    preview_steps: PositiveInt
+    """DDIM steps of a preview."""
+    preview_guidance_scale: Annotated[float, Field(ge=0)]
+    device: Device
+    precision: Precision
+
+    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset(
+        {
+            "report_interval",
+            "checkpoint_interval",
+            "validation_images",
+            "preview_images",
+            "preview_steps",
+            "preview_guidance_scale",
+            "device",
+            "precision",
+        }
+    )
+
+
+class SamplingParameters(Group):
+    """Drawing images with a trained model."""
+
+    num_images: PositiveInt
+    seed: NonNegativeInt
+    """Image i of seed s is the same picture in a batch of any size."""
+    label: int | str | None
+    """One class, by name or number; null draws every class equally often."""
+    sampler: Literal["ddpm", "ddim"]
+    num_inference_steps: PositiveInt
+    guidance_scale: Annotated[float, Field(ge=0)]
+    """1 for none; above, samples follow their class more closely and vary less."""
+    ddim_eta: Annotated[float, Field(ge=0, le=1)]
+    """0 draws no noise after the first; 1 is ancestral."""
+    ddpm_variance: Literal["small", "large"]
+    """Posterior variance beta tilde, or beta (Ho et al. 2020, section 3.2)."""
+    batch_size: PositiveInt
+    device: Device
+    precision: Precision
+
+
+class Parameters(Group):
+    """Every parameter of the project."""
+
+    use: dict[str, str | None]
+    """Which option of each group: see ``ddpm_kedro.config``."""
+    dataset: DatasetParameters
+    images: ImagesParameters
+    augmentation: AugmentationParameters
+    model: ModelParameters
+    diffusion: DiffusionParameters
+    optimizer: OptimizerParameters
+    training: TrainingParameters
+    sampling: SamplingParameters
+
+
+def check_parameters(raw: Mapping[str, Any]) -> Parameters:
+    """Build all groups from plain data.
+
+    Raises:
+        UserError: with one line for each value that is not accepted.
+    """
+    try:
+        return Parameters.model_validate(raw)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    """One line about one wrong value: its full name, what was found, what is accepted."""
+    keys = [str(key) for key in problem["loc"]]
+    name = ".".join(keys)
+    match problem["type"]:
+        case "extra_forbidden":
+            group: Any = Parameters if len(keys) == 1 else Parameters.model_fields[keys[0]].annotation
+            return f"Unknown parameter '{name}'. {nearest(keys[-1], list(group.model_fields))}"
+        case "missing":
+            return f"Parameter '{name}' is missing."
+        case "value_error":
+            return f"Parameter '{name}': {problem['ctx']['error']}."
+        case _:
+            return f"Parameter '{name}' = {problem['input']!r}: {problem['msg'].lower()}."
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short name for plain data: equal data, equal name."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested parameters."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed between two parameter trees, one readable line a value."""
+    old, new = dict(flatten(earlier)), dict(flatten(now))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name, 'nothing')} → {new.get(name, 'nothing')}" for name in names]

@@ -1,0 +1,1 @@
+"""The pipelines: in each, ``nodes.py`` has pure functions and ``pipeline.py`` the wiring."""

@@ -1,0 +1,5 @@
+"""From a named source to uint8 images for training and hold-out."""
+
+from ddpm_kedro.pipelines.data_ingestion.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

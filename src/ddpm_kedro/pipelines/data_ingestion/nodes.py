@@ -1,0 +1,75 @@
+"""Bring the images here, divide them, and say what there is."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm_kedro.images.sources import Manifest, Split, checksums, source_named
+from ddpm_kedro.images.store import ImageStore, LazyImageStore, stratified_holdout
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, fingerprint
+
+
+def download_images(dataset: DatasetParameters) -> Manifest:
+    """Bring the files of a source to this machine. The one node with files and network as its purpose.
+
+    Returns:
+        A manifest: source, folder, SHA-256 of every file, class names.
+
+    Raises:
+        UserError: for an unknown source, or one that cannot be downloaded.
+    """
+    source = source_named(dataset.source)
+    folder, class_names = source.download(Path(dataset.download_folder) / dataset.source)
+    return {
+        "source": dataset.source,
+        "folder": str(folder),
+        "class_names": list(class_names),
+        "sha256": checksums(source.files(folder), folder),
+    }
+
+
+def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
+    """Divide the images into training and a hold-out that training never sees.
+
+    The hold-out is the source's own test split where it has one, else a stratified part of the images.
+
+    Returns:
+        Training images and hold-out, decoded only when they are saved and not there yet.
+    """
+    content = fingerprint(raw_images["source"], raw_images["sha256"], images.shaping())
+    class_names = tuple(raw_images["class_names"])
+
+    @cache
+    def splits() -> tuple[Split, Split]:
+        train, test = source_named(raw_images["source"]).read(Path(raw_images["folder"]))
+        if test is not None:
+            return train, test
+        kept, held = stratified_holdout(train.labels, len(train.images), images.holdout_fraction, images.seed)
+        return train.take(kept), train.take(held)
+
+    def lazy(name: str, index: int) -> LazyImageStore:
+        mark = fingerprint(content, name)
+        return LazyImageStore(mark, lambda: ImageStore(*splits()[index], class_names, mark))
+
+    return lazy("training", 0), lazy("holdout", 1)
+
+
+def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) -> dict[str, Any]:
+    """Counts, sizes, classes and mean brightness of both parts, as plain data."""
+    return {"training": _describe(training_images), "holdout": _describe(holdout_images)}
+
+
+def _describe(store: ImageStore) -> dict[str, Any]:
+    channels, height, width = store.image_shape
+    counts = {} if store.labels is None else dict(zip(*np.unique(store.labels, return_counts=True), strict=True))
+    return {
+        "images": len(store),
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "images_per_class": {store.class_names[label]: int(count) for label, count in counts.items()},
+        "mean_of_255": round(float(store.images[:: max(1, len(store) // 1000)].mean()), 2),
+        "fingerprint": store.fingerprint,
+    }

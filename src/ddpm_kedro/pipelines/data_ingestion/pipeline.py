@@ -1,0 +1,27 @@
+"""The wiring of data ingestion."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """params:dataset → raw_images → training_images, holdout_images → ingestion_report."""
+    return Pipeline(
+        [
+            Node(download_images, "params:dataset", "raw_images", name="download_images"),
+            Node(
+                prepare_images,
+                ["raw_images", "params:images"],
+                ["training_images", "holdout_images"],
+                name="prepare_images",
+            ),
+            Node(
+                report_ingestion,
+                ["training_images", "holdout_images"],
+                "ingestion_report",
+                name="report_ingestion",
+            ),
+        ],
+        tags="data_ingestion",
+    )

@@ -1,0 +1,5 @@
+"""From images to an exported model."""
+
+from ddpm_kedro.pipelines.model_training.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,119 @@
+"""Augment images, train the network, export the model."""
+
+import logging
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+from PIL import Image
+
+from ddpm_kedro.images.augmentation import AugmentedImages, to_uint8
+from ddpm_kedro.images.grid import labelled_grid
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.parameters import (
+    AugmentationParameters,
+    DiffusionParameters,
+    ModelParameters,
+    OptimizerParameters,
+    TrainingParameters,
+    differences,
+)
+from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.loop import Report, train
+from ddpm_kedro.training.progress import summary
+from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
+from ddpm_kedro.training.run import Checkpoint, Row, Run
+
+logger = logging.getLogger(__name__)
+PREVIEW = 100  # images of the preview, at most
+TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Checkpoint | dict[str, Any]]
+
+
+def augment_images(
+    training_images: ImageStore, augmentation: AugmentationParameters, training: TrainingParameters
+) -> tuple[AugmentedImages, Image.Image]:
+    """Training images that are augmented when asked for, and a picture of the first batch the model will see."""
+    images = AugmentedImages(training_images, augmentation)
+    indices = batch_indices(training.seed, 0, training.batch_size, len(images))
+    batch = to_uint8(images.batch(indices, augmentation_generator(training.seed, 0)))[:PREVIEW]
+    return images, labelled_grid(batch.numpy())
+
+
+def train_model(
+    augmented_images: AugmentedImages,
+    holdout_images: ImageStore,
+    resume_checkpoint: Checkpoint | None,
+    stop_request: Event,
+    model: ModelParameters,
+    diffusion: DiffusionParameters,
+    optimizer: OptimizerParameters,
+    training: TrainingParameters,
+) -> Iterator[TrainingOutputs]:
+    """Train, yielding at every report interval what there is to keep.
+
+    Goes on from ``resume_checkpoint`` where that is of the same run: equal parameters, equal images.
+
+    Yields:
+        Preview pictures by name, all rows of the history, and a checkpoint ({} where none is due).
+    """
+    store = augmented_images.store
+    run = Run(
+        model=model,
+        diffusion=diffusion,
+        augmentation=augmented_images.parameters,
+        optimizer=optimizer,
+        training=training,
+        data=store.fingerprint,
+        image_shape=store.image_shape,
+        class_names=store.class_names if model.class_conditional else (),
+    )
+    resume = _same_run(resume_checkpoint, run)
+    if resume is not None and resume.finished:
+        logger.info("Run %s is already trained: %s images seen.", run.run_id, f"{resume.images_seen:,}")
+        yield {}, resume.history, {}
+        return
+    hardware = choose_hardware(training.device, training.precision)
+    logger.info("Training on %s", hardware.reason)
+    for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
+        logger.info(summary(report.history[-1], run.num_images))
+        yield _previews(report, run), report.history, report.checkpoint or {}
+
+
+def export_model(checkpoint: Checkpoint) -> TrainedModel:
+    """The averaged weights, with the configuration that rebuilds the network."""
+    config = {
+        "run_id": checkpoint.run_id,
+        "images_seen": checkpoint.images_seen,
+        "image_shape": checkpoint.image_shape,
+        "class_names": checkpoint.class_names,
+        "parameters": checkpoint.parameters,
+    }
+    return TrainedModel.from_config(config, checkpoint.average)
+
+
+def _same_run(checkpoint: Checkpoint | None, run: Run) -> Checkpoint | None:
+    """The checkpoint, if it is of this run; says what happens."""
+    if checkpoint is None:
+        logger.info("Run %s starts.", run.run_id)
+        return None
+    if checkpoint.run_id == run.run_id:
+        if not checkpoint.finished:
+            logger.info("Run %s goes on after %s images.", run.run_id, f"{checkpoint.images_seen:,}")
+        return checkpoint
+    changed = differences(checkpoint.parameters, run.parameters)
+    if checkpoint.data != run.data:
+        changed.append(f"training images: {checkpoint.data} → {run.data}")
+    logger.info(
+        "Run %s starts anew, since these differ from run %s: %s", run.run_id, checkpoint.run_id, "; ".join(changed)
+    )
+    return None
+
+
+def _previews(report: Report, run: Run) -> dict[str, Image.Image]:
+    """One picture, its name unique among all runs."""
+    if report.preview is None:
+        return {}
+    labels = None if report.preview_labels is None else report.preview_labels.numpy()
+    grid = labelled_grid(report.preview.numpy(), labels, run.class_names)
+    return {f"{run.run_id}/images_seen_{report.images_seen:010d}": grid}

@@ -1,0 +1,36 @@
+"""The wiring of model training."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """training_images → augmented_images → checkpoint, history and previews → model."""
+    return Pipeline(
+        [
+            Node(
+                augment_images,
+                ["training_images", "params:augmentation", "params:training"],
+                ["augmented_images", "augmentation_preview"],
+                name="augment_images",
+            ),
+            Node(
+                train_model,
+                [
+                    "augmented_images",
+                    "holdout_images",
+                    "resume_checkpoint",
+                    "stop_request",
+                    "params:model",
+                    "params:diffusion",
+                    "params:optimizer",
+                    "params:training",
+                ],
+                ["training_previews", "training_history", "checkpoint"],  # the checkpoint last: see hooks.run_guard
+                name="train_model",
+            ),
+            Node(export_model, "checkpoint", "model", name="export_model"),
+        ],
+        tags="model_training",
+    )

@@ -1,0 +1,5 @@
+"""From an exported model to pictures."""
+
+from ddpm_kedro.pipelines.sampling.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,16 @@
+"""The wiring of sampling."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Model → samples → samples_grid, sample_files."""
+    return Pipeline(
+        [
+            Node(sample_images, ["model", "params:sampling"], "samples", name="sample_images"),
+            Node(render_samples, "samples", ["samples_grid", "sample_files"], name="render_samples"),
+        ],
+        tags="sampling",
+    )

@@ -1,0 +1,18 @@
+"""Kedro's settings of this project."""
+
+from ddpm_kedro.config import GroupConfigLoader
+from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.session import Session
+from ddpm_kedro.terminal import plain_logs_without_a_terminal
+
+plain_logs_without_a_terminal()
+
+HOOKS = (RunGuard(),)
+SESSION_CLASS = Session
+CONFIG_LOADER_CLASS = GroupConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft", "globals": "soft"},
+    "config_patterns": {"parameters": ["parameters*", "parameters*/**"]},
+}

@@ -1,0 +1,28 @@
+"""How log lines look: coloured on a terminal, one plain line an event elsewhere."""
+
+import os
+import sys
+
+import rich
+from kedro.framework.project import LOGGING
+
+PLAIN = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "plain": {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%Y-%m-%d %H:%M:%S"},
+    },
+    "handlers": {"plain": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"}},
+    "loggers": {"kedro": {"level": "INFO"}, "kedro.io": {"level": "WARNING"}, "ddpm_kedro": {"level": "INFO"}},
+    "root": {"handlers": ["plain"], "level": "WARNING"},
+}
+
+
+def plain_logs_without_a_terminal() -> None:
+    """Rich wraps at 80 columns where it does not know the width; a file or a container deserves whole lines.
+
+    A configuration named in KEDRO_LOGGING_CONFIG is left as it is.
+    """
+    if not rich.get_console().is_terminal and "KEDRO_LOGGING_CONFIG" not in os.environ:
+        LOGGING.configure(PLAIN)
+        sys.excepthook = sys.__excepthook__  # Kedro's handler of rich had put its boxes of 80 columns there

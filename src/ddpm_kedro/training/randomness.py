@@ -1,0 +1,58 @@
+"""Every random number of training follows from (seed, what for, when): nothing depends on what was drawn before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ddpm_kedro.diffusion import derive_seed, generator_for
+
+
+class Stream(IntEnum):
+    """What random numbers are for: each purpose has numbers of its own."""
+
+    INITIALISATION = 0
+    ORDER = 1
+    AUGMENTATION = 2
+    DIFFUSION = 3
+    LABEL_DROPOUT = 4
+    DROPOUT = 5
+    VALIDATION = 6
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=generator_for(seed, Stream.ORDER, epoch))
+
+
+def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
+    """Which images step ``step`` sees: the next batch of an endless row of epochs, each in an order of its own.
+
+    Returns:
+        (batch_size,) int64 in [0, count).
+    """
+    first, end = step * batch_size, (step + 1) * batch_size
+    epochs = range(first // count, -(-end // count))
+    row = torch.cat([_epoch_order(seed, epoch, count) for epoch in epochs])
+    start = first - epochs[0] * count
+    return row[start : start + batch_size]
+
+
+def augmentation_generator(seed: int, step: int) -> torch.Generator:
+    """The generator that augments the batch of a step."""
+    return generator_for(seed, Stream.AUGMENTATION, step)
+
+
+@contextmanager
+def seeded(device: torch.device, *counters: int) -> Iterator[None]:
+    """Seed torch's own generators for a block, and put them back: for what takes no generator, like dropout."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        seed = derive_seed(*counters)
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        yield
