@@ -48,6 +48,12 @@ class GroupConfigLoader(OmegaConfigLoader):
             base |= experiment
         return base, env, base_path, env_path, files
 
+    def _check_duplicates(self, key: str, config_per_file: Configs) -> None:
+        for path, config in config_per_file.items():
+            if not isinstance(config, DictConfig):
+                raise UserError(f"{path} holds no {key}: names and values were expected, not a list.")
+        super()._check_duplicates(key, config_per_file)
+
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}
         for folder in folders:

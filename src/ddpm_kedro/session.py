@@ -1,6 +1,8 @@
 """A Kedro session that tells a person's mistakes from bugs."""
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterable, Iterator
+from pkgutil import iter_modules
 from typing import Any
 
 from click import ClickException
@@ -8,7 +10,10 @@ from kedro.config import MissingConfigException
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro import pipelines
+from ddpm_kedro.parameters import UserError, nearest
+
+OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 class Session(KedroSession):
@@ -21,6 +26,7 @@ class Session(KedroSession):
             ClickException: for wrong parameters, missing inputs, an unknown name, a folder that cannot be written.
         """
         try:
+            _check_pipelines(kwargs.get("pipeline_names"))
             return super().run(*args, **kwargs)
         except Exception as error:
             message = explain(error)
@@ -36,13 +42,18 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, UserError):
             return str(cause)
     for cause in chain:
-        if isinstance(cause, OSError) and any(isinstance(e, DatasetError) for e in chain):
-            return f"{cause.strerror or cause}: {cause.filename}. Earlier outputs are untouched."
+        if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
+            return f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
     if isinstance(error, MissingConfigException):
         return f"{error} Check --env and --conf-source."
-    if isinstance(error, ValueError) and "Failed to find the pipeline" in str(error):
-        return " ".join(str(error).split())
     return None
+
+
+def _check_pipelines(names: Iterable[str] | None) -> None:
+    known = ["__default__", *(module.name for module in iter_modules(pipelines.__path__))]
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"Unknown pipeline '{name}'. {nearest(name, known)}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

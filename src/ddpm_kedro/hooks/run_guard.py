@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event, current_thread, main_thread
 from types import FrameType
 from typing import Any
@@ -43,7 +44,8 @@ class RunGuard:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Refuse a model of another configuration, and begin to listen for signals."""
+        """Refuse a folder that cannot be written and a model of another configuration; listen for signals."""
+        self._check_folder()
         if "model" in pipeline.inputs():
             self._check_model(catalog)
         self.stop, self.signal, self.training = Event(), 0, False
@@ -90,6 +92,16 @@ class RunGuard:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+
+    def _check_folder(self) -> None:
+        try:
+            self.data_root.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.data_root):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"The data folder {self.data_root} cannot be written: {error.strerror}. Earlier outputs are untouched."
+            ) from error
 
     def _check_model(self, catalog: DataCatalog) -> None:
         model = catalog.load("model")

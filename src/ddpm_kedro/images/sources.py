@@ -83,8 +83,8 @@ class Torchvision:
             made = [self._open(folder, split, download=True) for split in (self.train, self.test)]
         except (URLError, RuntimeError, TimeoutError) as error:
             raise UserError(
-                f"The images could not be downloaded: {error} Check the network, or put the archive into {folder} "
-                "by hand; dataset.source=mnist5k needs no network."
+                f"The images could not be downloaded: {' '.join(str(error).split())} Check the network, or put the "
+                f"archive into {folder} by hand; use.dataset=mnist5k needs no network."
             ) from error
         return folder, self.class_names or tuple(made[0].classes)
 

@@ -1,0 +1,158 @@
+"""What the tests share: small parameters, small images, a project in a temporary folder."""
+
+import os
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from kedro.framework.cli.project import run as run_command
+from kedro.framework.startup import bootstrap_project
+
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.parameters import (
+    AugmentationParameters,
+    DiffusionParameters,
+    ModelParameters,
+    OptimizerParameters,
+    SamplingParameters,
+    TrainingParameters,
+)
+
+ROOT = Path(__file__).parents[1]
+DEVICES = [
+    name
+    for name, there in {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }.items()
+    if there
+]
+
+MODEL = ModelParameters(
+    width=8,
+    channel_multipliers=(1, 2),
+    blocks_per_level=1,
+    attention_levels=(1,),
+    head_channels=None,
+    norm_groups=4,
+    norm_eps=1e-5,
+    dropout=0.0,
+    patch_size=1,
+    class_conditional=True,
+)
+DIFFUSION = DiffusionParameters(num_timesteps=100, schedule="cosine", beta_start=1e-4, beta_end=0.02, target="v")
+OPTIMIZER = OptimizerParameters(
+    name="adam",
+    lr=1e-3,
+    betas=(0.9, 0.99),
+    weight_decay=0.0,
+    warmup_images=16,
+    lr_schedule="cosine",
+    final_lr_fraction=0.1,
+    max_grad_norm=1.0,
+)
+TRAINING = TrainingParameters(
+    seed=0,
+    batch_size=8,
+    num_images=64,
+    ema_decay=0.9,
+    label_dropout=0.1,
+    report_interval=32,
+    checkpoint_interval=32,
+    validation_images=12,
+    preview_images=6,
+    preview_steps=2,
+    preview_guidance_scale=1.5,
+    device="cpu",
+    precision="fp32",
+)
+SAMPLING = SamplingParameters(
+    num_images=6,
+    seed=0,
+    label=None,
+    sampler="ddim",
+    num_inference_steps=4,
+    guidance_scale=1.5,
+    ddim_eta=0.0,
+    ddpm_variance="small",
+    batch_size=4,
+    device="cpu",
+    precision="fp32",
+)
+NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device this machine has."""
+    return torch.device(request.param)
+
+
+def make_store(count: int = 40, classes: int = 3, size: tuple[int, int] = (8, 8), channels: int = 1) -> ImageStore:
+    """Images whose brightness tells their class."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(count) % max(classes, 1)).astype(np.int64)
+    images = rng.integers(0, 60, (count, *size, channels)) + (labels * 60)[:, None, None, None]
+    names = tuple(f"class {index}" for index in range(classes))
+    return ImageStore(images.astype(np.uint8), labels if classes else None, names, "a-fingerprint")
+
+
+@pytest.fixture
+def store() -> ImageStore:
+    """40 small images of three classes."""
+    return make_store()
+
+
+def randomise(network: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
+    """Give every parameter a random value: zero-initialised layers would hide what lies before them."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return network
+
+
+class Project:
+    """The project in a folder of its own, with the real configuration and the ``smoke`` environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data" / "smoke"
+        shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+        (folder / "conf" / "local").mkdir()
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        (folder / "src").mkdir()  # the package itself is installed
+
+    def kedro_run(self, *arguments: str, env: str = "smoke") -> Result:
+        """What ``kedro run --env smoke`` with these arguments does and prints."""
+        return CliRunner().invoke(run_command, ["--env", env, *arguments])
+
+    def history(self) -> str:
+        return (self.data / "08_reporting" / "training_history.csv").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A fresh project, which is also the working folder."""
+    made = Project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    bootstrap_project(tmp_path)
+    return made
+
+
+def changed(parameters: Any, **values: Any) -> Any:
+    """The same parameters with other values, checked again."""
+    return type(parameters).model_validate({**parameters.model_dump(), **values})
+
+
+Maker = Callable[..., Any]

@@ -1,0 +1,250 @@
+"""Dataset classes: what is saved is loaded again, whole or not at all, and mistakes are named."""
+
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import DatasetError
+from PIL import Image
+
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.checkpoint import CheckpointDataset
+from ddpm_kedro.datasets.history import HistoryDataset
+from ddpm_kedro.datasets.image_store import ImageStoreDataset
+from ddpm_kedro.datasets.model import ModelDataset
+from ddpm_kedro.datasets.picture import PictureDataset
+from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.images.store import ImageStore, LazyImageStore
+from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.training.run import Checkpoint
+from tests.conftest import DIFFUSION, MODEL, make_store, randomise
+
+CHECKPOINT = Checkpoint(
+    run_id="run-a",
+    parameters={"training": {"seed": 0}},
+    data="x",
+    images_seen=8,
+    num_images=16,
+    network={"w": torch.arange(3.0)},
+    average={"w": torch.ones(3)},
+    optimizer={"state": {}},
+    scaler={},
+    history=[{"images_seen": 8, "loss": 0.5}],
+    image_shape=(1, 8, 8),
+    class_names=("a", "b"),
+)
+
+
+def trained_model() -> TrainedModel:
+    network = randomise(UNet(MODEL, 1, 2)).eval()
+    groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
+    return TrainedModel(network, groups, (1, 8, 8), ("a", "b"), "run-a", 16)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(InterruptedError), atomic_write(path) as file:
+        file.write(b"new")
+        raise InterruptedError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_written_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        with atomic_write(tmp_path / "deep" / "file") as file:
+            file.write(b"x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "deep" / "file").stat().st_mode) == 0o644
+
+
+class TestImageStore:
+    @staticmethod
+    def lazy(store: ImageStore, read: Any = None) -> LazyImageStore:
+        return LazyImageStore(store.fingerprint, read or (lambda: store))
+
+    @pytest.mark.parametrize("classes", [0, 3])
+    def test_round_trip_is_memory_mapped(self, classes: int, tmp_path: Path) -> None:
+        store = make_store(classes=classes)
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(self.lazy(store))
+        loaded = dataset.load()
+        assert isinstance(loaded.images, np.memmap)
+        assert np.array_equal(loaded.images, store.images)
+        assert loaded.class_names == store.class_names
+        assert loaded.image_shape == (1, 8, 8)
+        assert (loaded.labels is None) == (classes == 0)
+        if classes:
+            assert np.array_equal(loaded.labels, store.labels)
+
+    def test_the_same_content_is_not_decoded_again_and_another_is(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(self.lazy(make_store()))
+
+        def fail() -> ImageStore:
+            raise AssertionError("decoded again")
+
+        dataset.save(self.lazy(make_store(), fail))
+        other = replace(make_store(count=7), fingerprint="another")
+        dataset.save(self.lazy(other))
+        assert len(dataset.load()) == 7
+
+    def test_an_interrupted_save_does_not_count(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(self.lazy(make_store()))
+        (tmp_path / "store" / "store.json").unlink()
+        assert not dataset.exists()
+        with pytest.raises(DatasetError, match="run `kedro run --pipelines data_ingestion` first"):
+            dataset.load()
+        dataset.save(self.lazy(make_store()))
+        assert len(dataset.load()) == 40
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def dataset(self, tmp_path: Path) -> CheckpointDataset:
+        return CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"))
+
+    def test_nothing_there_is_none(self, dataset: CheckpointDataset) -> None:
+        assert dataset.load() is None
+
+    def test_nothing_due_writes_nothing(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
+        dataset.save({})
+        assert not list(tmp_path.iterdir())
+
+    def test_round_trip(self, dataset: CheckpointDataset) -> None:
+        dataset.save(CHECKPOINT)
+        loaded = dataset.load()
+        assert loaded is not None
+        assert torch.equal(loaded.network["w"], CHECKPOINT.network["w"])
+        plain = {"network": {}, "average": {}}
+        assert replace(loaded, **plain) == replace(CHECKPOINT, **plain)
+        assert not loaded.finished
+
+    def test_the_checkpoint_of_another_run_is_kept(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
+        dataset.save(CHECKPOINT)
+        dataset.save(replace(CHECKPOINT, images_seen=16))
+        assert not (tmp_path / "runs").exists()
+        dataset.save(replace(CHECKPOINT, run_id="run-b"))
+        kept = CheckpointDataset(filepath=str(dataset.archived("run-a")), archive=str(tmp_path / "runs")).load()
+        assert kept is not None
+        assert (kept.run_id, kept.images_seen) == ("run-a", 16)
+        assert dataset.load().run_id == "run-b"
+
+    @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "code", "other format"])
+    def test_damage_is_named_and_nothing_is_executed(
+        self, damage: str, dataset: CheckpointDataset, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "checkpoint.pt"
+        dataset.save(CHECKPOINT)
+        content = path.read_bytes()
+        match damage:
+            case "truncated":
+                path.write_bytes(content[: len(content) // 2])
+            case "empty":
+                path.write_bytes(b"")
+            case "text":
+                path.write_text("hello")
+            case "code":
+                torch.save({"format": Bomb(tmp_path)}, path)
+            case _:
+                torch.save({"format": "something else"}, path)
+        with pytest.raises(DatasetError, match=r"checkpoint.pt is damaged or no checkpoint of this version"):
+            dataset.load()
+        assert not (tmp_path / "executed").exists()
+
+
+class Bomb:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder / "executed"),)
+
+
+class TestModel:
+    @pytest.fixture
+    def dataset(self, tmp_path: Path) -> ModelDataset:
+        return ModelDataset(filepath=str(tmp_path / "model"))
+
+    def test_round_trip_gives_the_same_predictions(self, dataset: ModelDataset, tmp_path: Path) -> None:
+        model = trained_model()
+        dataset.save(model)
+        dataset.save(model)
+        loaded = dataset.load()
+        x, t, labels = torch.randn(2, 1, 8, 8), torch.tensor([1, 50]), torch.tensor([0, 2])
+        assert torch.equal(loaded.network(x, t, labels), model.network(x, t, labels))
+        assert loaded.config() == model.config()
+        assert not loaded.network.training
+        assert loaded.diffusion == DIFFUSION
+        assert sorted(os.listdir(tmp_path)) == ["model"]
+        assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "model.safetensors"]
+
+    def test_no_model_says_how_to_get_one(self, dataset: ModelDataset) -> None:
+        with pytest.raises(DatasetError, match=r"No trained model in .*; run `kedro run` first"):
+            dataset.load()
+
+    @pytest.mark.parametrize("damage", ["weights missing", "weights truncated", "other width", "no JSON", "no groups"])
+    def test_damage_is_named(self, damage: str, dataset: ModelDataset, tmp_path: Path) -> None:
+        dataset.save(trained_model())
+        folder = tmp_path / "model"
+        config = json.loads((folder / "config.json").read_text())
+        match damage:
+            case "weights missing":
+                (folder / "model.safetensors").unlink()
+            case "weights truncated":
+                (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:99])
+            case "other width":
+                config["parameters"]["model"]["width"] = 16
+            case "no groups":
+                del config["parameters"]["model"]
+        (folder / "config.json").write_text("{" if damage == "no JSON" else json.dumps(config))
+        with pytest.raises(DatasetError, match=r"The model in .* cannot be read: \w+: "):
+            dataset.load()
+
+
+class TestSamples:
+    @pytest.mark.parametrize("labels", [None, np.array([1, 0], dtype=np.int64)])
+    def test_the_layout_that_evaluators_read(self, labels: Any, tmp_path: Path) -> None:
+        path = tmp_path / "samples.npz"
+        dataset = SamplesDataset(filepath=str(path))
+        images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3)).astype(np.uint8)
+        dataset.save(Samples(images, labels, ("a", "b")))
+        with np.load(path) as arrays:
+            assert np.array_equal(arrays["arr_0"], images)
+            assert ("arr_1" in arrays) == (labels is not None)
+        loaded = dataset.load()
+        assert np.array_equal(loaded.images, images)
+        assert loaded.labels is None if labels is None else loaded.labels.tolist() == [1, 0]
+
+    def test_no_samples(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="No samples in"):
+            SamplesDataset(filepath=str(tmp_path / "samples.npz")).load()
+
+
+def test_pictures_are_kept_and_previewed(tmp_path: Path) -> None:
+    dataset = PictureDataset(filepath=str(tmp_path / "deep" / "picture.png"))
+    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    dataset.save(picture)
+    assert np.array_equal(np.asarray(dataset.load()), np.asarray(picture))
+    assert dataset.preview().startswith("iVBOR")  # base64 of a PNG's first bytes
+    assert PictureDataset.preview.__annotations__["return"].__name__ == "ImagePreview"  # what Kedro-Viz goes by
+
+
+def test_history_keeps_every_digit_and_is_previewed(tmp_path: Path) -> None:
+    dataset = HistoryDataset(filepath=str(tmp_path / "history.csv"))
+    rows = [{"images_seen": 8.0, "loss": 0.1 + 0.2}, {"images_seen": 16.0, "loss": 1 / 3}]
+    dataset.save(rows)
+    assert dataset.load() == rows
+    assert dataset.preview(1) == {"index": [0], "columns": ["images_seen", "loss"], "data": [[16.0, 1 / 3]]}
+    dataset.save(rows[:1])
+    assert dataset.load() == rows[:1]

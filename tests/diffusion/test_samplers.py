@@ -1,0 +1,198 @@
+"""Samplers against closed forms and diffusers, and their noise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor, nn
+
+from ddpm_kedro.diffusion import (
+    SAMPLERS,
+    TARGETS,
+    Denoiser,
+    SamplingPlan,
+    Step,
+    ddim,
+    ddpm,
+    draw_images,
+    image_noise,
+    make_schedule,
+)
+from ddpm_kedro.models import UNet
+from tests.conftest import DIFFUSION, MODEL, changed, randomise
+
+SHAPE = (1, 8, 8)
+LINEAR = changed(DIFFUSION, schedule="linear", num_timesteps=1000, target="noise")
+COSINE = changed(DIFFUSION, schedule="cosine", num_timesteps=1000)
+
+
+class Toy(nn.Module):
+    """A smooth function of picture, time and class that needs no training."""
+
+    num_classes = 3
+
+    def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+        shift = timesteps.view(-1, 1, 1, 1) / 1000
+        bias = 0 if labels is None else 0.1 * labels.view(-1, 1, 1, 1)
+        return torch.sin(2 * x + shift) * 0.9 + bias
+
+
+def seeded_noise(shape: tuple[int, ...], seed: int = 3) -> tuple[Callable[[], Tensor], torch.Generator]:
+    generator, twin = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(shape, generator=generator), twin
+
+
+def run_diffusers(scheduler: Any, count: int, x: Tensor, **options: Any) -> Tensor:
+    scheduler.set_timesteps(count)
+    for t in scheduler.timesteps:
+        x = scheduler.step(Toy()(x, torch.full((len(x),), int(t))), t, x, **options).prev_sample
+    return x
+
+
+def scheduler_options(p: Any) -> dict[str, Any]:
+    return {
+        "num_train_timesteps": p.num_timesteps,
+        "beta_schedule": {"linear": "linear", "cosine": "squaredcos_cap_v2"}[p.schedule],
+        "beta_start": p.beta_start,
+        "beta_end": p.beta_end,
+        "prediction_type": {"noise": "epsilon", "v": "v_prediction"}[p.target],
+        "timestep_spacing": "trailing",
+        "clip_sample": True,
+    }
+
+
+PLANS = [LINEAR, COSINE, changed(LINEAR, target="v"), changed(COSINE, target="noise")]
+
+
+@pytest.mark.parametrize("p", PLANS, ids=lambda p: f"{p.schedule}-{p.target}")
+# diffusers adds noise even to the last picture for few steps and the large variance, so that is left out
+@pytest.mark.parametrize(("count", "variance"), [(10, "small"), (1000, "small"), (1000, "large")])
+def test_ddpm_equals_diffusers_over_a_whole_trajectory(p: Any, count: int, variance: str) -> None:
+    noise, twin = seeded_noise((2, *SHAPE))
+    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    found = ddpm(Denoiser(Toy(), TARGETS[p.target]), x, make_schedule(p).steps(count), noise, variance=variance)
+    scheduler = DDPMScheduler(**scheduler_options(p), variance_type=f"fixed_{variance}")
+    expected = run_diffusers(scheduler, count, x, generator=twin)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("p", PLANS, ids=lambda p: f"{p.schedule}-{p.target}")
+@pytest.mark.parametrize("count", [10, 1000])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_equals_diffusers_with_the_noise_derived_from_the_clamped_x0(p: Any, count: int, eta: float) -> None:
+    noise, twin = seeded_noise((2, *SHAPE))
+    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    found = ddim(Denoiser(Toy(), TARGETS[p.target]), x, make_schedule(p).steps(count), noise, eta=eta)
+    scheduler = DDIMScheduler(**scheduler_options(p), set_alpha_to_one=True)
+    expected = run_diffusers(scheduler, count, x, eta=eta, use_clipped_model_output=True, generator=twin)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_ancestral_step_has_the_posterior_of_the_paper() -> None:
+    """Ho et al. (2020), eq. 7, written out for one step of all timesteps."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    cumprod = torch.cumprod(1 - betas, 0)
+    t = 600
+    steps = make_schedule(LINEAR).steps(1000)[999 - t : 999 - t + 2]
+    x = torch.linspace(-2, 2, 20_000, dtype=torch.float64).view(20_000, 1, 1, 1)
+    noise = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    out = ddpm(lambda x, step: torch.full_like(x, 0.3), x, steps, lambda: noise)
+    mean = (
+        cumprod[t - 1].sqrt() * betas[t] / (1 - cumprod[t]) * 0.3
+        + (1 - betas[t]).sqrt() * (1 - cumprod[t - 1]) / (1 - cumprod[t]) * x
+    )
+    variance = (1 - cumprod[t - 1]) / (1 - cumprod[t]) * betas[t]
+    torch.testing.assert_close(out, mean + variance.sqrt() * noise)
+
+
+def test_ddim_with_eta_one_is_ddpm_with_the_small_variance() -> None:
+    x = torch.randn(2, *SHAPE, dtype=torch.float64)
+    steps = make_schedule(COSINE).steps(1000)
+    denoise = Denoiser(Toy(), TARGETS["v"])
+    pictures = [
+        sampler(denoise, x, steps, seeded_noise((2, *SHAPE))[0], **options)
+        for sampler, options in ((ddim, {"eta": 1.0}), (ddpm, {"variance": "small"}))
+    ]
+    torch.testing.assert_close(*pictures, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_perfect_denoiser_is_followed_to_its_picture(sampler: str) -> None:
+    picture = torch.rand(1, *SHAPE) * 2 - 1
+    steps = make_schedule(COSINE).steps(20)
+    found = SAMPLERS[sampler](lambda x, step: picture, torch.randn(1, *SHAPE), steps, lambda: torch.randn(1, *SHAPE))
+    torch.testing.assert_close(found, picture)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_gaussian_is_sampled_with_its_own_mean_and_deviation(sampler: str) -> None:
+    """For data N(m, s²) the best x_0 is known: m + s² alpha / (s² alpha² + sigma²) · (x - alpha m)."""
+    mean, deviation = 0.3, 0.2
+
+    def denoise(x: Tensor, step: Step) -> Tensor:
+        gain = deviation**2 * step.alpha / (deviation**2 * step.alpha**2 + step.sigma**2)
+        return mean + gain * (x - step.alpha * mean)
+
+    noise, _ = seeded_noise((4000, 1, 2, 2))
+    x = SAMPLERS[sampler](denoise, noise(), make_schedule(COSINE).steps(200), noise)
+    assert float(x.mean()) == pytest.approx(mean, abs=0.01)
+    assert float(x.std()) == pytest.approx(deviation, rel=0.05)
+
+
+def test_noise_is_normal_and_not_uniform() -> None:
+    noise = image_noise(0, range(500), (1, 16, 16))()
+    assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+    assert float(noise.var()) == pytest.approx(1, abs=0.01)
+    assert float((noise**4).mean()) == pytest.approx(3, abs=0.1)  # 1.8 for uniform noise of the same variance
+
+
+def test_noise_of_a_picture_does_not_depend_on_its_batch() -> None:
+    alone, together = image_noise(7, [5], SHAPE), image_noise(7, range(64), SHAPE)
+    for _ in range(3):
+        assert torch.equal(alone()[0], together()[5])
+    first = image_noise(7, [5, 6], SHAPE)()
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], image_noise(8, [5], SHAPE)()[0])
+
+
+@pytest.mark.parametrize(("sampler", "options"), [("ddim", {"eta": 0.0}), ("ddim", {"eta": 1.0}), ("ddpm", {})])
+def test_a_picture_is_the_same_in_a_batch_of_1_and_of_64(
+    sampler: str, options: dict[str, Any], device: torch.device
+) -> None:
+    network = randomise(UNet(MODEL, 1, 3), 0.1).eval().to(device)
+    plan = SamplingPlan(DIFFUSION, sampler, 10, 1.5, options)
+    labels = torch.arange(64) % 3
+    together = draw_images(network, plan, SHAPE, 3, range(64), labels)
+    alone = torch.cat([draw_images(network, plan, SHAPE, 3, [i], labels[i : i + 1]) for i in (0, 17, 63)])
+    assert together.std() > 0.1
+    torch.testing.assert_close(alone, together[[0, 17, 63]], atol=1e-4, rtol=0)
+
+
+def test_guidance_goes_beyond_the_conditional_prediction() -> None:
+    x, step = torch.randn(3, *SHAPE), make_schedule(COSINE).steps(1000)[500]
+    labels = torch.tensor([0, 1, 2])
+
+    def x0(labels: Tensor, scale: float = 1.0) -> Tensor:
+        return Denoiser(Toy(), TARGETS["noise"], labels, scale)(x * 0.1, step)
+
+    conditional, empty = x0(labels), x0(torch.full((3,), Toy.num_classes))
+    torch.testing.assert_close(x0(labels, 1.5), (empty + 1.5 * (conditional - empty)).clamp(-1, 1))
+    torch.testing.assert_close(x0(labels, 0.0), empty)
+    assert (x0(labels, 1.5) - conditional).abs().max() > 1e-3
+
+
+def test_x0_is_clamped() -> None:
+    step = make_schedule(LINEAR).steps(1000)[0]
+    found = Denoiser(Toy(), TARGETS["noise"])(torch.randn(2, *SHAPE), step)
+    assert found.abs().max() == 1  # at T-1 the noise target divides by 0.006
+
+
+def test_samples_do_not_leave_the_range(device: torch.device) -> None:
+    network = randomise(UNet(MODEL, 1, 0)).eval().to(device)
+    for sampler in SAMPLERS:
+        drawn = draw_images(network, SamplingPlan(DIFFUSION, sampler, 5), SHAPE, 0, range(4))
+        assert drawn.dtype == torch.float32
+        assert drawn.abs().max() <= 1
+        assert drawn.device.type == device.type

@@ -1,0 +1,245 @@
+"""Whole runs of the ``smoke`` environment, as a person starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from kedro.inspection import get_project_snapshot
+from PIL import Image
+
+from tests.conftest import ROOT, Project
+
+TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
+
+
+def digest(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def ok(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def failed(result: Result, *words: str) -> str:
+    """The one message of a person's mistake."""
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    *_, message = result.output.split("Error: ")
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    ok(project.kedro_run())
+    config = json.loads((project.data / "06_models/model/config.json").read_text())
+    assert config["images_seen"] == 64
+    assert config["class_names"] == list("0123456789")
+    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+        assert arrays["arr_0"].shape == (20, 28, 28, 1)
+        assert arrays["arr_1"].tolist() == list(range(10)) * 2
+        images = arrays["arr_0"]
+    with Image.open(project.data / "07_model_output/samples.png") as grid:
+        assert grid.width == 10 * 60 + 4
+    files = sorted((project.data / "07_model_output/samples").glob("*.png"))
+    assert [file.name for file in files[:2]] == ["00_0.png", "01_1.png"]
+    assert np.array_equal(np.asarray(Image.open(files[7])), images[7, :, :, 0])
+    assert len(project.history().splitlines()) == 3
+    run = project.data / "runs" / config["run_id"]
+    names = ["model", "parameters.json", "samples.npz", "samples.png", "training_history.csv"]
+    assert sorted(os.listdir(run)) == names
+    assert json.loads((run / "parameters.json").read_text())["training"]["num_images"] == 64
+
+    before = digest(project.data)
+    caplog.set_level("INFO")
+    caplog.clear()
+    ok(project.kedro_run())
+    assert "is already trained: 64 images seen" in caplog.text
+    assert digest(project.data) == before
+
+
+def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    ok(project.kedro_run("--params", TINY))
+    earlier = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = digest(project.data / "runs" / earlier)
+    caplog.set_level("INFO")
+    ok(project.kedro_run("--params", f"{TINY},optimizer.lr=1e-3"))
+    assert f"starts anew, since these differ from run {earlier}: optimizer.lr: 0.002 → 0.001" in caplog.text
+    now = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    assert now != earlier
+    after = digest(project.data / "runs" / earlier)
+    assert kept.items() <= after.items()
+    assert set(after) - set(kept) == {"checkpoint.pt"}
+
+
+def test_two_runs_of_one_configuration_are_equal_to_the_bit(project: Project, tmp_path: Path) -> None:
+    ok(project.kedro_run("--params", TINY))
+    first = digest(project.data / "06_models/model") | digest(project.data / "07_model_output")
+    project.data.rename(tmp_path / "elsewhere")
+    ok(project.kedro_run("--params", TINY))
+    assert digest(project.data / "06_models/model") | digest(project.data / "07_model_output") == first
+
+
+def test_sampling_alone_from_the_exported_model(project: Project) -> None:
+    ok(project.kedro_run("--params", TINY))
+    before = digest(project.data / "06_models")
+    ok(project.kedro_run("--pipelines", "sampling", "--params", "sampling.num_images=16,sampling.seed=7"))
+    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+        first = arrays["arr_0"]
+    assert len(first) == 16
+    assert len(list((project.data / "07_model_output/samples").glob("*.png"))) == 16
+    ok(
+        project.kedro_run(
+            "--pipelines", "sampling", "--params", "sampling.num_images=2,sampling.seed=7,sampling.label=1"
+        )
+    )
+    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+        assert arrays["arr_1"].tolist() == [1, 1]
+        assert np.array_equal(arrays["arr_0"][1], first[1])  # image 1 of seed 7 again, alone or among others
+    assert digest(project.data / "06_models") == before
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("parameters", "words"),
+        [
+            ("training.batch_sise=4", ["'training.batch_sise'", "Did you mean 'batch_size'"]),
+            ("optimizer.lr=-0.1", ["'optimizer.lr' = -0.1", "greater than 0"]),
+            ("model.width=10", ["norm_groups = 4 does not divide 10"]),
+            ("use.model=digit", ["use.model=digit", "Did you mean 'digits'"]),
+            ("use.experiment=cifar", ["use.experiment=cifar", "Did you mean 'cifar10'"]),
+            ("dataset.source=cifar-10", ["'cifar-10'", "Did you mean 'cifar10'"]),
+            ("training.device=tpu", ["'training.device' = 'tpu'"]),
+            ("training.batch_size=5000", ["training.batch_size = 5000 is more than the 4500 training images"]),
+            ("sampling.label=cat", ["sampling.label = 'cat' is no class of this model"]),
+        ],
+    )
+    def test_wrong_parameters(self, parameters: str, words: list[str], project: Project) -> None:
+        message = failed(project.kedro_run("--params", f"{TINY},{parameters}"), *words)
+        assert len(message.strip().splitlines()) == 1
+
+    def test_no_model(self, project: Project) -> None:
+        failed(project.kedro_run("--pipelines", "sampling"), "No trained model in", "run `kedro run` first")
+
+    def test_no_images(self, project: Project) -> None:
+        failed(project.kedro_run("--pipelines", "model_training"), "No images in", "data_ingestion` first")
+
+    def test_a_model_of_another_configuration(self, project: Project) -> None:
+        ok(project.kedro_run("--params", TINY))
+        before = digest(project.data)
+        message = failed(project.kedro_run("--pipelines", "sampling", "--params", "model.width=16"))
+        assert "made with another configuration: model.width: 8 → 16" in message
+        assert digest(project.data) == before
+
+    def test_a_damaged_checkpoint(self, project: Project) -> None:
+        ok(project.kedro_run("--params", TINY))
+        path = project.data / "06_models/checkpoint.pt"
+        path.write_bytes(path.read_bytes()[:1000])
+        before = digest(project.data)
+        failed(project.kedro_run("--params", TINY), "checkpoint.pt is damaged", "Move it away")
+        assert digest(project.data) == before
+
+    def test_an_unknown_pipeline(self, project: Project) -> None:
+        failed(project.kedro_run("--pipelines", "samplin"), "Unknown pipeline 'samplin'", "Did you mean 'sampling'")
+
+    def test_an_unknown_environment(self, project: Project) -> None:
+        failed(project.kedro_run(env="somke"), "conf/somke", "Check --env")
+
+    def test_a_file_that_is_not_yaml(self, project: Project) -> None:
+        (project.folder / "conf/smoke/parameters.yml").write_text("training: {")
+        failed(project.kedro_run(), "conf/smoke/parameters.yml", "Check its indentation")
+
+    def test_a_data_folder_that_cannot_be_written(self, project: Project) -> None:
+        (project.folder / "data").write_text("a file stands where the folder should be")
+        failed(project.kedro_run(), "data/smoke", "cannot be written")
+
+    def test_no_network(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        from torchvision import datasets  # noqa: PLC0415
+
+        monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/x.tar.gz")
+        failed(project.kedro_run("--params", "use.dataset=cifar10"), "could not be downloaded", "Check the network")
+
+    def test_a_bug_keeps_its_traceback(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: Any) -> None:
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr("ddpm_kedro.pipelines.data_ingestion.nodes.checksums", broken)
+        result = project.kedro_run()
+        assert isinstance(result.exception, ZeroDivisionError)
+
+
+def stop_in_mid_training(project: Project, number: signal.Signals) -> list[str]:
+    """Start a run in a process of its own, send it a signal after the first report; gives its command."""
+    parameters = "training.num_images=800,training.report_interval=200,training.preview_images=0"
+    command = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--params", parameters]
+    process = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "200 of 800 images" in line:
+            process.send_signal(number)
+            break
+    start = time.monotonic()
+    rest = process.stdout.read()
+    assert process.wait() == 128 + number
+    assert time.monotonic() - start < 10
+    assert "the same command goes on from it" in rest
+    assert not (project.data / "06_models/model").exists()
+    return command
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_sigterm_goes_on_to_the_same_pictures(project: Project, tmp_path: Path) -> None:
+    command = stop_in_mid_training(project, signal.SIGTERM)
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    assert "goes on after" in done.stdout
+    resumed = digest(project.data / "06_models/model") | digest(project.data / "07_model_output")
+    project.data.rename(tmp_path / "elsewhere")
+    subprocess.run(command, cwd=project.folder, capture_output=True, check=True)
+    assert digest(project.data / "06_models/model") | digest(project.data / "07_model_output") == resumed
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_a_checkpoint(project: Project) -> None:
+    stop_in_mid_training(project, signal.SIGINT)
+    assert (project.data / "06_models/checkpoint.pt").exists()
+
+
+def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) -> None:
+    from ddpm_kedro.hooks.run_guard import RunGuard  # noqa: PLC0415
+
+    guard = RunGuard()
+    with pytest.raises(SystemExit) as outside:
+        guard._on_signal(signal.SIGTERM, None)
+    assert outside.value.code == 143
+    guard.training = True
+    guard._on_signal(signal.SIGTERM, None)
+    assert guard.stop.is_set()
+    with pytest.raises(SystemExit):
+        guard._on_signal(signal.SIGTERM, None)
+    with pytest.raises(SystemExit):
+        guard.after_dataset_saved("checkpoint")
+
+
+def test_signals_are_given_back_after_a_run(project: Project) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    ok(project.kedro_run("--pipelines", "data_ingestion"))
+    failed(project.kedro_run("--params", "training.batch_size=5000"))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_the_contract_of_pipelines_and_catalog() -> None:
+    snapshot = get_project_snapshot(ROOT)
+    nodes = {pipeline.name: {node.name for node in pipeline.nodes} for pipeline in snapshot.pipelines}
+    assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion"}
+    assert nodes["model_training"] == {"augment_images", "train_model", "export_model"}
+    assert nodes["sampling"] == {"sample_images", "render_samples"}
+    assert nodes["__default__"] == nodes["data_ingestion"] | nodes["model_training"] | nodes["sampling"]

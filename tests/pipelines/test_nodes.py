@@ -1,0 +1,274 @@
+"""Every node by itself, the pipelines in memory, and the types of their parameters."""
+
+import inspect
+from dataclasses import replace
+from threading import Event
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.runner import SequentialRunner
+from PIL import Image
+
+from ddpm_kedro.datasets.samples import Samples
+from ddpm_kedro.images import sources
+from ddpm_kedro.images.augmentation import AugmentedImages
+from ddpm_kedro.images.sources import Split
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.parameters import DatasetParameters, Group, ImagesParameters, UserError
+from ddpm_kedro.pipelines import data_ingestion, model_training, sampling
+from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
+from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
+from tests.conftest import (
+    DIFFUSION,
+    MODEL,
+    NO_AUGMENTATION,
+    OPTIMIZER,
+    SAMPLING,
+    TRAINING,
+    changed,
+    make_store,
+)
+
+DATASET = DatasetParameters(source="mnist5k", download_folder="raw")
+IMAGES = ImagesParameters(holdout_fraction=0.1, seed=0)
+GROUPS = {
+    "dataset": DATASET,
+    "images": IMAGES,
+    "augmentation": NO_AUGMENTATION,
+    "model": MODEL,
+    "diffusion": DIFFUSION,
+    "optimizer": OPTIMIZER,
+    "training": TRAINING,
+    "sampling": SAMPLING,
+}
+PIPELINES = (data_ingestion, model_training, sampling)
+NODES = [node for package in PIPELINES for node in package.create_pipeline().nodes]
+
+
+def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
+    p = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING} | groups
+    images = AugmentedImages(store, NO_AUGMENTATION)
+    return list(train_model(images, store, resume, Event(), **p))
+
+
+class TestIngestion:
+    def test_the_manifest_names_source_files_and_classes(self) -> None:
+        manifest = download_images(DATASET)
+        assert manifest["source"] == "mnist5k"
+        assert manifest["class_names"] == list("0123456789")
+        assert [len(checksum) for checksum in manifest["sha256"].values()] == [64]
+
+    def test_training_never_sees_the_holdout(self) -> None:
+        training, holdout = (lazy.read() for lazy in prepare_images(download_images(DATASET), IMAGES))
+        assert (len(training), len(holdout)) == (4500, 500)
+        assert np.bincount(holdout.labels).tolist() == [50] * 10
+        seen = {image.tobytes() for image in training.images}
+        assert sum(image.tobytes() in seen for image in holdout.images) == 0
+        assert training.fingerprint != holdout.fingerprint
+
+    def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class WithTestSplit:
+            def read(self, folder: object) -> tuple[Split, Split]:
+                store = make_store(12)
+                return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])
+
+        monkeypatch.setitem(sources.SOURCES, "other", WithTestSplit())
+        manifest = {"source": "other", "folder": ".", "class_names": list("abc"), "sha256": {}}
+        training, holdout = (lazy.read() for lazy in prepare_images(manifest, IMAGES))
+        assert (len(training), len(holdout)) == (12, 4)
+
+    def test_the_fingerprint_follows_files_and_division(self) -> None:
+        manifest = download_images(DATASET)
+        marks = {
+            prepare_images(m, p)[0].fingerprint
+            for m in (manifest, manifest | {"sha256": {"x": "y"}})
+            for p in (IMAGES, changed(IMAGES, seed=1), changed(IMAGES, holdout_fraction=0.2))
+        }
+        assert len(marks) == 6
+
+    def test_the_report_counts(self) -> None:
+        report = report_ingestion(make_store(30), make_store(6, classes=0))
+        assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
+        assert report["training"] | {"height": 8, "width": 8, "channels": 1, "images": 30} == report["training"]
+        assert report["holdout"]["images_per_class"] == {}
+
+
+class TestTraining:
+    def test_the_preview_shows_the_batch_that_training_sees_first(self, store: ImageStore) -> None:
+        flips = changed(NO_AUGMENTATION, horizontal_flip=True)
+        images, preview = augment_images(store, flips, TRAINING)
+        plain, unflipped = augment_images(store, NO_AUGMENTATION, TRAINING)
+        assert images.parameters == flips
+        assert plain.store is store
+        assert preview.size == unflipped.size
+        assert np.asarray(preview).tolist() != np.asarray(unflipped).tolist()
+        tile = np.asarray(unflipped.convert("L"))[4:60:7, 4:60:7]
+        assert any(np.array_equal(tile, image[:, :, 0]) for image in store.images)
+
+    def test_every_report_is_saved_and_the_last_has_a_checkpoint(self, store: ImageStore) -> None:
+        outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))
+        assert [len(history) for _, history, _ in outputs] == [1, 2]
+        assert outputs[0][2] == {}
+        assert outputs[1][2].finished
+        names = [name for previews, _, _ in outputs for name in previews]
+        run_id = outputs[1][2].run_id
+        assert names == [f"{run_id}/images_seen_0000000032", f"{run_id}/images_seen_0000000064"]
+        assert all(isinstance(p, Image.Image) for previews, _, _ in outputs for p in previews.values())
+
+    def test_a_finished_run_yields_once_and_trains_no_more(
+        self, store: ImageStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        finished = train(store)[-1][2]
+        assert train(store, finished) == [({}, finished.history, {})]
+        assert f"Run {finished.run_id} is already trained: 64 images seen." in caplog.text
+
+    def test_an_unfinished_run_goes_on(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        unfinished = train(store)[0][2]
+        assert [row["images_seen"] for row in train(store, unfinished)[-1][1]] == [32, 64]
+        assert "goes on after 32 images" in caplog.text
+
+    def test_other_parameters_start_anew_and_say_what_differs(
+        self, store: ImageStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        earlier = train(store)[-1][2]
+        outputs = train(replace(store, fingerprint="other"), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
+        assert [row["images_seen"] for row in outputs[-1][1]] == [32, 64]
+        assert f"starts anew, since these differ from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005" in caplog.text
+        assert "training images: a-fingerprint → other" in caplog.text
+
+    def test_a_stop_is_noticed(self, store: ImageStore) -> None:
+        stop = Event()
+        stop.set()
+        images = AugmentedImages(store, NO_AUGMENTATION)
+        outputs = list(train_model(images, store, None, stop, MODEL, DIFFUSION, OPTIMIZER, TRAINING))
+        assert [output[2].images_seen for output in outputs] == [8]
+
+    def test_classes_can_be_left_out(self, store: ImageStore) -> None:
+        checkpoint = train(store, model=changed(MODEL, class_conditional=False))[-1][2]
+        assert checkpoint.class_names == ()
+        assert export_model(checkpoint).network.class_embedding is None
+
+    def test_the_exported_weights_are_the_average(self, store: ImageStore) -> None:
+        checkpoint = train(store)[-1][2]
+        model = export_model(checkpoint)
+        for name, tensor in model.network.state_dict().items():
+            assert tensor.equal(checkpoint.average[name])
+        assert any(not tensor.equal(checkpoint.network[name]) for name, tensor in model.network.state_dict().items())
+        assert model.class_names == store.class_names
+
+
+class TestSampling:
+    @pytest.fixture
+    def model(self, store: ImageStore) -> Any:
+        return export_model(train(store)[-1][2])
+
+    def test_every_class_is_drawn_equally_often(self, model: Any) -> None:
+        samples = sample_images(model, changed(SAMPLING, num_images=7))
+        assert samples.images.shape == (7, 8, 8, 1)
+        assert samples.images.dtype == np.uint8
+        assert samples.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+    @pytest.mark.parametrize("label", [1, "class 1"])
+    def test_one_class_by_name_or_number(self, label: Any, model: Any) -> None:
+        assert sample_images(model, changed(SAMPLING, label=label)).labels.tolist() == [1] * 6
+
+    @pytest.mark.parametrize("label", [3, -1, "class 4"])
+    def test_an_unknown_class_is_an_error(self, label: Any, model: Any) -> None:
+        with pytest.raises(
+            UserError, match=r"sampling.label = .* is no class of this model.*class 0, class 1, class 2"
+        ):
+            sample_images(model, changed(SAMPLING, label=label))
+
+    def test_a_label_for_a_model_without_classes_is_an_error(self, store: ImageStore) -> None:
+        model = export_model(train(store, model=changed(MODEL, class_conditional=False))[-1][2])
+        assert sample_images(model, SAMPLING).labels is None
+        with pytest.raises(UserError, match="trained without classes"):
+            sample_images(model, changed(SAMPLING, label=0))
+
+    def test_too_many_steps_are_an_error(self, model: Any) -> None:
+        with pytest.raises(UserError, match="num_inference_steps = 101 is more than the 100 timesteps"):
+            sample_images(model, changed(SAMPLING, num_inference_steps=101))
+
+    @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+    def test_pictures_do_not_depend_on_the_batch_size(self, sampler: str, model: Any) -> None:
+        drawn = [
+            sample_images(model, changed(SAMPLING, sampler=sampler, batch_size=size)).images.astype(int)
+            for size in (1, 4, 6)
+        ]
+        assert np.abs(drawn[0] - drawn[2]).max() <= 1
+        assert np.abs(drawn[1] - drawn[2]).max() <= 1
+        assert drawn[0].std() > 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"seed": 1}, {"guidance_scale": 3.0}, {"num_inference_steps": 7}, {"ddim_eta": 1.0}, {"sampler": "ddpm"}],
+    )
+    def test_every_parameter_matters(self, change: dict[str, Any], model: Any) -> None:
+        base = changed(SAMPLING, num_inference_steps=10)
+        assert not np.array_equal(
+            sample_images(model, base).images, sample_images(model, changed(base, **change)).images
+        )
+
+    def test_the_variance_of_ddpm_matters(self, model: Any) -> None:
+        small, large = (
+            sample_images(model, changed(SAMPLING, sampler="ddpm", ddpm_variance=variance)).images
+            for variance in ("small", "large")
+        )
+        assert not np.array_equal(small, large)
+
+    def test_rendering_names_files_by_number_and_class(self) -> None:
+        images = np.zeros((11, 8, 8, 1), dtype=np.uint8)
+        images[3] = 255
+        grid, files = render_samples(Samples(images, np.arange(11) % 2, ("a/b", "c")))
+        assert list(files)[:4] == ["00_a-b", "01_c", "02_a-b", "03_c"]
+        assert np.asarray(files["03_c"]).min() == 255
+        assert grid.width == 2 * 60 + 4
+        _, files = render_samples(Samples(images, None, ()))
+        assert list(files)[10] == "10"
+
+
+def test_the_whole_job_in_memory() -> None:
+    pipeline = sum((package.create_pipeline() for package in PIPELINES), Pipeline([])).from_nodes("augment_images")
+    inputs = {"training_images": make_store(), "holdout_images": make_store(12), "stop_request": Event()}
+    inputs |= {f"params:{name}": group for name, group in GROUPS.items()}
+    catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in inputs.items()})
+    catalog["resume_checkpoint"] = NoCheckpoint()
+    for name in pipeline.all_outputs():
+        catalog[name] = MemoryDataset(copy_mode="assign")
+    SequentialRunner().run(pipeline, catalog)
+    assert len(catalog.load("sample_files")) == 6
+    assert [name.split("/")[1] for name in catalog.load("training_previews")] == ["images_seen_0000000064"]
+    assert catalog.load("training_history")[-1]["images_seen"] == 64
+
+
+class NoCheckpoint(MemoryDataset):
+    def load(self) -> None:
+        return None
+
+    def exists(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
+def test_every_parameter_input_is_checked_by_its_model(node: Any) -> None:
+    """Kedro checks what is annotated with a Pydantic model; an annotation it cannot read turns that off silently."""
+    hints = get_type_hints(node.func)
+    arguments = list(inspect.signature(node.func).parameters)
+    for argument, name in zip(arguments, node.inputs, strict=True):
+        if name.startswith("params:"):
+            assert issubclass(hints[argument], Group), f"{node.name}: {argument}"
+            assert hints[argument] is type(GROUPS[name.removeprefix("params:")])
+
+
+def test_every_node_has_a_name_a_tag_and_a_description() -> None:
+    for node in NODES:
+        assert node.name == node.func.__name__
+        assert node.func.__doc__
+        assert node.tags

@@ -1,0 +1,118 @@
+"""Checked parameters: what is accepted, what is not, and what is said about it."""
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from ddpm_kedro.parameters import Parameters, UserError, check_parameters, differences, fingerprint, flatten, nearest
+from tests.conftest import (
+    DIFFUSION,
+    MODEL,
+    NO_AUGMENTATION,
+    OPTIMIZER,
+    ROOT,
+    SAMPLING,
+    TRAINING,
+    changed,
+)
+
+GOOD: dict[str, Any] = {
+    "use": {"model": "digits"},
+    "dataset": {"source": "mnist5k", "download_folder": "raw"},
+    "images": {"holdout_fraction": 0.1, "seed": 0},
+    "augmentation": NO_AUGMENTATION.model_dump(),
+    "model": MODEL.model_dump(),
+    "diffusion": DIFFUSION.model_dump(),
+    "optimizer": OPTIMIZER.model_dump(),
+    "training": TRAINING.model_dump(),
+    "sampling": SAMPLING.model_dump(),
+}
+
+
+def with_value(name: str, value: Any) -> dict[str, Any]:
+    group, key = name.split(".")
+    return GOOD | {group: GOOD[group] | {key: value}}
+
+
+def test_good_parameters_are_accepted_and_frozen() -> None:
+    checked = check_parameters(GOOD)
+    assert checked.training == TRAINING
+    with pytest.raises(ValidationError):
+        checked.training.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("training.batch_sise", 4, "Unknown parameter 'training.batch_sise'. Did you mean 'batch_size'"),
+        ("optimizer.lr", -1e-3, "Parameter 'optimizer.lr' = -0.001: input should be greater than 0"),
+        ("optimizer.lr", float("nan"), "Parameter 'optimizer.lr' = nan: input should be a finite number"),
+        ("training.batch_size", "many", "Parameter 'training.batch_size' = 'many': input should be a valid integer"),
+        ("training.batch_size", 0, "'training.batch_size' = 0: input should be greater than 0"),
+        ("training.label_dropout", 1.0, "'training.label_dropout' = 1.0: input should be less than 1"),
+        ("training.device", "gpu", "'training.device' = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        ("model.width", 10, "Parameter 'model': norm_groups = 4 does not divide 10, the channels of a level"),
+        ("model.width", 9, "'model.width' = 9: input should be a multiple of 2"),
+        ("model.head_channels", 3, "head_channels = 3 does not divide 8"),
+        ("model.attention_levels", [2], "attention_levels names level 2, but the levels are 0 to 1"),
+        ("model.channel_multipliers", [], "'model.channel_multipliers'"),
+        ("diffusion.beta_start", 0.5, "beta_start = 0.5 is above beta_end = 0.02"),
+        ("diffusion.schedule", "cosinus", "'diffusion.schedule' = 'cosinus': input should be 'linear' or 'cosine'"),
+        ("optimizer.name", "sgd", "sgd needs momentum; choose it with use.optimizer=sgd"),
+        ("optimizer.momentum", 0.9, "adam has no momentum"),
+        ("sampling.sampler", "euler", "'sampling.sampler' = 'euler': input should be 'ddpm' or 'ddim'"),
+        ("images.holdout_fraction", 1.5, "'images.holdout_fraction' = 1.5: input should be less than 1"),
+    ],
+)
+def test_mistakes_are_named(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_parameters(with_value(name, value))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_or_missing_group_is_named() -> None:
+    with pytest.raises(UserError, match=r"Unknown parameter 'trainings'. Did you mean 'training'"):
+        check_parameters(GOOD | {"trainings": {}})
+    with pytest.raises(UserError, match=r"Parameter 'sampling' is missing."):
+        check_parameters({name: group for name, group in GOOD.items() if name != "sampling"})
+
+
+def test_several_mistakes_are_all_named() -> None:
+    with pytest.raises(UserError) as error:
+        check_parameters(with_value("optimizer.lr", -1) | {"training": GOOD["training"] | {"sed": 1}})
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_nearest_names_come_first_and_all_are_listed() -> None:
+    assert nearest("cifar-10", ["svhn", "cifar10"]) == "Did you mean 'cifar10'? Accepted: svhn, cifar10."
+    assert nearest("x", ["svhn"]) == "Accepted: svhn."
+
+
+def test_a_fingerprint_follows_values_and_not_their_order() -> None:
+    assert fingerprint({"a": 1, "b": [2.5]}) == fingerprint({"b": [2.5], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert len(fingerprint("x")) == 12
+
+
+def test_differences_are_named_one_by_one() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 → 3", "d: nothing → 4"]
+    assert differences({"a": 1}, {"a": 1}) == []
+
+
+def test_only_what_shapes_the_weights_is_in_the_fingerprint_of_a_training() -> None:
+    assert changed(TRAINING, device="auto", preview_steps=9, report_interval=1).shaping() == TRAINING.shaping()
+    assert changed(TRAINING, seed=9).shaping() != TRAINING.shaping()
+    assert set(TRAINING.shaping()) | TRAINING.without_effect_on_weights == set(TRAINING.model_dump())
+
+
+def test_every_parameter_of_the_shipped_files_is_known() -> None:
+    names = {name for name in Parameters.model_fields if name != "use"}
+    for path in [*(ROOT / "conf/base").rglob("*.yml"), *(ROOT / "conf/smoke").rglob("parameters.yml")]:
+        if "groups" in path.parts or path.name == "parameters.yml":
+            content = yaml.safe_load(path.read_text())
+            assert set(content) <= names | {"use"}, path
+            for name, value in flatten({k: v for k, v in content.items() if k != "use"}):
+                assert value is not None or name.endswith(("head_channels", "label")), (path, name)

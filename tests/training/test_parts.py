@@ -1,0 +1,166 @@
+"""The parts of the training loop: order, learning rate, average, hardware."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.training import hardware
+from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
+from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
+from tests.conftest import DEVICES, OPTIMIZER, changed
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 3), (7, 7), (5, 4)])
+def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(count: int, batch_size: int) -> None:
+    row = torch.cat([batch_indices(0, step, batch_size, count) for step in range(6 * count)])
+    epochs = row[: 6 * count].view(6, count)
+    assert (epochs.sort(dim=1).values == torch.arange(count)).all()
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) > 1
+    assert not torch.equal(batch_indices(0, 0, count, count), batch_indices(1, 0, count, count))
+
+
+def test_the_batch_of_a_step_depends_on_nothing_drawn_before() -> None:
+    torch.manual_seed(0)
+    first = batch_indices(3, 17, 8, 100)
+    torch.manual_seed(1)
+    torch.rand(5)
+    assert torch.equal(first, batch_indices(3, 17, 8, 100))
+
+
+def test_seeded_blocks_repeat_and_leave_the_global_state_alone(device: torch.device) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    draws = []
+    for counters in ((1, 2), (1, 2), (1, 3)):
+        with seeded(device, *counters):
+            draws.append(torch.rand(4, device=device))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_streams_are_independent() -> None:
+    draws = []
+    for stream in Stream:
+        with seeded(torch.device("cpu"), 0, stream, 0):
+            draws.append(tuple(torch.rand(3).tolist()))
+    assert len(set(draws)) == len(Stream)
+
+
+@pytest.mark.parametrize(
+    ("images_seen", "schedule", "expected"),
+    [
+        (0, "constant", 0.0),
+        (50, "constant", 0.5),
+        (100, "constant", 1.0),
+        (900, "constant", 1.0),
+        (50, "cosine", 0.5 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.05)))),
+        (500, "cosine", 0.1 + 0.9 * 0.5),
+        (1000, "cosine", 0.1),
+        (1010, "cosine", 0.1),
+    ],
+)
+def test_learning_rate(images_seen: int, schedule: str, expected: float) -> None:
+    p = changed(OPTIMIZER, lr=1.0, warmup_images=100, lr_schedule=schedule, final_lr_fraction=0.1)
+    assert learning_rate(images_seen, 1000, p) == pytest.approx(expected)
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert learning_rate(0, 1000, changed(OPTIMIZER, lr=1.0, warmup_images=0)) == 1.0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name: str, device: torch.device) -> None:
+    own = {"betas": None, "momentum": 0.9} if name == "sgd" else {}
+    weight = nn.Parameter(torch.tensor([3.0], device=device))
+    optimizer = OPTIMIZERS[name]([weight], changed(OPTIMIZER, name=name, lr=0.05, **own))
+    for _ in range(300):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+    assert abs(weight.item()) < 0.1
+
+
+def test_momentum_and_weight_decay_are_used() -> None:
+    made = OPTIMIZERS["sgd"]([nn.Parameter(torch.ones(1))], changed(OPTIMIZER, name="sgd", betas=None, momentum=0.7))
+    assert made.defaults["momentum"] == 0.7
+    made = OPTIMIZERS["adamw"]([nn.Parameter(torch.ones(1))], changed(OPTIMIZER, name="adamw", weight_decay=0.3))
+    assert isinstance(made, torch.optim.AdamW)
+    assert made.defaults["weight_decay"] == 0.3
+    assert made.defaults["betas"] == (0.9, 0.99)
+
+
+def test_average_is_warmed_up_and_then_exponential() -> None:
+    average, network = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.constant_(average.weight, 0.0)
+    nn.init.constant_(network.weight, 1.0)
+    update_average(average, network, step=0, decay=0.99)
+    assert average.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
+    update_average(average, network, step=10_000, decay=0.99)
+    assert average.weight.item() == pytest.approx(0.99 * 0.9 + 0.01)
+
+
+def test_average_leaves_buffers_alone() -> None:
+    average, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    network.running_mean.fill_(5.0)
+    update_average(average, network, step=10, decay=0.5)
+    assert average.running_mean.item() == 0.0
+
+
+def test_auto_takes_a_device_that_is_there() -> None:
+    assert choose_hardware("auto", "auto").device.type in DEVICES
+
+
+@pytest.mark.parametrize(
+    ("there", "native", "expected"),
+    [
+        ({"cuda", "cpu"}, True, ("cuda", "bf16")),
+        ({"cuda", "cpu"}, False, ("cuda", "fp32")),
+        ({"mps", "cpu"}, False, ("mps", "fp32")),
+        ({"cpu"}, True, ("cpu", "bf16")),
+        ({"cpu"}, False, ("cpu", "fp32")),
+    ],
+)
+def test_auto_takes_bf16_only_where_it_is_native(
+    there: set[str], native: bool, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cuda", "mps", "cpu"):
+        monkeypatch.setitem(hardware.AVAILABLE, name, lambda name=name: name in there)
+        monkeypatch.setitem(hardware.NATIVE_BF16, name, lambda: native)
+    chosen = choose_hardware("auto", "auto")
+    assert (chosen.device.type, chosen.precision) == expected
+    assert "native" in chosen.reason
+
+
+@pytest.mark.parametrize(("capabilities", "expected"), [({"avx2": True}, "fp32"), ({"avx512_bf16": True}, "bf16")])
+def test_a_cpu_without_bf16_instructions_computes_in_fp32(
+    capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_hardware("cpu", "auto").precision == expected
+
+
+def test_a_gpu_is_asked_for_bf16_without_emulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(including_emulation))
+    hardware.NATIVE_BF16["cuda"]()
+    assert asked == [False]
+
+
+def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hardware.AVAILABLE, "cuda", lambda: False)
+    with pytest.raises(UserError, match=r"device = cuda is not available here; this machine has: .*cpu"):
+        choose_hardware("cuda", "auto")
+
+
+def test_what_is_asked_for_is_taken(device: torch.device) -> None:
+    chosen = choose_hardware(device.type, "bf16")
+    with chosen.autocast():
+        out = torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)
+    assert out.dtype == torch.bfloat16
+    assert not chosen.grad_scaler().is_enabled()
+    assert choose_hardware(device.type, "fp16").grad_scaler().is_enabled()
