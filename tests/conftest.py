@@ -6,7 +6,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ddpm_kedro.parameters import (
     SamplingParameters,
     TrainingParameters,
 )
+from tests.archives import Server, serve
 
 ROOT = Path(__file__).parents[1]
 DEVICES = [
@@ -142,6 +143,13 @@ class Project:
 
 
 @pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A web server on this machine: its address, and the folder it serves."""
+    with serve(tmp_path_factory.mktemp("served")) as made:
+        yield made
+
+
+@pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A fresh project, which is also the working folder."""
     made = Project(tmp_path)
@@ -153,6 +161,3 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def changed(parameters: Any, **values: Any) -> Any:
     """The same parameters with other values, checked again."""
     return type(parameters).model_validate({**parameters.model_dump(), **values})
-
-
-Maker = Callable[..., Any]

@@ -1,0 +1,71 @@
+"""The commands of README.md and docs/ do what they say."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.archives import Server, serve_cifar10, serve_mnist
+from tests.conftest import ROOT, Project
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCKS = re.findall(r"^```(bash|console|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[str]:
+    """Every command of the pages that begins like this, in blocks and in running text."""
+    lines = [line.split("  #")[0].strip() for kind, body in BLOCKS if kind == "bash" for line in body.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", TEXT)
+    return list(dict.fromkeys(line for line in lines if line.startswith(program)))
+
+
+KEDRO, MAKE = commands("kedro run"), commands("make ")
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(KEDRO) > 8
+    assert {"make run", "make viz", "make digits", "make lint test"} <= set(MAKE)
+
+
+@pytest.mark.parametrize("command", [command for command in MAKE if "PYTHON" not in command])
+def test_make_knows_its_targets(command: str) -> None:
+    subprocess.run(["make", "--dry-run", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", KEDRO)
+def test_kedro_commands_run(command: str, project: Project, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the smoke environment: with few images, but as written otherwise."""
+    serve_cifar10(server, monkeypatch)
+    serve_mnist("fashion_mnist", server, monkeypatch)
+    words = re.sub(r"training.num_images=[\d_]+", "training.num_images=64", command).split()[2:]
+    words = [word for word in words if word not in {"--env", "smoke"}]
+    if "--pipelines" in words and "data_ingestion" not in words:
+        assert project.kedro_run().exit_code == 0
+    result = project.kedro_run(*words)
+    assert result.exit_code == 0, result.output
+
+
+def test_the_python_example_runs(project: Project) -> None:
+    assert project.kedro_run().exit_code == 0
+    [example] = [body for kind, body in BLOCKS if kind == "python"]
+    names: dict[str, object] = {}
+    exec(example.replace("data/06_models", "data/smoke/06_models"), names)
+    assert names["images"].shape == (4, 1, 28, 28)
+
+
+def test_the_error_shown_in_the_documentation_is_the_real_one(project: Project) -> None:
+    [example] = [body for kind, body in BLOCKS if kind == "console"]
+    command, expected = example.removeprefix("$ kedro run ").split("\n", 1)
+    assert project.kedro_run(*command.split()).output.strip().endswith(expected.strip())
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_shipped_option_is_documented() -> None:
+    for path in (ROOT / "conf/base/groups").glob("*/*.yml"):
+        assert path.stem in TEXT, path
