@@ -73,7 +73,7 @@ def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: 
     kept = digest(project.data / "runs" / earlier)
     caplog.set_level("INFO")
     ok(project.kedro_run("--params", f"{TINY},optimizer.lr=1e-3"))
-    assert f"starts anew, since these differ from run {earlier}: optimizer.lr: 0.002 → 0.001" in caplog.text
+    assert f"starts anew, since these differ from run {earlier}: optimizer.lr: 0.003 → 0.001" in caplog.text
     now = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     assert now != earlier
     after = digest(project.data / "runs" / earlier)

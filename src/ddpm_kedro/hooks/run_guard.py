@@ -13,7 +13,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog, MemoryDataset
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -49,7 +49,7 @@ class RunGuard:
         if "model" in pipeline.inputs():
             self._check_model(catalog)
         self.stop, self.signal, self.training = Event(), 0, False
-        catalog["stop_request"] = MemoryDataset(self.stop, copy_mode="assign")
+        catalog.save("stop_request", self.stop)
         if current_thread() is main_thread():
             self.before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
@@ -71,6 +71,9 @@ class RunGuard:
         self._give_signals_back()
         if {"train_model", "export_model"} <= {node.name for node in pipeline.nodes}:
             self._archive(catalog)
+        if "samples_grid" in pipeline.outputs():
+            grid: Any = catalog.get("samples_grid")
+            logger.info("The images are in %s", grid._filepath)
 
     @hook_impl
     def on_pipeline_error(self) -> None:
