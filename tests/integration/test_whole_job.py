@@ -114,7 +114,7 @@ class TestMistakes:
         [
             ("training.batch_sise=4", ["'training.batch_sise'", "Did you mean 'batch_size'"]),
             ("optimizer.lr=-0.1", ["'optimizer.lr' = -0.1", "greater than 0"]),
-            ("model.width=10", ["norm_groups = 4 does not divide 10"]),
+            ("model.width=10", ["norm_groups = 4 does not divide 30"]),
             ("use.model=digit", ["use.model=digit", "Did you mean 'digits'"]),
             ("use.experiment=cifar", ["use.experiment=cifar", "Did you mean 'cifar10'"]),
             ("dataset.source=cifar-10", ["'cifar-10'", "Did you mean 'cifar10'"]),
