@@ -63,7 +63,7 @@ def test_an_experiment_chooses_options_and_overrides_them() -> None:
 
 def test_the_command_line_wins_over_an_experiment_and_its_choices() -> None:
     parameters = load(use__experiment="cifar10", use__model="digits", optimizer__lr=5e-5)
-    assert parameters["model"]["width"] == 32
+    assert parameters["model"]["width"] == 16
     assert parameters["dataset"]["source"] == "cifar10"
     assert parameters["optimizer"]["lr"] == 5e-5
 
@@ -72,7 +72,7 @@ def test_later_wins_base_option_experiment_environment_command_line(project: Pro
     conf = project.folder / "conf"
     digits = (conf / "base/groups/model/digits.yml").read_text()
     (conf / "base/groups/model/wide.yml").write_text(
-        digits.replace("width: 32", "width: 64").replace("dropout: 0.0", "dropout: 0.1")
+        digits.replace("width: 16", "width: 64").replace("dropout: 0.0", "dropout: 0.1")
     )
     (conf / "base/groups/experiment/mine.yml").write_text("use: {model: wide}\nmodel: {dropout: 0.2}\n")
     assert (
@@ -102,7 +102,7 @@ def test_own_options_lie_in_local(project: Project) -> None:
     folder = project.folder / "conf/local/groups/model"
     folder.mkdir(parents=True)
     base = (project.folder / "conf/base/groups/model/digits.yml").read_text()
-    (folder / "mine.yml").write_text(base.replace("width: 32", "width: 40"))
+    (folder / "mine.yml").write_text(base.replace("width: 16", "width: 40"))
     assert load(project.folder / "conf", use__model="mine")["model"]["width"] == 40
     with pytest.raises(UserError, match="digits, ho2020, mine"):
         load(project.folder / "conf", use__model="none")

@@ -74,8 +74,8 @@ def test_the_loss_falls(device: torch.device) -> None:
     store = make_store(8)
     run = make_run(store, training={"num_images": 1600, "report_interval": 400}, optimizer={"lr": 3e-3})
     history = run_training(run, store, device.type)[-1].history
-    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
-    assert history[-1]["validation_loss"] < 0.6 * history[0]["validation_loss"]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1]["validation_loss"] < 0.7 * history[0]["validation_loss"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
