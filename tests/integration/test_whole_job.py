@@ -162,6 +162,10 @@ class TestMistakes:
         (project.folder / "data").write_text("a file stands where the folder should be")
         failed(project.kedro_run(), "data/smoke", "cannot be written")
 
+    def test_a_data_folder_on_a_read_only_file_system(self, project: Project) -> None:
+        (project.folder / "conf/smoke/globals.yml").write_text("data_root: /proc/data")  # not even root writes there
+        failed(project.kedro_run(), "The data folder /proc/data cannot be written")
+
     def test_no_network(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         from torchvision import datasets  # noqa: PLC0415
 

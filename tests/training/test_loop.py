@@ -14,6 +14,7 @@ from ddpm_kedro.models import UNet
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.loop import Report, Trainer, train
+from ddpm_kedro.training.optimizers import learning_rate
 from ddpm_kedro.training.randomness import seeded
 from ddpm_kedro.training.run import Run
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store, randomise
@@ -202,6 +203,15 @@ def test_a_stopped_training_goes_on_to_the_same_weights(stop_at: int, store: Ima
     resumed = run_training(run, store, resume=stopped[-1].checkpoint)
     assert same(weights(whole), weights(resumed))
     assert resumed[-1].history[-1]["images_seen"] == 64
+
+
+def test_the_learning_rate_of_the_schedule_is_used(store: ImageStore) -> None:
+    run = make_run(store)
+    trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
+    for step in (0, 3, 7):
+        expected = learning_rate((step + 1) * 8, 64, run.optimizer)
+        assert trainer.step(step)[2] == expected
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == [expected]
 
 
 def test_a_loss_that_is_no_number_ends_the_training(store: ImageStore) -> None:
