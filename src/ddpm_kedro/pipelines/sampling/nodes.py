@@ -24,24 +24,7 @@ def sample_images(model: TrainedModel, sampling: SamplingParameters) -> Samples:
     Raises:
         UserError: for a class the model does not know, or more steps than it has.
     """
-    labels = _labels(model, sampling)
-    timesteps = model.diffusion.num_timesteps
-    if sampling.num_inference_steps > timesteps:
-        raise UserError(
-            f"sampling.num_inference_steps = {sampling.num_inference_steps} is more than the {timesteps} timesteps "
-            "the model was trained with."
-        )
-    options: dict[str, dict[str, Any]] = {
-        "ddim": {"eta": sampling.ddim_eta},
-        "ddpm": {"variance": sampling.ddpm_variance},
-    }
-    plan = SamplingPlan(
-        diffusion=model.diffusion,
-        sampler=sampling.sampler,
-        num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance_scale,
-        options=options[sampling.sampler],
-    )
+    labels, plan = _labels(model, sampling), _plan(model, sampling)
     hardware = choose_hardware(sampling.device, sampling.precision)
     logger.info(
         "Drawing %d images with %d steps of %s on %s",
@@ -85,6 +68,27 @@ def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image
             for name, label in zip(names, samples.labels, strict=True)
         ]
     return grid, {name: to_picture(image) for name, image in zip(names, samples.images, strict=True)}
+
+
+def _plan(model: TrainedModel, sampling: SamplingParameters) -> SamplingPlan:
+    """How to draw, each sampler with its own options."""
+    timesteps = model.diffusion.num_timesteps
+    if sampling.num_inference_steps > timesteps:
+        raise UserError(
+            f"sampling.num_inference_steps = {sampling.num_inference_steps} is more than the {timesteps} timesteps "
+            "the model was trained with."
+        )
+    options: dict[str, dict[str, Any]] = {
+        "ddim": {"eta": sampling.ddim_eta},
+        "ddpm": {"variance": sampling.ddpm_variance},
+    }
+    return SamplingPlan(
+        diffusion=model.diffusion,
+        sampler=sampling.sampler,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        options=options[sampling.sampler],
+    )
 
 
 def _labels(model: TrainedModel, sampling: SamplingParameters) -> torch.Tensor | None:
