@@ -76,5 +76,5 @@ def _use(*configs: Any) -> dict[str, str | None]:
     """The ``use:`` block of merged configurations, later ones winning."""
     use = OmegaConf.select(OmegaConf.unsafe_merge({}, *configs), "use", default={})
     if not isinstance(use, DictConfig):
-        raise UserError(f"use = {use!r} names no group; write use.model=small, or use.experiment=cifar10.")
+        raise UserError(f"use = {use!r} names no group; write use.model=digits, or use.experiment=cifar10.")
     return dict(use)

@@ -17,11 +17,12 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.parameters import UserError, differences
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-DESCRIBES_A_MODEL = ("dataset", "model", "diffusion")
+DESCRIBES_A_MODEL = ("model", "diffusion")
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
@@ -108,7 +109,7 @@ class RunGuard:
 
     def _check_model(self, catalog: DataCatalog) -> None:
         model = catalog.load("model")
-        now = {name: self.parameters[name] for name in DESCRIBES_A_MODEL if name in model.parameters}
+        now = {name: self.parameters[name] for name in DESCRIBES_A_MODEL}
         then = {name: model.parameters[name] for name in now}
         if changed := differences(then, now):
             raise UserError(
@@ -119,8 +120,8 @@ class RunGuard:
     def _archive(self, catalog: DataCatalog) -> None:
         """Copy the catalog entries marked ``metadata: {archive: true}`` to ``runs/<run id>/``."""
         folder = self.data_root / "runs" / catalog.load("model").run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "parameters.json").write_text(json.dumps(self.parameters, indent=2) + "\n")
+        with atomic_write(folder / "parameters.json") as file:
+            file.write(json.dumps(self.parameters, indent=2).encode() + b"\n")
         for name in catalog:
             dataset: Any = catalog.get(name)
             if (getattr(dataset, "metadata", None) or {}).get("archive") and dataset.exists():

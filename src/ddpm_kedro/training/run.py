@@ -22,8 +22,8 @@ class Run:
 
     Attributes:
         data: fingerprint of the training images.
-        num_classes: classes the network learns; 0 for none.
         image_shape: (C, H, W).
+        class_names: the classes the network learns; empty for none.
     """
 
     model: ModelParameters
