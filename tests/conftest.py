@@ -74,6 +74,7 @@ TRAINING = TrainingParameters(
     preview_images=6,
     preview_steps=2,
     preview_guidance_scale=1.5,
+    loader_workers=0,
     device="cpu",
     precision="fp32",
 )

@@ -190,6 +190,8 @@ class TrainingParameters(Group):
     preview_steps: PositiveInt
     """DDIM steps of a preview."""
     preview_guidance_scale: Annotated[float, Field(ge=0)]
+    loader_workers: NonNegativeInt
+    """Processes that read images ahead; 0 reads them in the training process."""
     device: Device
     precision: Precision
 
@@ -201,6 +203,7 @@ class TrainingParameters(Group):
             "preview_images",
             "preview_steps",
             "preview_guidance_scale",
+            "loader_workers",
             "device",
             "precision",
         }

@@ -45,7 +45,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
             return f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
     if isinstance(error, MissingConfigException):
-        return f"{error} Check --env and --conf-source."
+        base = "It holds the project's own parameters: put (or mount) yours as conf/local, not over conf."
+        return f"{error}. {base if str(error).endswith('base') else 'Check --env and --conf-source.'}"
     return None
 
 

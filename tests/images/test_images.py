@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_kedro.images.augmentation import AugmentedImages, augment, to_float, to_uint8
+from ddpm_kedro.images.augmentation import AugmentedImages, augment, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.grid import labelled_grid, to_picture
 from ddpm_kedro.images.store import ImageStore, stratified_holdout
 from ddpm_kedro.parameters import UserError
@@ -84,7 +84,7 @@ def test_batches_are_floats_in_range_and_come_from_the_store(store: ImageStore, 
 
 def test_black_and_white_are_the_ends_of_the_range() -> None:
     store = ImageStore(np.array([0, 255], dtype=np.uint8).reshape(2, 1, 1, 1), None, (), "x")
-    assert to_float(store, torch.arange(2)).flatten().tolist() == [-1.0, 1.0]
+    assert to_float(read_pixels(store, torch.arange(2))).flatten().tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -15,6 +15,7 @@ from click.testing import Result
 from kedro.inspection import get_project_snapshot
 from PIL import Image
 
+from ddpm_kedro.training.hardware import AVAILABLE
 from tests.conftest import ROOT, Project
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
@@ -166,6 +167,22 @@ class TestMistakes:
         (project.folder / "conf/smoke/globals.yml").write_text("data_root: /proc/data")  # not even root writes there
         failed(project.kedro_run(), "The data folder /proc/data cannot be written")
 
+    def test_a_data_folder_of_somebody_else(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forbidden(*_: Any, **__: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        project.data.mkdir(parents=True)
+        owner = project.data.stat().st_uid
+        monkeypatch.setattr("ddpm_kedro.hooks.run_guard.TemporaryFile", forbidden)
+        message = failed(project.kedro_run(), "cannot be written: Permission denied.")
+        assert "belongs to user" not in message
+        monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+        failed(project.kedro_run(), f"belongs to user {owner}, and this is user {owner + 1}", "--user", "chown")
+
+    def test_a_configuration_without_its_base(self, project: Project) -> None:
+        (project.folder / "conf/base").rename(project.folder / "conf/elsewhere")
+        failed(project.kedro_run(), "conf/base", "conf/local, not over conf")
+
     def test_no_network(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         from torchvision import datasets  # noqa: PLC0415
 
@@ -231,6 +248,29 @@ def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) 
         guard._on_signal(signal.SIGTERM, None)
     with pytest.raises(SystemExit):
         guard.after_dataset_saved("checkpoint")
+
+
+@pytest.mark.parametrize("pipelines", [None, "sampling"])
+def test_one_line_says_why_no_gpu_computes(
+    pipelines: str | None, project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(project.kedro_run("--params", TINY))
+    caplog.clear()
+    monkeypatch.setattr("ddpm_kedro.training.hardware.cuda_of_driver", lambda: (12, 4))
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    for device, there in ((name, name == "cpu") for name in ("cpu", "cuda", "mps")):
+        monkeypatch.setitem(AVAILABLE, device, lambda there=there: there)
+    arguments = ["--pipelines", pipelines] if pipelines else []
+    ok(project.kedro_run(*arguments, "--params", TINY))
+    lines = [record.message for record in caplog.records if "GPU" in record.message]
+    assert len(lines) == 1
+    assert "too old" in lines[0]
+    assert lines[0].endswith("The CPU computes.")
+    caplog.clear()
+    ok(project.kedro_run(*arguments, "--params", f"{TINY},training.device=cpu,sampling.device=cpu"))
+    ok(project.kedro_run("--pipelines", "data_ingestion", "--params", TINY))
+    assert "GPU" not in caplog.text  # asked for the CPU, or nothing to compute
+    failed(project.kedro_run("--params", f"{TINY},sampling.device=cuda,training.num_images=8"), "too old")
 
 
 def test_signals_are_given_back_after_a_run(project: Project) -> None:

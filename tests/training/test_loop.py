@@ -8,11 +8,12 @@ import torch
 
 from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, draw_images, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
-from ddpm_kedro.images.augmentation import AugmentedImages, to_uint8
+from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.loop import Report, Trainer, train
 from ddpm_kedro.training.optimizers import learning_rate
 from ddpm_kedro.training.randomness import seeded
@@ -33,6 +34,11 @@ def run_training(
     hardware = choose_hardware(device, precision)
     images = AugmentedImages(store, run.augmentation)
     return list(train(run, images, store, hardware, resume, lambda: next(seen) >= stop_at))
+
+
+def batch_of(trainer: Trainer, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    p = trainer.run.training
+    return trainer.batch(step, StepPixels(trainer.images.store, p.seed, p.batch_size)[step])
 
 
 def weights(reports: list[Report]) -> dict[str, torch.Tensor]:
@@ -123,7 +129,7 @@ def test_one_picture_is_learnt_by_heart_and_drawn(device: torch.device) -> None:
 def test_training_noise_is_normal_and_timesteps_are_uniform(store: ImageStore, device: torch.device) -> None:
     run = make_run(store, training={"batch_size": 40}, diffusion={"num_timesteps": 10})
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware(device.type, "fp32"))
-    batches = [trainer.batch(step) for step in range(40)]
+    batches = [batch_of(trainer, step) for step in range(40)]
     noise = torch.cat([batch[2] for batch in batches]).cpu()
     assert float(noise.mean()) == pytest.approx(0, abs=0.02)
     assert float(noise.var()) == pytest.approx(1, abs=0.02)
@@ -136,7 +142,7 @@ def test_training_noise_is_normal_and_timesteps_are_uniform(store: ImageStore, d
 def test_batches_hold_the_images_with_their_labels_and_some_empty_ones(store: ImageStore) -> None:
     run = make_run(store, training={"batch_size": 40, "label_dropout": 0.3})
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
-    batches = [trainer.batch(step) for step in range(20)]
+    batches = [batch_of(trainer, step) for step in range(20)]
     x0, labels = torch.cat([b[0] for b in batches]), torch.cat([b[3] for b in batches])
     assert x0.min() >= -1
     assert x0.max() <= 1
@@ -210,7 +216,7 @@ def test_the_learning_rate_of_the_schedule_is_used(store: ImageStore) -> None:
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
     for step in (0, 3, 7):
         expected = learning_rate((step + 1) * 8, 64, run.optimizer)
-        assert trainer.step(step)[2] == expected
+        assert trainer.step(step, read_pixels(store, torch.arange(8)))[2] == expected
         assert [group["lr"] for group in trainer.optimizer.param_groups] == [expected]
 
 

@@ -1,6 +1,7 @@
 """The parts of the training loop: order, learning rate, average, hardware."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -164,3 +165,58 @@ def test_what_is_asked_for_is_taken(device: torch.device) -> None:
     assert out.dtype == torch.bfloat16
     assert not chosen.grad_scaler().is_enabled()
     assert choose_hardware(device.type, "fp16").grad_scaler().is_enabled()
+
+
+CAUSES = {
+    "no CUDA in torch": (None, None, (), "torch was installed without CUDA"),
+    "no driver": ("13.0", None, (), "no NVIDIA driver was found"),
+    "no driver in a container": ("13.0", None, ("container",), "start the container with --gpus all, on a host"),
+    "old driver": ("13.0", (12, 4), (), "made for CUDA 12.4; this torch needs CUDA 13.0, that is driver 580 or newer"),
+    "old driver, new CUDA": ("99.1", (13, 0), (), "made for CUDA 13.0; this torch needs CUDA 99.0 (nvidia-smi"),
+    "driver of an older minor version": ("13.2", (13, 0), (), "No GPU is visible, though its driver is"),
+    "hidden GPU": ("13.0", (13, 1), ("container",), "CUDA_VISIBLE_DEVICES"),
+}
+
+
+@pytest.mark.parametrize(("cuda", "driver", "variables", "words"), CAUSES.values(), ids=CAUSES)
+def test_why_no_gpu(
+    cuda: str | None,
+    driver: tuple[int, int] | None,
+    variables: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("container", raising=False)
+    for name in variables:
+        monkeypatch.setenv(name, "oci")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(hardware, "cuda_of_driver", lambda: driver)
+    line = hardware.why_no_gpu()
+    assert words in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, (12, 4)), (100, None)])
+def test_the_driver_says_its_cuda(
+    status: int, expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        @staticmethod
+        def cuDriverGetVersion(version: Any) -> int:  # noqa: N802  CUDA's name
+            version._obj.value = 12040
+            return status
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda _: Library)
+    assert hardware.cuda_of_driver() == expected
+
+
+def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", missing)
+    assert hardware.cuda_of_driver() is None
+
+
+def test_the_driver_is_there_where_cuda_is() -> None:
+    assert (hardware.cuda_of_driver() is not None) or "cuda" not in DEVICES

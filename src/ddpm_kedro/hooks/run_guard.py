@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ddpm_kedro.parameters import UserError, differences
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+COMPUTING = ("training", "sampling")
 DESCRIBES_A_MODEL = ("model", "diffusion")
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -47,6 +49,7 @@ class RunGuard:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Refuse a folder that cannot be written and a model of another configuration; listen for signals."""
         self._check_folder()
+        self._say_why_there_is_no_gpu(pipeline)
         if "model" in pipeline.inputs():
             self._check_model(catalog)
         self.stop, self.signal, self.training = Event(), 0, False
@@ -104,8 +107,19 @@ class RunGuard:
                 pass
         except OSError as error:
             raise UserError(
-                f"The data folder {self.data_root} cannot be written: {error.strerror}. Earlier outputs are untouched."
+                f"The data folder {self.data_root} cannot be written: {error.strerror}.{_whose(self.data_root, error)} "
+                "Earlier outputs are untouched."
             ) from error
+
+    def _say_why_there_is_no_gpu(self, pipeline: Pipeline) -> None:
+        """Once a run, where a GPU would be used if there were one."""
+        computing = [name for name in COMPUTING if f"params:{name}" in pipeline.inputs()]
+        if not any(self.parameters[name]["device"] == "auto" for name in computing):
+            return
+        from ddpm_kedro.training.hardware import choose_hardware, why_no_gpu  # noqa: PLC0415  torch takes seconds
+
+        if choose_hardware("auto", "auto").device.type == "cpu":
+            logger.info("%s The CPU computes.", why_no_gpu())
 
     def _check_model(self, catalog: DataCatalog) -> None:
         model = catalog.load("model")
@@ -127,6 +141,19 @@ class RunGuard:
             if (getattr(dataset, "metadata", None) or {}).get("archive") and dataset.exists():
                 _copy(Path(dataset._filepath), folder)
         logger.info("This run is kept in %s", folder)
+
+
+def _whose(folder: Path, error: OSError) -> str:
+    """Where a folder is somebody else's: whose, and what to do."""
+    if not isinstance(error, PermissionError) or not hasattr(os, "geteuid") or not folder.is_dir():
+        return ""
+    owner = folder.stat().st_uid
+    if owner == os.geteuid():
+        return ""
+    return (
+        f" It belongs to user {owner}, and this is user {os.geteuid()}: chown it, or start the "
+        'container with --user "$(id -u):$(id -g)".'
+    )
 
 
 def _copy(path: Path, folder: Path) -> None:

@@ -63,7 +63,11 @@ class AugmentedImages:
         Returns:
             (N, C, H, W) float32 in [-1, 1] on ``device``.
         """
-        return augment(to_float(self.store, indices, device), self.parameters, generator)
+        return self.from_pixels(read_pixels(self.store, indices), generator, device)
+
+    def from_pixels(self, pixels: Tensor, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """The same from pictures (N, H, W, C) uint8 that were read before."""
+        return augment(to_float(pixels, device), self.parameters, generator)
 
     def labels(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor | None:
         """Labels of the pictures, (N,) int64; None where there are no classes."""
@@ -72,10 +76,14 @@ class AugmentedImages:
         return torch.from_numpy(self.store.labels[indices.numpy()]).to(device)
 
 
-def to_float(store: ImageStore, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Pictures of a store as (N, C, H, W) float32 in [-1, 1]."""
-    pixels = torch.from_numpy(store.images[indices.numpy()]).to(device)
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+def read_pixels(store: ImageStore, indices: Tensor) -> Tensor:
+    """Pictures of a store as they lie there, (N, H, W, C) uint8."""
+    return torch.from_numpy(store.images[indices.numpy()])
+
+
+def to_float(pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """From (N, H, W, C) uint8 to (N, C, H, W) float32 in [-1, 1]."""
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
 """Which device computes, and in which precision."""
 
+import ctypes
+import os
+import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +13,8 @@ import torch
 
 from ddpm_kedro.parameters import Device, Precision, UserError
 
+OLDEST_DRIVER = {12: 525, 13: 580}
+"""The first driver for each major version of CUDA; minor versions run on any driver of their major version."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -40,7 +46,8 @@ def choose_hardware(device: Device, precision: Precision) -> Hardware:
     """
     available = [name for name, there in AVAILABLE.items() if there()]
     if device != "auto" and device not in available:
-        raise UserError(f"device = {device} is not available here; this machine has: {', '.join(available)}.")
+        cause = f" {why_no_gpu()}" if device == "cuda" else ""
+        raise UserError(f"device = {device} is not available here; this machine has: {', '.join(available)}.{cause}")
     chosen = available[0] if device == "auto" else device
     native = NATIVE_BF16[chosen]()
     if precision != "auto":
@@ -51,13 +58,52 @@ def choose_hardware(device: Device, precision: Precision) -> Hardware:
     return Hardware(torch.device(chosen), kind, f"{chosen}, {kind} ({why})")
 
 
+def why_no_gpu() -> str:
+    """Why CUDA cannot be used here, most likely, and what to do: one line."""
+    if torch.version.cuda is None:
+        return "No GPU is used: torch was installed without CUDA."
+    driver, needed = cuda_of_driver(), int(torch.version.cuda.split(".")[0])
+    if driver is None and "container" in os.environ:
+        return (
+            "No GPU is visible: start the container with --gpus all, on a host that has an NVIDIA driver and the "
+            "NVIDIA Container Toolkit."
+        )
+    if driver is None:
+        return "No GPU is used: no NVIDIA driver was found."
+    if driver[0] < needed:
+        oldest = f", that is driver {OLDEST_DRIVER[needed]} or newer" if needed in OLDEST_DRIVER else ""
+        return (
+            f"No GPU is used: the NVIDIA driver is too old. It is made for CUDA {driver[0]}.{driver[1]}; this torch "
+            f"needs CUDA {needed}.0{oldest} (nvidia-smi shows which is installed)."
+        )
+    return "No GPU is visible, though its driver is: see nvidia-smi, CUDA_VISIBLE_DEVICES and a container's --gpus."
+
+
+def cuda_of_driver() -> tuple[int, int] | None:
+    """The newest CUDA (major, minor) that the NVIDIA driver runs; None where there is no driver."""
+    version = ctypes.c_int()
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        if library.cuDriverGetVersion(ctypes.byref(version)):
+            return None
+    except (OSError, AttributeError):
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def _cuda_is_available() -> bool:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "CUDA initialization")  # why_no_gpu says the same in one line
+        return torch.cuda.is_available()
+
+
 def _cpu_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "sve_bf16"))
 
 
 AVAILABLE: dict[str, Callable[[], bool]] = {  # in the order of preference
-    "cuda": torch.cuda.is_available,
+    "cuda": _cuda_is_available,
     "mps": torch.backends.mps.is_available,
     "cpu": lambda: True,
 }

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ddpm_kedro.diffusion import TARGETS, SamplingPlan, diffusion_loss, draw_images, generator_for, make_schedule
-from ddpm_kedro.images.augmentation import AugmentedImages, to_float, to_uint8
+from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.hardware import Hardware
+from ddpm_kedro.training.loader import read_steps
 from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
 from ddpm_kedro.training.progress import progress_bar
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
@@ -79,8 +80,12 @@ class Trainer:
             class_names=self.run.class_names,
         )
 
-    def step(self, step: int) -> tuple[Tensor, Tensor, float]:
-        """One step of Ho et al. (2020), algorithm 1, on the batch of this number.
+    def step(self, step: int, pixels: Tensor) -> tuple[Tensor, Tensor, float]:
+        """One step of Ho et al. (2020), algorithm 1.
+
+        Args:
+            step: its number.
+            pixels: (N, H, W, C) uint8, its pictures.
 
         Returns:
             Loss and gradient norm as they lie on the device, and the learning rate.
@@ -90,7 +95,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with seeded(self.device, self.seed, Stream.DROPOUT, step), self.hardware.autocast():
-            loss = diffusion_loss(self.network, self.schedule, self.target, *self.batch(step)).mean()
+            loss = diffusion_loss(self.network, self.schedule, self.target, *self.batch(step, pixels)).mean()
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -100,11 +105,11 @@ class Trainer:
         update_average(self.average, self.network, step, p.ema_decay)
         return loss.detach(), norm, lr
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def batch(self, step: int, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Pictures, timesteps, noise and labels of a step: always the same for the same seed."""
         p = self.run.training
         indices = batch_indices(self.seed, step, p.batch_size, len(self.images))
-        x0 = self.images.batch(indices, augmentation_generator(self.seed, step), self.device)
+        x0 = self.images.from_pixels(pixels, augmentation_generator(self.seed, step), self.device)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
         timesteps = torch.randint(len(self.schedule), (len(x0),), generator=generator, device=self.device)
         noise = torch.randn(x0.shape, generator=generator, device=self.device)
@@ -125,7 +130,7 @@ class Trainer:
         timesteps = spread[torch.randperm(count, generator=generator)]
         total = 0.0
         for part in torch.arange(count).split(p.batch_size):
-            x0 = to_float(self.holdout, chosen[part], self.device)
+            x0 = to_float(read_pixels(self.holdout, chosen[part]), self.device)
             noise = torch.randn(x0.shape, generator=generator).to(self.device)
             labels = self.holdout_labels(chosen[part])
             with self.hardware.autocast():
@@ -179,9 +184,11 @@ def train(
         trainer.restore(resume)
         history, first = list(resume.history), resume.images_seen // p.batch_size
     meter, saved_at = Meter(), first * p.batch_size
+    steps = range(first, run.num_steps)
+    batches = read_steps(images.store, p, steps, pin_memory=hardware.device.type == "cuda")
     with progress_bar(first * p.batch_size, run.num_images) as show:
-        for step in range(first, run.num_steps):
-            meter.add(p.batch_size, *trainer.step(step))
+        for step, pixels in zip(steps, batches, strict=True):
+            meter.add(p.batch_size, *trainer.step(step, pixels))
             seen = (step + 1) * p.batch_size
             show(seen, meter.text)
             ending = should_stop() or step + 1 == run.num_steps

@@ -1,0 +1,68 @@
+"""The raw pictures of each step, read ahead by worker processes where asked for."""
+
+import shutil
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm_kedro.images.augmentation import read_pixels
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.parameters import TrainingParameters, UserError
+from ddpm_kedro.training.randomness import batch_indices
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Linux keeps what processes share
+BATCHES_AHEAD = 2  # of each worker
+
+
+class StepPixels(Dataset[Tensor]):
+    """Item k is the batch of step k, (N, H, W, C) uint8: always the same for the same seed."""
+
+    def __init__(self, store: ImageStore, seed: int, batch_size: int) -> None:
+        self.store, self.seed, self.batch_size = store, seed, batch_size
+
+    def __getitem__(self, step: int) -> Tensor:
+        return read_pixels(self.store, batch_indices(self.seed, step, self.batch_size, len(self.store)))
+
+
+def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pin_memory: bool) -> Iterable[Tensor]:
+    """The batches of these steps in turn, the same ones whatever the number of workers.
+
+    Raises:
+        UserError: where the batches that the workers read ahead do not fit into shared memory.
+    """
+    workers = training.loader_workers
+    if workers:
+        _check_shared_memory(store, training)
+    return DataLoader(
+        StepPixels(store, training.seed, training.batch_size),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else it draws from torch's global one
+    )
+
+
+def _check_shared_memory(store: ImageStore, training: TrainingParameters) -> None:
+    if not SHARED_MEMORY.is_dir():
+        return
+    batches = training.loader_workers * BATCHES_AHEAD + 1  # and the one in use
+    needed = batches * training.batch_size * store.images[0].nbytes / 2**20
+    free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
+    if needed > free:
+        raise UserError(
+            f"training.loader_workers = {training.loader_workers} keeps {batches} batches, {needed:,.0f} MiB, in "
+            f"shared memory, but {SHARED_MEMORY} has only {free:,.0f} MiB free. Use fewer workers, or give a container "
+            "more: --shm-size=2g."
+        )
+
+
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal, but the parent still needs its batches to end in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

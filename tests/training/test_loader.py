@@ -1,0 +1,76 @@
+"""Reading ahead."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.training import loader
+from ddpm_kedro.training.loader import StepPixels, read_steps
+from ddpm_kedro.training.randomness import batch_indices
+from tests.conftest import TRAINING, changed, make_store
+from tests.training.test_loop import make_run, run_training, same, weights
+
+
+class Usage(NamedTuple):
+    """What shutil.disk_usage gives."""
+
+    total: int
+    used: int
+    free: int
+
+
+def test_the_pixels_of_a_step_are_those_of_its_indices(store: ImageStore) -> None:
+    pixels = StepPixels(store, seed=3, batch_size=8)[5]
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, torch.from_numpy(store.images[batch_indices(3, 5, 8, 40).numpy()]))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_any_number_of_workers_reads_the_same(workers: int, store: ImageStore) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    batches = list(read_steps(store, changed(TRAINING, loader_workers=workers), range(2, 9), pin_memory=False))
+    expected = StepPixels(store, TRAINING.seed, TRAINING.batch_size)
+    assert len(batches) == 7
+    assert all(torch.equal(batch, expected[step]) for batch, step in zip(batches, range(2, 9), strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_any_number_of_workers_learns_the_same(store: ImageStore) -> None:
+    alone, helped = (make_run(store, training={"loader_workers": count}) for count in (0, 2))
+    assert alone.run_id == helped.run_id
+    assert same(weights(run_training(alone, store)), weights(run_training(helped, store)))
+
+
+def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore) -> None:
+    batches: Any = iter(read_steps(store, changed(TRAINING, loader_workers=2), range(50), pin_memory=False))
+    next(batches), next(batches)  # one of each worker: both are ready
+    for worker in batches._workers:
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(list(batches)) == 48
+
+
+def test_too_little_shared_memory_is_said_before_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(40, size=(256, 256), channels=4)  # 0.25 MiB a picture, 2 MiB a batch
+    monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path)
+    for free, fits in ((10 * 2**20, True), (10 * 2**20 - 1, False)):
+        monkeypatch.setattr(loader.shutil, "disk_usage", lambda _, free=free: Usage(2**30, 0, free))
+        if fits:
+            read_steps(store, changed(TRAINING, loader_workers=2), range(1), pin_memory=False)
+            continue
+        with pytest.raises(UserError, match=r"loader_workers = 2 keeps 5 batches, 10 MiB, .*--shm-size"):
+            read_steps(store, changed(TRAINING, loader_workers=2), range(1), pin_memory=False)
+    read_steps(store, TRAINING, range(1), pin_memory=False)  # without workers nothing is shared
+
+
+def test_where_nothing_is_mounted_for_shared_memory_nothing_is_checked(
+    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path / "none")
+    read_steps(store, changed(TRAINING, loader_workers=2), range(1), pin_memory=False)
