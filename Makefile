@@ -2,11 +2,12 @@
 #   make run    train on digits and draw some         make viz    the pipeline in the browser
 #   make test   the tests with coverage               make lint   ruff, mypy, import-linter
 #   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
+#   make image  the container image, with Docker      make image-test  build it and try it
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help run test lint viz digits format lock install clean
+.PHONY: help run test lint viz digits format lock install clean image image-test
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export DO_NOT_TRACK ?= 1
 
 help:
-	@sed -n '2,6s/^# \{0,1\}//p' Makefile
+	@sed -n '2,7s/^# \{0,1\}//p' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run $(ARGS)
@@ -33,6 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 digits: $(VENV)/.installed
 	$(BIN)/python benchmarks/digits.py $(ARGS)
@@ -56,12 +58,24 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+# DOCKER_BUILD_FLAGS: --build-arg BASE_IMAGE=…, or mirrors as build secrets; see the Dockerfile.
+IMAGE ?= ddpm-kedro
+export IMAGE DOCKER_BUILD_FLAGS
+image:
+	docker build $(DOCKER_BUILD_FLAGS) --tag $(IMAGE) \
+		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/ddpm_kedro/__init__.py)" \
+		--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)" .
+
+image-test: image $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --no-cov -m container $(ARGS)
+
 # One constraints file for Python 3.11 and 3.12 alike: made with the older one, whose versions install on both.
 lock:
 	"$(PYTHON)" -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv-lock/bin/python -m pip install --quiet --editable '.[dev]'
 	{ echo "# Made by 'make lock'. Versions only: no hosts, no hashes."; \
-	  .venv-lock/bin/python -m pip freeze --exclude-editable; } > constraints.txt
+	  .venv-lock/bin/python -m pip freeze --all --exclude-editable; } > constraints.txt
 	rm -rf .venv-lock
 
 clean:

@@ -1,0 +1,87 @@
+# Trains and samples in a container: `make image`, or docker build -t ddpm-kedro . (see docs/container.md).
+#
+# torch's wheels bring the CUDA libraries, so the smallest of NVIDIA's images is enough: it has the settings that the
+# container toolkit reads, and the libraries that let data-centre GPUs run with an older driver. Its CUDA is that of
+# the torch in constraints.txt, so that the toolkit refuses a driver that torch could not use.
+# Any Debian or Ubuntu whose python3 is 3.11 or 3.12 does as well: --build-arg BASE_IMAGE=debian:bookworm-slim
+ARG BASE_IMAGE=nvidia/cuda:13.0.3-base-ubuntu24.04
+
+# Package mirrors enter as build secrets, where a network needs them, and leave nothing behind:
+#   --secret id=pip_conf,src=…      pip's configuration
+#   --secret id=ca,src=…            the certificate that it may name as /run/host/ca.crt
+#   --secret id=apt_sources,src=…   package sources in place of the base image's, in deb822 format
+#   --secret id=apt_conf,src=…      apt's configuration
+
+FROM ${BASE_IMAGE} AS base
+RUN --mount=type=bind,source=docker/apt-install,target=/run/host/apt-install \
+    --mount=type=secret,id=apt_sources,target=/run/host/apt/mirror.sources \
+    --mount=type=secret,id=apt_conf,target=/run/host/apt.conf \
+    --mount=type=tmpfs,target=/var/lib/apt/lists \
+    --mount=type=tmpfs,target=/var/cache/apt \
+    --mount=type=tmpfs,target=/var/log \
+    /run/host/apt-install ca-certificates python3 tini
+
+# What only a build needs: pip and setuptools, in /tools; and the list of the dependencies.
+FROM base AS tools
+RUN --mount=type=bind,source=docker/apt-install,target=/run/host/apt-install \
+    --mount=type=secret,id=apt_sources,target=/run/host/apt/mirror.sources \
+    --mount=type=secret,id=apt_conf,target=/run/host/apt.conf \
+    --mount=type=tmpfs,target=/var/lib/apt/lists \
+    /run/host/apt-install python3-pip
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+RUN --mount=type=secret,id=pip_conf,target=/run/host/pip.conf \
+    --mount=type=secret,id=ca,target=/run/host/ca.crt \
+    PIP_CONFIG_FILE=/run/host/pip.conf python3 -m pip install --quiet --no-cache-dir --constraint constraints.txt \
+    --target /tools pip setuptools \
+    && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt
+
+# The dependencies, in a layer that changes with their list or their versions and with nothing else. What only tests
+# and compilers read goes at once: tests, static libraries, headers. (Triton's headers stay, for images derived from
+# this one that add a compiler for torch.compile.)
+FROM base AS dependencies
+RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
+    --mount=type=bind,from=tools,source=/build/requirements.txt,target=/run/host/requirements.txt \
+    --mount=type=bind,source=constraints.txt,target=/run/host/constraints.txt \
+    --mount=type=secret,id=pip_conf,target=/run/host/pip.conf \
+    --mount=type=secret,id=ca,target=/run/host/ca.crt \
+    python3 -m venv --without-pip /opt/venv \
+    && PIP_CONFIG_FILE=/run/host/pip.conf python3 /run/host/tools/pip/__pip-runner__.py --python /opt/venv/bin/python \
+    install --quiet --no-cache-dir --constraint /run/host/constraints.txt --requirement /run/host/requirements.txt \
+    && find /opt/venv \( -name '*.a' -o -path '*/torch/include' -o -path '*/nvidia/*/include' -o -type d -name tests \) \
+    -prune -exec rm -rf {} +
+
+# The project: a wheel of its code, and the folder that Kedro runs in, readable for everybody.
+FROM tools AS project
+COPY README.md LICENSE ./
+COPY src src
+RUN PYTHONPATH=/tools python3 -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir /wheel .
+WORKDIR /app
+COPY pyproject.toml docker/entrypoint ./
+COPY conf conf
+RUN mkdir -p conf/local src data && chmod -R a+rX . && chmod 755 entrypoint && chmod 1777 data && ln -s data/.viz .viz
+
+FROM dependencies
+RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
+    --mount=type=bind,from=project,source=/wheel,target=/run/host/wheel \
+    python3 /run/host/tools/pip/__pip-runner__.py --python /opt/venv/bin/python \
+    install --quiet --no-cache-dir --no-index --no-deps /run/host/wheel/*.whl
+COPY --from=project /app /app
+WORKDIR /app
+
+# HOME: settings and caches of matplotlib, Triton and W&B lie below it, so all that is written lies in /tmp or data/.
+# USER: a user id without an entry in /etc/passwd has no other name. W&B's runs are kept with the data.
+# container: says to the program that it runs in one (systemd's convention).
+ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=ddpm WANDB_DIR=/app/data container=oci \
+    PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
+USER 1000:1000
+ENTRYPOINT ["tini", "--", "/app/entrypoint"]
+CMD ["run"]
+
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ddpm-kedro" \
+      org.opencontainers.image.description="Denoising diffusion models as Kedro pipelines" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,55 @@
+"""What Dockerfile and compose.yaml promise, read without Docker."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tests.container.engine import ROOT, compose_flags
+
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_the_cuda_of_the_base_image_is_that_of_torch() -> None:
+    [base] = re.findall(r"^ARG BASE_IMAGE=nvidia/cuda:([\d.]+)-base-ubuntu24.04$", DOCKERFILE, re.MULTILINE)
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    [toolkit] = [pin.specifier for pin in pins if pin.name == "cuda-toolkit"]
+    assert base in toolkit or f"{base}.0" in toolkit
+    assert str(toolkit).removeprefix("==").startswith(base)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_is_locked(service: str) -> None:
+    assert compose_flags(service)[:4] == [
+        "--read-only",
+        "--tmpfs=/tmp:exec",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges:true",
+    ]
+    assert SERVICES[service]["user"] == "${DDPM_USER:-1000:1000}"
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", []))
+
+
+def test_what_each_service_is_for() -> None:
+    [device] = SERVICES["train"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert "deploy" not in SERVICES["train-cpu"]
+    assert SERVICES["train-cpu"]["profiles"] == ["cpu"]
+    for name in ("train", "train-cpu"):
+        assert SERVICES[name]["restart"].startswith("on-failure")
+        assert SERVICES[name]["shm_size"] == "2gb"
+        assert "./data:/app/data" in SERVICES[name]["volumes"]
+    assert "./data:/app/data:ro" in SERVICES["viz"]["volumes"]
+    [port] = SERVICES["viz"]["ports"]
+    assert port.split(":")[-1] in SERVICES["viz"]["command"].split()
+
+
+def test_the_stages_that_need_mirrors_take_them_as_optional_secrets() -> None:
+    for install in re.findall(r"^RUN .*?(?<!\\)\n", DOCKERFILE, re.MULTILINE | re.DOTALL):
+        network = "pip install" in install or "apt-install ca" in install or "apt-install python3-pip" in install
+        offline = "--no-index" in install or not network
+        assert offline or "--mount=type=secret" in install
+        assert "required=true" not in install

@@ -1,0 +1,312 @@
+"""The container image: what is in it, and what happens when it runs. Needs Docker: ``make image-test``."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import ddpm_kedro
+from tests.container.engine import (
+    BUILD_FLAGS,
+    IMAGE,
+    LOCKED,
+    ROOT,
+    USER,
+    base_image,
+    compose_flags,
+    docker,
+    free_port,
+    get,
+    inspect,
+    logs,
+    python,
+    run,
+    started,
+    wait_for,
+)
+
+pytestmark = pytest.mark.container
+MB = 1e6
+TINY = "training.num_images=64,training.preview_images=0,sampling.num_images=10"
+ENDLESS = "training.num_images=1_000_000,training.report_interval=400,training.checkpoint_interval=400"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """An empty data folder of the user who runs the container."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if folder.stat().st_uid != USER:
+        shutil.chown(folder, USER, USER)
+    return folder
+
+
+def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """It ended with one clear message and no traceback."""
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    [message] = [line for line in output.splitlines() if line.startswith("Error: ")]
+    for word in words:
+        assert word in message
+
+
+class TestContent:
+    def test_labels(self) -> None:
+        labels = inspect(IMAGE)["Config"]["Labels"]
+        assert labels["org.opencontainers.image.version"] == ddpm_kedro.__version__
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", labels["org.opencontainers.image.revision"])
+
+    def test_size(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """At most 300 MB more than the base image and an environment that holds torch and torchvision alone.
+
+        The size of that environment is what pip noted of each file that it installed, so files that the image
+        dropped later count there.
+        """
+        program = """
+import csv, importlib.metadata as metadata, re
+from packaging.requirements import Requirement
+names, files = ["torch", "torchvision"], {}
+for name in names:
+    distribution = metadata.distribution(name)
+    for requirement in map(Requirement, distribution.requires or []):
+        extras = [{"extra": extra} for extra in requirement.extras] or [{"extra": ""}]
+        wanted = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
+        if requirement.name not in names and wanted:
+            names.append(requirement.name)
+    if name == "cuda-toolkit":
+        names += [found for found in (d.name for d in metadata.distributions())
+                  if found.startswith("nvidia-") and found not in names]
+    for path, _, size in csv.reader(distribution.read_text("RECORD").splitlines()):
+        located = distribution.locate_file(path)
+        files[str(located)] = int(size or (located.stat().st_size if located.exists() else 0))
+print(sum(files.values()))
+"""
+        image, base, torch_alone = inspect(IMAGE)["Size"], inspect(base_image())["Size"], int(python(program))
+        rest = image - base - torch_alone
+        with capsys.disabled():
+            sizes = {"image": image, "base": base, "torch environment": torch_alone, "the rest": rest}
+            print("\n" + ", ".join(f"{name} {size / MB:,.0f} MB" for name, size in sizes.items()))
+        assert torch_alone > 0.5 * image
+        assert rest < 300 * MB
+
+    def test_no_compiler_no_pip_no_tests(self) -> None:
+        names = "cc c++ gcc g++ clang nvcc make pip pip3 git pytest ruff mypy"
+        script = f"for name in {names}; do command -v $name; done; find /opt/venv -name '*.a' -o -type d -name tests"
+        assert docker("run", "--rm", "--entrypoint=sh", IMAGE, "-c", script, check=False).stdout == ""
+        program = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])"
+        assert python(program.format(["pytest", "hypothesis", "diffusers", "mypy", "pip"])) == "[]"
+
+    def test_what_was_trimmed_is_missed_by_no_import(self) -> None:
+        names = (
+            "torch torch._dynamo torch._inductor torchvision torchvision.datasets triton scipy.io scipy.stats "
+            "sklearn.metrics pandas numpy.testing matplotlib.pyplot plotly.graph_objects networkx sympy "
+            "kedro_viz.server mlxtend.data safetensors.torch PIL.Image"
+        )
+        program = "import importlib, warnings; warnings.simplefilter('ignore'); "
+        assert python(program + f"[importlib.import_module(name) for name in '{names}'.split()]") == ""
+
+    def test_nothing_of_the_build_secrets(self) -> None:
+        """No address of a mirror, no certificate: not in the history, not in the settings, not in a file."""
+        paths = [Path(flag.split("src=")[1]) for flag in BUILD_FLAGS if "src=" in flag]
+        text = "\n".join(path.read_text() for path in paths)
+        public = {"deb.debian.org", "archive.ubuntu.com", "security.ubuntu.com", "pypi.org", "files.pythonhosted.org"}
+        hosts = set(re.findall(r"https?://([^/\s\"]+)", text)) - public
+        known = docker("history", "--no-trunc", IMAGE).stdout + str(inspect(IMAGE))
+        assert not [host for host in hosts if host in known]
+        patterns = [part for host in hosts | {"pip_conf=secret.invalid"} for part in ("-e", f"//{host}")]
+        script = 'find /run -type f -size +0; grep -rlF "$@" /app /etc /opt /root /run /tmp /usr /var'
+        command = ["run", "--rm", "--user=0", "--network=none", "--entrypoint=sh", IMAGE, "-c", script, "search"]
+        assert docker(*command, *patterns, check=False).stdout == ""
+
+    def test_nothing_of_this_folder_but_the_project(self) -> None:
+        script = (
+            "find . -type f -not -path './conf/*'; find conf/local -type f; find / -xdev -name .git -o -name '.env'"
+        )
+        listing = docker("run", "--rm", "--entrypoint=sh", IMAGE, "-c", script, check=False).stdout.split()
+        assert sorted(listing) == ["./entrypoint", "./pyproject.toml"]
+
+
+class TestRun:
+    def test_the_whole_job_locked_in(self, data: Path) -> None:
+        """No network, no writable root, no capability, a user that nobody knows; all that is written is the user's."""
+        start, first_report = time.monotonic(), 0.0
+        with started(data, "run", "--env", "smoke") as name:
+            wait_for(lambda: "32 of 64 images" in logs(name))
+            first_report = time.monotonic() - start
+            assert docker("wait", name).stdout.strip() == "0"
+            output = logs(name)
+            assert inspect(name)["HostConfig"]["ReadonlyRootfs"]
+        assert first_report < 20
+        assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d INFO ", line) for line in output.splitlines())
+        [line] = [line for line in output.splitlines() if "GPU" in line]
+        assert "--gpus all" in line or torch.cuda.is_available()
+        written = [path for path in data.rglob("*") if path.is_file()]
+        assert {path.stat().st_uid for path in data.rglob("*")} == {USER}
+        assert data / "smoke/07_model_output/samples.png" in written
+        assert data / ".viz/kedro_pipeline_events.json" in written
+
+    def test_the_user_of_the_image_without_flags(self) -> None:
+        done = docker("run", "--rm", "--network=none", IMAGE, "run", "--env", "smoke", check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert inspect(IMAGE)["Config"]["User"] == "1000:1000"
+
+    def test_kedros_other_commands(self, data: Path) -> None:
+        assert "sampling" in run(data, "registry", "list").stdout
+
+    def test_init_is_process_one_and_nothing_runs_as_root(self, data: Path) -> None:
+        with started(data, "run", "--env", "smoke", "--params", ENDLESS) as name:
+            wait_for(lambda: "Training on" in logs(name))
+            script = "cat /proc/1/comm; cat /proc/[0-9]*/status | grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs)' | sort -u"
+            first, *status = docker("exec", name, "sh", "-c", script).stdout.splitlines()
+        assert first == "tini"
+        assert [line.split() for line in status] == [
+            ["CapBnd:", "0" * 16],
+            ["CapEff:", "0" * 16],
+            ["NoNewPrivs:", "1"],
+            ["Uid:", *[str(USER)] * 4],
+        ]
+
+    def test_only_data_and_tmp_can_be_written(self, data: Path) -> None:
+        program = """
+import os
+ways = [path for path, folders, _ in os.walk("/") if not path.startswith(("/proc", "/sys", "/dev"))
+        and os.access(path, os.W_OK)]
+print(sorted({"/".join(path.split("/")[:3]) for path in ways}))
+"""
+        assert python(program, f"--volume={data}:/app/data") == "['/app/data', '/tmp']"
+
+    def test_caches_and_settings_have_a_place(self) -> None:
+        program = """
+import getpass, os, matplotlib
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+for folder in (matplotlib.get_configdir(), matplotlib.get_cachedir(), cache_dir(), os.environ["HOME"]):
+    os.makedirs(folder, exist_ok=True)
+    assert os.access(folder, os.W_OK), folder
+print(getpass.getuser(), os.environ["WANDB_DIR"])
+"""
+        assert python(program) == "ddpm /app/data"
+
+    def test_personal_settings_are_mounted(self, data: Path, tmp_path: Path) -> None:
+        local = tmp_path / "local"
+        local.mkdir()
+        (local / "parameters.yml").write_text("sampling: {num_images: 3}\ntraining: {num_images: 32}\n")
+        tmp_path.chmod(0o755)
+        done = run(data, flags=[*LOCKED, f"--volume={local}:/app/conf/local:ro"])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(list((data / "07_model_output/samples").glob("*.png"))) == 3
+
+
+class TestStop:
+    def test_docker_stop_keeps_a_checkpoint_from_which_the_same_command_goes_on(self, data: Path) -> None:
+        command = ["run", "--env", "smoke", "--params", ENDLESS]
+        with started(data, *command) as name:
+            wait_for(lambda: "400 of 1,000,000 images" in logs(name))
+            start = time.monotonic()
+            docker("stop", name)
+            assert time.monotonic() - start < 10
+            assert inspect(name)["State"]["ExitCode"] == 143
+            assert "the same command goes on from it" in logs(name)
+        checkpoint = torch.load(data / "smoke/06_models/checkpoint.pt", weights_only=True)
+        assert checkpoint["images_seen"] >= 400
+        with started(data, *command) as name:
+            wait_for(lambda: f"goes on after {checkpoint['images_seen']:,} images" in logs(name))
+            wait_for(lambda: " of 1,000,000 images, loss" in logs(name))
+            first = re.findall(r"([\d,]+) of 1,000,000 images", logs(name))[0]
+            assert int(first.replace(",", "")) > checkpoint["images_seen"]
+
+    def test_a_stop_while_nothing_is_trained_ends_at_once(self, data: Path) -> None:
+        with started(data, "run", "--env", "smoke", "--params", ENDLESS) as name:
+            wait_for(lambda: inspect(name)["State"]["Running"])
+            start = time.monotonic()
+            docker("stop", name)
+            assert time.monotonic() - start < 10
+            assert inspect(name)["State"]["ExitCode"] == 143
+
+
+class TestViz:
+    def test_the_pipeline_view_answers(self, data: Path) -> None:
+        assert run(data, "run", "--env", "smoke").returncode == 0
+        port = free_port()
+        flags = [*compose_flags("viz"), f"--user={USER}", "--network=host"]
+        command = ["viz", "run", "--no-browser", "--host", "127.0.0.1", "--port", str(port)]
+        with started(data, *command, flags=flags) as name:
+            wait_for(lambda: "train_model" in get(f"http://127.0.0.1:{port}/api/main"))
+            assert "<title>Kedro-Viz</title>" in get(f"http://127.0.0.1:{port}/")
+            assert '"success"' in get(f"http://127.0.0.1:{port}/api/run-status").lower()
+            start = time.monotonic()
+            docker("stop", name)
+            assert time.monotonic() - start < 10
+
+
+class TestMistakes:
+    def test_a_read_only_data_folder(self, data: Path) -> None:
+        done = docker("run", "--rm", *LOCKED, f"--volume={data}:/app/data:ro", IMAGE, check=False)
+        failed(done, "The data folder /app/data cannot be written: Read-only file system")
+
+    def test_a_data_folder_of_somebody_else(self, data: Path) -> None:
+        flags = [f"--user={USER + 1}" if flag.startswith("--user") else flag for flag in LOCKED]
+        whose = f"It belongs to user {USER}, and this is user {USER + 1}"
+        failed(run(data, "run", flags=flags), "Permission denied", whose, '--user "$(id -u):$(id -g)"')
+
+    def test_too_little_shared_memory(self, data: Path) -> None:
+        flags = [flag for flag in LOCKED if not flag.startswith("--shm-size")]
+        parameters = "training.loader_workers=2,training.batch_size=400"
+        arguments = ["run", "--env", "smoke", "--params", parameters]
+        failed(run(data, *arguments, flags=[*flags, "--shm-size=1m"]), "/dev/shm has only 1 MiB free", "--shm-size=2g")
+        assert run(data, *arguments).returncode == 0  # with the memory that compose.yaml gives
+
+    def test_an_unknown_pipeline(self, data: Path) -> None:
+        failed(run(data, "run", "--pipelines", "samplin"), "Unknown pipeline 'samplin'. Did you mean 'sampling'")
+
+    def test_a_configuration_that_hides_the_base(self, data: Path, tmp_path: Path) -> None:
+        conf = tmp_path / "conf"
+        (conf / "local").mkdir(parents=True)
+        tmp_path.chmod(0o755)
+        done = run(data, flags=[*LOCKED, f"--volume={conf}:/app/conf:ro"])
+        failed(done, "/app/conf/base", "mount) yours as conf/local, not over conf")
+
+
+def test_the_commands_of_the_page(data: Path, tmp_path: Path) -> None:
+    """As written, but without GPU and network, and with a short training in conf/local."""
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "parameters.yml").write_text("sampling: {num_images: 3}\ntraining: {num_images: 32}\n")
+    tmp_path.chmod(0o755)
+    commands = re.findall(r"^docker run .*$", (ROOT / "docs/container.md").read_text(), re.MULTILINE)
+    commands = [command for command in commands if "viz run" not in command]  # published ports need a bridge
+    assert len(commands) >= 5
+    for command in commands:
+        words = shlex.split(
+            command.replace("--gpus all ", "--network none ")
+            .replace("$(id -u):$(id -g)", str(USER))
+            .replace("$PWD/data", str(data))
+            .replace("$PWD/conf/local", str(local))
+            .replace(" ddpm-kedro", f" -v {local}:/app/conf/local:ro {IMAGE}", "conf/local" not in command)
+        )
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((data / "07_model_output/samples").glob("*.png"))) == 3
+
+
+def test_a_change_of_code_is_built_in_seconds(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    shutil.copytree(ROOT, context, ignore=shutil.ignore_patterns(".git", ".venv*", "data", ".viz", ".*_cache"))
+    with (context / "src/ddpm_kedro/__init__.py").open("a") as file:
+        file.write(f"# changed at {time.time()}\n")
+    start = time.monotonic()
+    docker("build", *BUILD_FLAGS, "--tag", f"{IMAGE}:changed", str(context))
+    seconds = time.monotonic() - start
+    docker("rmi", f"{IMAGE}:changed")
+    assert seconds < 15
+
+
+def test_compose_understands_its_file() -> None:
+    command = ["docker", "compose"] if docker("compose", "version", check=False).returncode == 0 else ["docker-compose"]
+    assert shutil.which(command[0]), "Docker Compose is needed to check compose.yaml: install its plugin"
+    subprocess.run([*command, "--file", str(ROOT / "compose.yaml"), "config", "--quiet"], check=True)
