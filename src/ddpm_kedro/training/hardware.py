@@ -63,7 +63,7 @@ def why_no_gpu() -> str:
     if torch.version.cuda is None:
         return "No GPU is used: torch was installed without CUDA."
     driver, needed = cuda_of_driver(), int(torch.version.cuda.split(".")[0])
-    if driver is None and os.environ.get("container"):
+    if driver is None and os.environ.get("container"):  # noqa: SIM112  systemd's name for it
         return (
             "No GPU is visible: start the container with --gpus all, on a host that has an NVIDIA driver and the "
             "NVIDIA Container Toolkit."
