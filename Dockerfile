@@ -28,13 +28,15 @@ RUN --mount=type=bind,source=docker/apt-install,target=/run/host/apt-install \
     --mount=type=secret,id=apt_conf,target=/run/host/apt.conf \
     --mount=type=tmpfs,target=/var/lib/apt/lists \
     /run/host/apt-install python3-pip
-WORKDIR /build
-COPY pyproject.toml constraints.txt ./
-RUN --mount=type=secret,id=pip_conf,target=/run/host/pip.conf \
+# Without compiled files, whose bytes differ from time to time: the next stage is to depend on the versions alone.
+RUN --mount=type=bind,source=constraints.txt,target=/run/host/constraints.txt \
+    --mount=type=secret,id=pip_conf,target=/run/host/pip.conf \
     --mount=type=secret,id=ca,target=/run/host/ca.crt \
-    PIP_CONFIG_FILE=/run/host/pip.conf python3 -m pip install --quiet --no-cache-dir --constraint constraints.txt \
-    --target /tools pip setuptools \
-    && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt
+    PIP_CONFIG_FILE=/run/host/pip.conf python3 -m pip install --quiet --no-cache-dir --no-compile \
+    --constraint /run/host/constraints.txt --target /tools pip setuptools
+WORKDIR /build
+COPY pyproject.toml ./
+RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt
 
 # The dependencies, in a layer that changes with their list or their versions and with nothing else. What only tests
 # and compilers read goes at once: tests, static libraries, headers. (Triton's headers stay, for images derived from

@@ -15,6 +15,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from kedro.framework.cli.project import run as run_command
+from kedro.framework.cli.utils import _split_params as split_params
+from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from ddpm_kedro.images.store import ImageStore
@@ -138,6 +140,13 @@ class Project:
     def kedro_run(self, *arguments: str, env: str = "smoke") -> Result:
         """What ``kedro run --env smoke`` with these arguments does and prints."""
         return CliRunner().invoke(run_command, ["--env", env, *arguments])
+
+    def parameters(self, changes: str = "", env: str = "smoke") -> dict[str, Any]:
+        """The resolved parameters, with changes as on the command line."""
+        runtime = split_params(None, None, changes) if changes else {}
+        with KedroSession.create(self.folder, env=env, runtime_params=runtime) as session:
+            parameters: dict[str, Any] = session.load_context().config_loader["parameters"]
+            return parameters
 
     def history(self) -> str:
         return (self.data / "08_reporting" / "training_history.csv").read_text()

@@ -231,6 +231,18 @@ class SamplingParameters(Group):
     precision: Precision
 
 
+class TrackingParameters(Group):
+    """Weights & Biases."""
+
+    mode: Literal["auto", "disabled", "offline", "online"]
+    """auto is online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
+    project: str
+    entity: str | None
+    """User or team; null for the key's own."""
+    name: str | None
+    """What the run is called; null lets W&B invent one. Its id is that of the run, so that it goes on with it."""
+
+
 class Parameters(Group):
     """Every parameter of the project."""
 
@@ -244,6 +256,7 @@ class Parameters(Group):
     optimizer: OptimizerParameters
     training: TrainingParameters
     sampling: SamplingParameters
+    tracking: TrackingParameters
 
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:

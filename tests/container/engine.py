@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 IMAGE = os.environ.get("IMAGE", "ddpm-kedro")
 BUILD_FLAGS = os.environ.get("DOCKER_BUILD_FLAGS", "").split()
 # Only root can give a folder to somebody else; a person's own checks run with the own id.
-USER = 12345 if os.geteuid() == 0 else os.geteuid()
+USER, GROUP = (12345, 12345) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
 def docker(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -46,15 +46,24 @@ def compose_flags(service: str) -> list[str]:
     flags += [f"--cap-drop={name}" for name in settings["cap_drop"]]
     flags += [f"--security-opt={option}" for option in settings["security_opt"]]
     flags += [f"--shm-size={settings['shm_size']}"] if "shm_size" in settings else []
+    flags += [f"--env={variable}" for variable in settings.get("environment", [])]
     return flags
 
 
-LOCKED = [*compose_flags("train-cpu"), f"--user={USER}", "--network=none"]
+LOCKED = [*compose_flags("train-cpu"), f"--user={USER}:{GROUP}", "--network=none"]
 
 
 def run(data: Path, *arguments: str, flags: list[str] = LOCKED) -> subprocess.CompletedProcess[str]:
     """``docker run`` with the data folder mounted; what follows the image's name are kedro's arguments."""
     return docker("run", "--rm", *flags, f"--volume={data}:/app/data", IMAGE, *arguments, check=False)
+
+
+def shell(script: str, *arguments: str) -> list[str]:
+    """The lines that a script prints in the image, as root; it must run to its end."""
+    command = ["--user=0", "--network=none", "--entrypoint=sh", IMAGE, "-c", f"{script}\necho the end", "sh"]
+    *lines, last = docker("run", "--rm", *command, *arguments).stdout.splitlines()
+    assert last == "the end"
+    return lines
 
 
 def python(program: str, *flags: str) -> str:
@@ -94,9 +103,9 @@ def logs(name: str) -> str:
 
 
 @contextmanager
-def started(data: Path, *arguments: str, flags: list[str] = LOCKED) -> Iterator[str]:
+def started(data: Path, *arguments: str, flags: list[str] = LOCKED, mode: str = "rw") -> Iterator[str]:
     """A container in the background, gone afterwards; gives its id."""
-    name = docker("run", "--detach", *flags, f"--volume={data}:/app/data", IMAGE, *arguments).stdout.strip()
+    name = docker("run", "--detach", *flags, f"--volume={data}:/app/data:{mode}", IMAGE, *arguments).stdout.strip()
     try:
         yield name
     except BaseException:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -246,8 +247,9 @@ def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) 
     assert guard.stop.is_set()
     with pytest.raises(SystemExit):
         guard._on_signal(signal.SIGTERM, None)
+    guard.after_dataset_saved("checkpoint", {})  # none was due: the stop has yet to be noticed
     with pytest.raises(SystemExit):
-        guard.after_dataset_saved("checkpoint")
+        guard.after_dataset_saved("checkpoint", SimpleNamespace(images_seen=8))
 
 
 @pytest.mark.parametrize("pipelines", [None, "sampling"])

@@ -1,5 +1,6 @@
 """Reading ahead."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -48,12 +49,35 @@ def test_any_number_of_workers_learns_the_same(store: ImageStore) -> None:
     assert same(weights(run_training(alone, store)), weights(run_training(helped, store)))
 
 
-def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore) -> None:
-    batches: Any = iter(read_steps(store, changed(TRAINING, loader_workers=2), range(50), pin_memory=False))
+def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
+    batches = read_steps(store, changed(TRAINING, loader_workers=2), range(50), pin_memory=False)
     next(batches), next(batches)  # one of each worker: both are ready
-    for worker in batches._workers:
-        os.kill(worker.pid, signal.SIGINT)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGINT)
     assert len(list(batches)) == 48
+    assert "died" not in caplog.text
+
+
+def test_a_worker_that_dies_costs_no_batch(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A stop signal to all processes of a job ends the workers, but the last checkpoint has still to be written."""
+    batches = read_steps(store, changed(TRAINING, loader_workers=1), range(50), pin_memory=False)
+    read = [next(batches)]
+    [worker] = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    read += list(batches)
+    expected = StepPixels(store, TRAINING.seed, TRAINING.batch_size)
+    assert len(read) == 50
+    assert all(torch.equal(batch, expected[step]) for step, batch in enumerate(read))
+    assert "A loader worker died" in caplog.text
+
+
+def test_an_error_of_the_reading_itself_is_no_dead_worker(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(loader, "read_pixels", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(read_steps(store, TRAINING, range(2), pin_memory=False))
 
 
 def test_too_little_shared_memory_is_said_before_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,19 @@ def test_a_stopped_training_goes_on_to_the_same_weights(stop_at: int, store: Ima
     assert resumed[-1].history[-1]["images_seen"] == 64
 
 
+def test_a_stop_waits_for_no_validation_and_no_preview(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: Trainer) -> None:
+        raise AssertionError("a stop does not wait for this")
+
+    monkeypatch.setattr(Trainer, "validation_loss", slow)
+    monkeypatch.setattr(Trainer, "preview", slow)
+    run = make_run(store, training={"report_interval": 16})
+    [report] = run_training(run, store, stop_at=2)  # where a report would be due, too
+    assert report.checkpoint is not None
+    assert report.checkpoint.images_seen == 16
+    assert report.history == []
+
+
 def test_the_learning_rate_of_the_schedule_is_used(store: ImageStore) -> None:
     run = make_run(store)
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))

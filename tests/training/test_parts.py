@@ -1,6 +1,7 @@
 """The parts of the training loop: order, learning rate, average, hardware."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -175,6 +176,7 @@ CAUSES = {
     "old driver, new CUDA": ("99.1", (13, 0), (), "made for CUDA 13.0; this torch needs CUDA 99.0 (nvidia-smi"),
     "driver of an older minor version": ("13.2", (13, 0), (), "No GPU is visible, though its driver is"),
     "hidden GPU": ("13.0", (13, 1), ("container",), "CUDA_VISIBLE_DEVICES"),
+    "CUDA's own words": ("13.0", (13, 1), (), "CUDA says: CUDA initialization: Error 803"),
 }
 
 
@@ -191,6 +193,12 @@ def test_why_no_gpu(
         monkeypatch.setenv(name, "oci")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(hardware, "cuda_of_driver", lambda: driver)
+
+    def is_available() -> bool:
+        warnings.warn("CUDA initialization: Error 803: system has unsupported display driver\nmore", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
     line = hardware.why_no_gpu()
     assert words in line
     assert "\n" not in line

@@ -63,10 +63,14 @@ class RunGuard:
         self.training = "stop_request" in node.inputs
 
     @hook_impl
-    def after_dataset_saved(self, dataset_name: str) -> None:
-        """A stop ends the process once the checkpoint is saved: a model half trained is not exported."""
-        if dataset_name == "checkpoint" and self.stop.is_set():
-            logger.info("Stopped; the checkpoint is saved, and the same command goes on from it.")
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """A stop ends the process once a checkpoint is saved: a model half trained is not exported.
+
+        Between two checkpoints ``data`` is empty: nothing was saved, and training has yet to notice the stop.
+        """
+        if dataset_name == "checkpoint" and data and self.stop.is_set():
+            seen = f"{data.images_seen:,}"
+            logger.info("Stopped after %s images; the checkpoint is saved, and the same command goes on from it.", seen)
             raise SystemExit(128 + self.signal)
 
     @hook_impl

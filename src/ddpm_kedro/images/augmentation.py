@@ -83,7 +83,8 @@ def read_pixels(store: ImageStore, indices: Tensor) -> Tensor:
 
 def to_float(pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """From (N, H, W, C) uint8 to (N, C, H, W) float32 in [-1, 1]."""
-    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 127.5 - 1
+    cuda = torch.device(device).type == "cuda"  # elsewhere a copy may come after its source is gone
+    return pixels.to(device, non_blocking=cuda).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -76,7 +76,10 @@ def why_no_gpu() -> str:
             f"No GPU is used: the NVIDIA driver is too old. It is made for CUDA {driver[0]}.{driver[1]}; this torch "
             f"needs CUDA {needed}.0{oldest} (nvidia-smi shows which is installed)."
         )
-    return "No GPU is visible, though its driver is: see nvidia-smi, CUDA_VISIBLE_DEVICES and a container's --gpus."
+    said = f" CUDA says: {problem}" if (problem := _cuda_problem()) else ""
+    return (
+        "No GPU is visible, though its driver is: see nvidia-smi, CUDA_VISIBLE_DEVICES and a container's --gpus." + said
+    )
 
 
 def cuda_of_driver() -> tuple[int, int] | None:
@@ -93,8 +96,16 @@ def cuda_of_driver() -> tuple[int, int] | None:
 
 def _cuda_is_available() -> bool:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "CUDA initialization")  # why_no_gpu says the same in one line
+        warnings.filterwarnings("ignore", "CUDA initialization")  # why_no_gpu says it, in one line
         return torch.cuda.is_available()
+
+
+def _cuda_problem() -> str:
+    """The first line of what torch warns of when it looks for GPUs."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.is_available()
+    return str(caught[0].message).strip().splitlines()[0] if caught else ""
 
 
 def _cpu_has_bf16() -> bool:

@@ -1,8 +1,9 @@
 """The raw pictures of each step, read ahead by worker processes where asked for."""
 
+import logging
 import shutil
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import TrainingParameters, UserError
 from ddpm_kedro.training.randomness import batch_indices
 
+logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Linux keeps what processes share
 BATCHES_AHEAD = 2  # of each worker
 
@@ -28,7 +30,7 @@ class StepPixels(Dataset[Tensor]):
         return read_pixels(self.store, batch_indices(self.seed, step, self.batch_size, len(self.store)))
 
 
-def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pin_memory: bool) -> Iterable[Tensor]:
+def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pin_memory: bool) -> Iterator[Tensor]:
     """The batches of these steps in turn, the same ones whatever the number of workers.
 
     Raises:
@@ -37,8 +39,9 @@ def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pi
     workers = training.loader_workers
     if workers:
         _check_shared_memory(store, training)
-    return DataLoader(
-        StepPixels(store, training.seed, training.batch_size),
+    pixels = StepPixels(store, training.seed, training.batch_size)
+    loader = DataLoader(
+        pixels,
         batch_size=None,
         sampler=steps,
         num_workers=workers,
@@ -47,6 +50,22 @@ def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pi
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else it draws from torch's global one
     )
+    return _outlive_workers(loader, pixels, steps)
+
+
+def _outlive_workers(loader: DataLoader[Tensor], pixels: StepPixels, steps: range) -> Iterator[Tensor]:
+    """A worker that was killed, by SIGTERM to all processes of a job or for lack of memory, costs speed and no more."""
+    done = 0
+    try:
+        for batch in loader:
+            yield batch
+            done += 1
+    except RuntimeError as error:
+        if not loader.num_workers:
+            raise
+        logger.warning("A loader worker died: the training process reads the images itself. (%s)", error)
+        for step in steps[done:]:
+            yield pixels[step]
 
 
 def _check_shared_memory(store: ImageStore, training: TrainingParameters) -> None:

@@ -170,7 +170,7 @@ def train(
 ) -> Iterator[Report]:
     """Train from the beginning or from a checkpoint of the same run, and report at every interval.
 
-    The last report, also that of a run asked to stop, always has a checkpoint.
+    The last report always has a checkpoint; that of a run asked to stop has nothing else that is new.
 
     Raises:
         UserError: for a batch larger than the data, or a loss that is not a number any more.
@@ -191,15 +191,16 @@ def train(
             meter.add(p.batch_size, *trainer.step(step, pixels))
             seen = (step + 1) * p.batch_size
             show(seen, meter.text)
-            ending = should_stop() or step + 1 == run.num_steps
-            if ending or seen // p.report_interval > (seen - p.batch_size) // p.report_interval:
+            finished = step + 1 == run.num_steps
+            if not finished and should_stop():  # at once: whoever stops a process does not wait for previews
+                yield Report(seen, history, None, None, trainer.checkpoint(seen, history))
+                return
+            if finished or seen // p.report_interval > (seen - p.batch_size) // p.report_interval:
                 history = [*history, meter.row(seen) | {"validation_loss": trainer.validation_loss()}]
-                due = ending or seen - saved_at >= p.checkpoint_interval
+                due = finished or seen - saved_at >= p.checkpoint_interval
                 saved_at = seen if due else saved_at
                 yield Report(seen, history, *trainer.preview(), trainer.checkpoint(seen, history) if due else None)
                 meter.restart()
-            if ending:
-                return
 
 
 class Meter:

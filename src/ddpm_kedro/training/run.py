@@ -1,8 +1,9 @@
 """What a training run is: its parameters, its name, and where it stands."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
@@ -34,6 +35,27 @@ class Run:
     data: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        images: AugmentedImages,
+        model: ModelParameters,
+        diffusion: DiffusionParameters,
+        optimizer: OptimizerParameters,
+        training: TrainingParameters,
+    ) -> Self:
+        """The run that these images and parameters make."""
+        return cls(
+            model=model,
+            diffusion=diffusion,
+            augmentation=images.parameters,
+            optimizer=optimizer,
+            training=training,
+            data=images.store.fingerprint,
+            image_shape=images.store.image_shape,
+            class_names=images.store.class_names if model.class_conditional else (),
+        )
 
     @property
     def parameters(self) -> dict[str, Any]:

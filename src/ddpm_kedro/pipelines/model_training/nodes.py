@@ -57,17 +57,7 @@ def train_model(
     Yields:
         Preview pictures by name, all rows of the history, and a checkpoint ({} where none is due).
     """
-    store = augmented_images.store
-    run = Run(
-        model=model,
-        diffusion=diffusion,
-        augmentation=augmented_images.parameters,
-        optimizer=optimizer,
-        training=training,
-        data=store.fingerprint,
-        image_shape=store.image_shape,
-        class_names=store.class_names if model.class_conditional else (),
-    )
+    run = Run.of(augmented_images, model, diffusion, optimizer, training)
     resume = _same_run(resume_checkpoint, run)
     if resume is not None and resume.finished:
         logger.info("Run %s is already trained: %s images seen.", run.run_id, f"{resume.images_seen:,}")
@@ -76,7 +66,8 @@ def train_model(
     hardware = choose_hardware(training.device, training.precision)
     logger.info("Training on %s", hardware.reason)
     for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
-        logger.info(summary(report.history[-1], run.num_images))
+        if report.history and report.history[-1]["images_seen"] == report.images_seen:
+            logger.info(summary(report.history[-1], run.num_images))
         yield _previews(report, run), report.history, report.checkpoint or {}
 
 

@@ -1,0 +1,195 @@
+"""Weights & Biases: what happened in a run, for comparing it with others.
+
+Nodes and datasets know nothing of it. Catalog entries say what of them is worth tracking, by ``metadata: {track: …}``:
+``history`` (rows of figures), ``pictures``, or ``artifact`` (a file or folder).
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline.node import Node
+
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.parameters import flatten
+
+logger = logging.getLogger(__name__)
+ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
+# A run is figures, pictures, parameters and models: not the code, not what the terminal shows.
+QUIET: dict[str, Any] = {"console": "off", "disable_code": True, "silent": True}
+
+
+class Tracking:
+    """Hands a training on to W&B while it goes on, and never stops it: trouble there is one warning here."""
+
+    def __init__(self) -> None:
+        self.run: Any = None
+        self.marks: dict[str, tuple[str, Path | None]] = {}
+        self.pictures: dict[str, Any] = {}
+        self.logged = 0
+        self.folder, self.state = Path(), Path()
+        self.parameters: dict[str, Any] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note the parameters and where W&B's folder lies."""
+        self.parameters = context.config_loader["parameters"]
+        self.folder = Path(context.project_path) / context.config_loader["globals"]["data_root"] / "wandb"
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+        """Note what is marked in the catalog."""
+        self.marks, self.pictures, self.run = {}, {}, None
+        for name in catalog:
+            dataset: Any = catalog.get(name)
+            if track := (getattr(dataset, "metadata", None) or {}).get("track"):
+                self.marks[name] = (track, getattr(dataset, "_filepath", None))
+
+    @hook_impl
+    def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
+        """A training begins, or goes on."""
+        if node.name != "train_model" or self.parameters["tracking"]["mode"] == "disabled":
+            return
+        from ddpm_kedro.training.run import Run  # noqa: PLC0415  torch takes seconds
+
+        groups = (inputs[f"params:{name}"] for name in ("model", "diffusion", "optimizer", "training"))
+        run, checkpoint = Run.of(inputs["augmented_images"], *groups), inputs["resume_checkpoint"]
+        resumed = checkpoint.images_seen if checkpoint is not None and checkpoint.run_id == run.run_id else 0
+        if resumed < run.num_images:
+            with self._safely():
+                self._begin(run.run_id, resumed)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Track what is marked."""
+        track, path = self.marks.get(dataset_name, ("", None))
+        if track == "pictures" and data:
+            self.pictures[dataset_name] = data
+        elif self.run is not None and track == "history":
+            with self._safely():
+                self._log(data)
+        elif self.run is not None and track == "artifact":
+            with self._safely():
+                artifact = self._artifact(dataset_name)
+                artifact.add_dir(str(path))
+                self.run.log_artifact(artifact)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """The run is complete."""
+        self._finish(0)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """The run failed; after a stop W&B closes by itself, at the end of the process."""
+        self._finish(1)
+
+    def _begin(self, run_id: str, resumed: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("WANDB_DATA_DIR", str(self.folder))  # else artifacts wait for their upload elsewhere
+        self.state = self.folder / f"{run_id}.json"
+        self.logged = json.loads(self.state.read_text())["images_seen"] if self.state.exists() else resumed
+        self._open(run_id, self._mode())
+        self.run.define_metric("*", step_metric="images_seen")
+        if self.logged:
+            self.pictures.clear()  # they are there already
+            return
+        artifact = self._artifact("parameters")
+        with artifact.new_file("parameters.json") as file:
+            json.dump(self.parameters, file, indent=2)
+        self.run.log_artifact(artifact)
+        if self.pictures:
+            self.run.log({"images_seen": 0, **self._take_pictures()}, step=0)
+
+    def _mode(self) -> str:
+        """Offline where there is no key; one warning where online was asked for."""
+        import requests  # noqa: PLC0415
+        import wandb  # noqa: PLC0415
+
+        mode: str = self.parameters["tracking"]["mode"]
+        settings = wandb.setup().settings
+        if mode == "offline" or settings.api_key or requests.utils.get_netrc_auth(settings.base_url):
+            return "online" if mode == "auto" else mode
+        if mode == "online":
+            logger.warning("tracking.mode = online, but there is no key for W&B: set WANDB_API_KEY. Tracking offline.")
+        return "offline"
+
+    def _open(self, run_id: str, mode: Any) -> None:
+        import wandb  # noqa: PLC0415
+
+        named: dict[str, Any] = {name: self.parameters["tracking"][name] for name in ("project", "entity", "name")}
+        try:
+            self.run = wandb.init(
+                mode=mode,
+                id=run_id,
+                resume="allow",
+                reinit="finish_previous",
+                dir=self.folder.parent,
+                config=dict(flatten(self.parameters)),
+                settings=wandb.Settings(**QUIET, init_timeout=ONLINE_TIMEOUT),
+                **named,
+            )
+        except wandb.Error as error:
+            if mode == "offline":
+                raise
+            logger.warning("W&B cannot be reached, or refuses the key (%s). Tracking offline.", _first_line(error))
+            wandb.teardown()  # which still holds the id for the attempt that failed
+            self._open(run_id, "offline")
+            return
+        upload = f"upload it with: wandb sync {self.folder}/*-{run_id}"
+        logger.info("Tracked by W&B %s; %s", mode, self.run.url if mode == "online" else upload)
+
+    def _log(self, history: list[dict[str, float]]) -> None:
+        """Rows that W&B has not seen, each at its own number of images; pictures with the newest."""
+        new = [row for row in history if row["images_seen"] > self.logged]
+        for row in new:
+            pictures = self._take_pictures() if row is new[-1] else {}
+            self.run.log({**row, **pictures}, step=int(row["images_seen"]))
+        self._remember(new[-1]["images_seen"] if new else self.logged)
+
+    def _remember(self, images_seen: float) -> None:
+        """What W&B has seen outlives a kill: a training that goes on from an earlier checkpoint repeats no point."""
+        self.logged = int(images_seen)
+        with atomic_write(self.state) as file:
+            file.write(json.dumps({"images_seen": self.logged}).encode())
+
+    def _take_pictures(self) -> dict[str, Any]:
+        import wandb  # noqa: PLC0415
+
+        taken, self.pictures = self.pictures, {}
+        pictures = {name: data if isinstance(data, dict) else {"": data} for name, data in taken.items()}
+        return {name: [wandb.Image(picture) for picture in parts.values()] for name, parts in pictures.items()}
+
+    def _artifact(self, kind: str) -> Any:
+        import wandb  # noqa: PLC0415
+
+        return wandb.Artifact(f"{kind}-{self.run.id}", type=kind)
+
+    def _finish(self, exit_code: int) -> None:
+        if self.run is None:
+            return
+        with self._safely():
+            if self.pictures:
+                self.run.log({"images_seen": self.logged, **self._take_pictures()}, step=self.logged)
+            self.run.finish(exit_code)
+        self.run = None
+
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
+        """Trouble with W&B is one warning, and the end of tracking for this run."""
+        try:
+            yield
+        except Exception as error:
+            logger.warning("W&B fails (%s: %s). The run goes on untracked.", type(error).__name__, _first_line(error))
+            self.run = None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -1,0 +1,162 @@
+"""Tracking with W&B: what it gets, and that it never stops a run."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from ddpm_kedro.hooks import tracking
+from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.parameters import flatten
+from tests.conftest import Project
+from tests.hooks.wandb_file import OfflineRun
+
+OFFLINE = "tracking.mode=offline"
+FIGURES = {"loss", "validation_loss", "learning_rate", "gradient_norm", "images_per_second"}
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """No key and no settings of the person who runs the tests, and no run left open."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    yield
+    wandb.teardown()
+
+
+def run(project: Project, parameters: str = OFFLINE) -> OfflineRun:
+    result = project.kedro_run("--params", parameters)
+    assert result.exit_code == 0, result.output
+    return OfflineRun(project.data / "wandb")
+
+
+def history(project: Project) -> list[dict[str, float]]:
+    rows = csv.DictReader(project.history().splitlines())
+    return [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+def points(tracked: OfflineRun) -> list[dict[str, float]]:
+    """Rows with figures, without pictures."""
+    rows = [row for row in tracked.rows if "loss" in row]
+    return [{name: row[name] for name in ("images_seen", *FIGURES)} for row in rows]
+
+
+def test_everything_is_tracked_at_its_number_of_images(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    tracked = run(project)
+    assert points(tracked) == [pytest.approx(row) for row in history(project)]
+    assert len(points(tracked)) == 2
+    steps = {row["images_seen"]: row["_step"] for row in tracked.rows}
+    assert steps == {0: 0, 32: 32, 64: 64}
+    pictures = {
+        row["images_seen"]: {name.removesuffix("._type") for name in row if name.endswith("._type")}
+        for row in tracked.rows
+    }
+    assert pictures[0] == {"augmentation_preview"}
+    assert pictures[32] == {"training_previews"}
+    assert pictures[64] == {"training_previews", "samples_grid"}
+    assert set(tracked.artifacts) == {"parameters", "model"}
+    assert tracked.artifacts["model"] == {"config.json", "model.safetensors"}
+    written = [path for path in (project.data / "wandb").rglob("*") if path.is_file()]
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
+    assert not [path for path in written if path.suffix == ".py" or path.name == "diff.patch"]
+
+
+def test_every_parameter_is_in_the_configuration(project: Project) -> None:
+    tracked = run(project, f"{OFFLINE},use.optimizer=sgd,optimizer.momentum=0.8")
+    assert tracked.config["optimizer.momentum"] == 0.8
+    assert tracked.config["use.optimizer"] == "sgd"
+    names = {name for name, _ in flatten(project.parameters(f"{OFFLINE},use.optimizer=sgd"))}
+    assert names <= set(tracked.config)
+
+
+def test_a_killed_run_goes_on_without_a_gap_or_a_double_point(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a row of the history that no checkpoint has yet: it is trained again, but tracked once."""
+    parameters = f"{OFFLINE},training.report_interval=16,training.checkpoint_interval=32"
+
+    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+        if dataset_name == "training_history" and len(project.history().splitlines()) == 1 + 3:
+            raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunGuard, "after_dataset_saved", tracking.hook_impl(kill))
+        assert project.kedro_run("--params", parameters).exit_code == 137
+    tracked = run(project, parameters)
+    assert len(tracked.files) == 2
+    assert len(tracked.ids) == 1
+    assert [row["images_seen"] for row in points(tracked)] == [16, 32, 48, 64]
+    names = FIGURES - {"images_per_second"}
+    again = [{name: row[name] for name in names} for row in history(project)]
+    assert [{name: row[name] for name in names} for row in points(tracked)] == [pytest.approx(row) for row in again]
+
+
+def test_a_finished_run_is_not_tracked_again(project: Project) -> None:
+    assert len(run(project).files) == 1
+    assert len(run(project).files) == 1
+
+
+def test_disabled_leaves_nothing(project: Project) -> None:
+    run(project, "tracking.mode=disabled")
+    assert not (project.data / "wandb").exists()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == tracking.__name__ and record.levelno > 20]
+
+
+def test_auto_is_offline_without_a_key(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(project, "tracking.mode=auto").files
+    assert not warnings(caplog)
+    assert "wandb sync" in caplog.text
+
+
+def test_online_without_a_key_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(points(run(project, "tracking.mode=online"))) == 2
+    [warning] = warnings(caplog)
+    assert "set WANDB_API_KEY" in warning
+
+
+@pytest.mark.parametrize("mode", ["online", "auto"])
+def test_a_server_that_does_not_answer_is_one_warning(
+    mode: str, project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracking, "ONLINE_TIMEOUT", 1.0)
+    assert len(points(run(project, f"tracking.mode={mode}"))) == 2
+    [warning] = warnings(caplog)
+    assert "cannot be reached, or refuses the key" in warning
+    assert KEY not in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project.data.mkdir(parents=True)
+    (project.data / "wandb").write_text("in the way")
+    assert project.kedro_run("--params", OFFLINE).exit_code == 0
+    [warning] = warnings(caplog)
+    assert "goes on untracked" in warning
+    assert (project.data / "07_model_output/samples.png").exists()
+
+
+def test_trouble_in_mid_run_is_one_warning(
+    project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(wandb.Run, "log", full)
+    assert project.kedro_run("--params", OFFLINE).exit_code == 0
+    [warning] = warnings(caplog)
+    assert "No space left" in warning
+
+
+def test_the_folder_of_waiting_artifacts_lies_with_the_data(project: Project) -> None:
+    run(project)
+    assert Path(os.environ["WANDB_DATA_DIR"]) == project.data / "wandb"
