@@ -39,8 +39,7 @@ COPY pyproject.toml ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt
 
 # The dependencies, in a layer that changes with their list or their versions and with nothing else. What only tests
-# and compilers read goes at once: tests, static libraries, headers. (Triton's headers stay, for images derived from
-# this one that add a compiler for torch.compile.)
+# and compilers read goes at once: tests, static libraries, headers and bitcode of torch and CUDA, torch's protoc.
 FROM base AS dependencies
 RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
     --mount=type=bind,from=tools,source=/build/requirements.txt,target=/run/host/requirements.txt \
@@ -50,8 +49,8 @@ RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
     python3 -m venv --without-pip /opt/venv \
     && PIP_CONFIG_FILE=/run/host/pip.conf python3 /run/host/tools/pip/__pip-runner__.py --python /opt/venv/bin/python \
     install --quiet --no-cache-dir --constraint /run/host/constraints.txt --requirement /run/host/requirements.txt \
-    && find /opt/venv \( -name '*.a' -o -path '*/torch/include' -o -path '*/nvidia/*/include' -o -type d -name tests \) \
-    -prune -exec rm -rf {} +
+    && find /opt/venv \( -name '*.a' -o -path '*/torch/include' -o -path '*/torch/bin/protoc*' -o -type d -name tests \
+    -o -path '*/nvidia/*/include' -o -path '*/nvidia/*.bc' \) -prune -exec rm -rf {} +
 
 # The project: a wheel of its code, and the folder that Kedro runs in, readable for everybody.
 FROM tools AS project

@@ -1,11 +1,15 @@
 """The commands of README.md and docs/ do what they say."""
 
+import json
 import re
 import shlex
 import subprocess
 
 import pytest
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 
+from ddpm_kedro.cli import cli
 from tests.archives import Server, serve_cifar10, serve_mnist
 from tests.conftest import ROOT, Project
 
@@ -21,7 +25,9 @@ def commands(program: str) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line.startswith(program)))
 
 
-KEDRO, MAKE = commands("kedro run"), commands("make ")
+KEDRO = [command for command in commands("kedro run") if not command.startswith("kedro runs")]
+OWN = [*commands("kedro runs "), *commands("kedro parameters ")]
+MAKE = commands("make ")
 
 
 def test_there_are_commands_to_test() -> None:
@@ -45,6 +51,19 @@ def test_kedro_commands_run(command: str, project: Project, server: Server, monk
         assert project.kedro_run().exit_code == 0
     result = project.kedro_run(*words)
     assert result.exit_code == 0, result.output
+
+
+def test_the_projects_own_commands_run(project: Project) -> None:
+    ids = ["99b89c6cd540", "afb78bdd3557"]  # those of the page
+    for run_id, parameters in zip(ids, ("optimizer.lr=1e-3", "optimizer.lr=2e-3"), strict=True):
+        folder = project.data / "runs" / run_id
+        folder.mkdir(parents=True)
+        (folder / "parameters.json").write_text(json.dumps(project.parameters(parameters)))
+    assert len(OWN) >= 5
+    for command in OWN:
+        arguments = [*command.split()[1:], "--env", "smoke"]
+        result = CliRunner().invoke(cli, arguments, obj=bootstrap_project(project.folder))
+        assert result.exit_code == 0, f"{command}: {result.output}"
 
 
 def test_the_python_example_runs(project: Project) -> None:

@@ -7,7 +7,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ddpm_kedro.parameters import UserError, check_parameters, nearest
+from ddpm_kedro.parameters import UserError, check_parameters, flatten, nearest
 
 EXPERIMENT = "experiment"
 Configs = dict[Path, DictConfig]
@@ -53,6 +53,21 @@ class GroupConfigLoader(OmegaConfigLoader):
             if not isinstance(config, DictConfig):
                 raise UserError(f"{path} holds no {key}: names and values were expected, not a list.")
         super()._check_duplicates(key, config_per_file)
+
+    def options(self) -> dict[str, list[str]]:
+        """The options of each group, own ones included."""
+        folders = [str(Path(self.conf_source) / name) for name in (self.base_env, self.env or self.default_run_env)]
+        return {group: self._names(folders, f"{group}/*.yml") for group in self._names(folders, "*")}
+
+    def origins(self) -> dict[str, tuple[Any, str]]:
+        """Each parameter's full name, its value, and where that comes from: a file of conf/, or the command line."""
+        values = dict(flatten(self["parameters"]))
+        base, env, *_ = self._read_raw_config("parameters")
+        found: dict[str, str] = {}
+        for path, config in [*base.items(), *env.items(), ("the command line", self.runtime_params or {})]:
+            plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
+            found |= dict.fromkeys(dict(flatten(plain)), str(path).removeprefix(f"{self.conf_source}/"))
+        return {name: (value, found[name]) for name, value in values.items()}
 
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}

@@ -24,7 +24,6 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Any:
     """No key and no settings of the person who runs the tests, and no run left open."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", "/nonexistent")
     yield
     wandb.teardown()
 

@@ -78,7 +78,8 @@ class Tracking:
         elif self.run is not None and track == "artifact":
             with self._safely():
                 artifact = self._artifact(dataset_name)
-                artifact.add_dir(str(path))
+                for file in sorted(Path(str(path)).iterdir()):
+                    artifact.add_file(str(file))
                 self.run.log_artifact(artifact)
 
     @hook_impl

@@ -1,0 +1,73 @@
+"""The runs that are kept in ``data/runs/``, side by side."""
+
+import csv
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ddpm_kedro.parameters import UserError, differences, nearest
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """A finished run, as the run guard's archive left it.
+
+    Attributes:
+        parameters: all of them, resolved.
+        figures: the last row of the history.
+        finished: when, in local time.
+    """
+
+    folder: Path
+    parameters: dict[str, Any]
+    figures: dict[str, float]
+    finished: datetime
+
+    @property
+    def run_id(self) -> str:
+        """The hash that names it."""
+        return self.folder.name
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def read_runs(folder: Path) -> list[KeptRun]:
+    """The finished runs below a folder, the newest first."""
+    runs = [_read_run(path.parent) for path in folder.glob("*/parameters.json")]
+    return sorted(runs, key=lambda run: run.finished, reverse=True)
+
+
+def find_run(runs: list[KeptRun], name: str) -> KeptRun:
+    """The run whose id begins so.
+
+    Raises:
+        UserError: where there is none, or more than one.
+    """
+    found = [run for run in runs if run.run_id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"Several runs begin with '{name}': {', '.join(run.run_id for run in found)}.")
+    raise UserError(f"No finished run '{name}'. {nearest(name, [run.run_id for run in runs])}")
+
+
+def compare(earlier: KeptRun, later: KeptRun) -> list[str]:
+    """One line for each parameter and each figure in which two runs differ."""
+    return differences(earlier.parameters, later.parameters) + differences(earlier.figures, later.figures)
+
+
+def _read_run(folder: Path) -> KeptRun:
+    parameters = folder / "parameters.json"
+    history = folder / "training_history.csv"
+    rows = list(csv.DictReader(history.read_text().splitlines())) if history.exists() else []
+    return KeptRun(
+        folder=folder,
+        parameters=json.loads(parameters.read_text()),
+        figures={name: float(value) for name, value in rows[-1].items()} if rows else {},
+        finished=datetime.fromtimestamp(parameters.stat().st_mtime),
+    )

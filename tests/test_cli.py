@@ -1,0 +1,121 @@
+"""The project's own commands."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kedro.framework.startup import bootstrap_project
+
+from ddpm_kedro.cli import cli
+from tests.conftest import Project
+
+IDS = ("aaa111", "aab222", "ccc333")
+
+
+def kedro(project: Project, *arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(cli, arguments, obj=bootstrap_project(project.folder), input=answer)
+
+
+def printed(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def failed(result: Result, *words: str) -> None:
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert all(word in result.output for word in words), result.output
+
+
+@pytest.fixture
+def kept(project: Project) -> Path:
+    """Three finished runs, the last one the newest, and what is left of an unfinished one."""
+    folder = project.data / "runs"
+    for number, run_id in enumerate(IDS):
+        (folder / run_id).mkdir(parents=True)
+        parameters = project.parameters(f"optimizer.lr={(number + 1) / 1000}")
+        (folder / run_id / "parameters.json").write_text(json.dumps(parameters))
+        os.utime(folder / run_id / "parameters.json", (1e9 + number, 1e9 + number))
+        (folder / run_id / "training_history.csv").write_text(
+            f"images_seen,loss,validation_loss\n32,0.9,0.9\n64,0.{number + 1}5,0.{number + 1}\n"
+        )
+    (folder / "unfinished").mkdir()
+    return folder
+
+
+def test_a_finished_run_is_listed(project: Project) -> None:
+    assert "No finished run yet" in printed(kedro(project, "runs", "list", "--env", "smoke"))
+    assert project.kedro_run().exit_code == 0
+    [row] = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
+    [folder] = (project.data / "runs").iterdir()
+    assert row.split()[0] == folder.name
+    assert row.split()[3:] == ["mnist5k", "digits", "adam", "0.003", "64", "0.6416", "0.7497"]
+
+
+def test_runs_are_listed_from_the_newest(kept: Path, project: Project) -> None:
+    rows = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
+    assert [row.split()[0] for row in rows] == list(reversed(IDS))
+
+
+def test_two_runs_are_compared(kept: Path, project: Project) -> None:
+    lines = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke")).splitlines()
+    assert lines == ["optimizer.lr: 0.001 → 0.003", "loss: 0.15 → 0.35", "validation_loss: 0.1 → 0.3"]
+    assert "They are equal." in printed(kedro(project, "runs", "diff", "ccc", "ccc", "--env", "smoke"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("aa", ["Several runs", "aaa111", "aab222"]), ("ccc334", ["No finished run", "Did you mean 'ccc333'"])],
+)
+def test_a_run_that_is_not_there(name: str, words: list[str], kept: Path, project: Project) -> None:
+    failed(kedro(project, "runs", "diff", "ccc", name, "--env", "smoke"), *words)
+
+
+def test_old_runs_are_removed_when_that_is_confirmed(kept: Path, project: Project) -> None:
+    arguments = ("runs", "prune", "--keep", "1", "--env", "smoke")
+    refused = kedro(project, *arguments, answer="n\n")
+    assert refused.exit_code == 1
+    assert {path.name for path in kept.iterdir()} == {*IDS, "unfinished"}
+    assert "Removed 2" in printed(kedro(project, *arguments, answer="y\n"))
+    assert {path.name for path in kept.iterdir()} == {"ccc333", "unfinished"}
+    assert "Nothing to remove" in printed(kedro(project, *arguments))
+    assert "Removed 1" in printed(kedro(project, "runs", "prune", "--keep", "0", "--yes", "--env", "smoke"))
+
+
+def test_options_are_listed_own_ones_too(project: Project) -> None:
+    own = project.folder / "conf/local/groups/model"
+    own.mkdir(parents=True)
+    (own / "mine.yml").write_text("model: {width: 24}")
+    lines = printed(kedro(project, "parameters", "options")).splitlines()
+    assert "model: digits, ho2020, mine" in lines
+    assert "optimizer: adam, adamw, sgd" in lines
+
+
+def test_where_each_value_comes_from(project: Project) -> None:
+    (project.folder / "conf/local/parameters.yml").write_text("sampling: {num_images: 9}")
+    (project.folder / "conf/local/groups/model").mkdir(parents=True)
+    (project.folder / "conf/local/groups/model/mine.yml").write_text("model: {dropout: 0.25}")
+    params = "optimizer.lr=0.5,use.experiment=cifar10"
+    output = printed(kedro(project, "parameters", "show", "--params", params))
+    rows = {row[0]: row[1:] for row in (line.strip().split(maxsplit=2) for line in output.splitlines()[1:])}
+    assert rows["optimizer.lr"] == ["0.5", "the command line"]
+    assert rows["sampling.num_images"] == ["9", "local/parameters.yml"]
+    assert rows["training.ema_decay"] == ["0.9999", "base/groups/experiment/cifar10.yml"]
+    assert rows["model.width"] == ["128", "base/groups/model/ho2020.yml"]
+    assert rows["images.seed"] == ["0", "base/parameters.yml"]
+    resolved = project.parameters(params, env="local")
+    assert rows["model.width"][0] == str(resolved["model"]["width"])
+
+
+def test_a_choice_that_is_not_there(project: Project) -> None:
+    failed(kedro(project, "parameters", "show", "--params", "use.model=digit"), "Did you mean 'digits'")
+
+
+def test_kedro_finds_the_commands_and_its_own_run() -> None:
+    from kedro.framework.cli.project import run  # noqa: PLC0415
+    from kedro.framework.cli.utils import find_run_command  # noqa: PLC0415
+
+    assert find_run_command("ddpm_kedro") is run
+    assert set(cli.commands) == {"runs", "parameters"}
