@@ -50,7 +50,7 @@ RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
     && PIP_CONFIG_FILE=/run/host/pip.conf python3 /run/host/tools/pip/__pip-runner__.py --python /opt/venv/bin/python \
     install --quiet --no-cache-dir --constraint /run/host/constraints.txt --requirement /run/host/requirements.txt \
     && find /opt/venv \( -name '*.a' -o -path '*/torch/include' -o -path '*/torch/bin/protoc*' -o -type d -name tests \
-    -o -path '*/nvidia/*/include' -o -path '*/nvidia/*.bc' \) -prune -exec rm -rf {} +
+    -o -path '*/site-packages/nvidia/*/include' -o -path '*/site-packages/nvidia/*.bc' \) -prune -exec rm -rf {} +
 
 # The project: a wheel of its code, and the folder that Kedro runs in, readable for everybody.
 FROM tools AS project
