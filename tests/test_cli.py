@@ -89,7 +89,7 @@ def test_options_are_listed_own_ones_too(project: Project) -> None:
     own.mkdir(parents=True)
     (own / "mine.yml").write_text("model: {width: 24}")
     lines = printed(kedro(project, "parameters", "options")).splitlines()
-    assert "model: digits, ho2020, mine" in lines
+    assert "model: course, course_small, digits, ho2020, mine" in lines
     assert "optimizer: adam, adamw, sgd" in lines
 
 

@@ -7,7 +7,7 @@ import pytest
 from kedro.config import OmegaConfigLoader
 
 from ddpm_kedro.config import GroupConfigLoader
-from ddpm_kedro.parameters import UserError, check_parameters
+from ddpm_kedro.parameters import UserError, check_parameters, flatten
 from ddpm_kedro.settings import CONFIG_LOADER_ARGS
 from tests.conftest import ROOT, Project
 
@@ -61,6 +61,50 @@ def test_an_experiment_chooses_options_and_overrides_them() -> None:
     assert parameters["diffusion"]["target"] == "noise"
 
 
+def test_the_experiments_of_the_course_change_one_thing_each() -> None:
+    base = dict(flatten(load(use__experiment="course")))
+    assert (base["model.width"], base["optimizer.lr"], base["training.batch_size"]) == (72, 1e-5, 128)
+    assert base["training.num_images"] == 100 * 50_000
+    assert not base["augmentation.horizontal_flip"]
+    expected = {
+        "course_flips": {"augmentation.horizontal_flip": True},
+        "course_small": {"use.model": "course_small", "model.width": 36},
+        "course_sgd": {
+            "use.optimizer": "sgd",
+            "optimizer.name": "sgd",
+            "optimizer.lr": 1e-4,
+            "optimizer.betas": None,
+            "optimizer.momentum": 0.95,
+        },
+    }
+    for name, changes in expected.items():
+        other = dict(flatten(load(use__experiment=name)))
+        differing = {key: value for key, value in other.items() if base.get(key) != value}
+        assert differing == {"use.experiment": name, **changes}
+
+
+def test_an_experiment_starts_from_another_and_wins_over_it(project: Project) -> None:
+    folder = project.folder / "conf/local/groups/experiment"
+    folder.mkdir(parents=True)
+    (folder / "first.yml").write_text("use: {optimizer: sgd, model: ho2020}\nsampling: {seed: 1, num_images: 11}")
+    (folder / "second.yml").write_text("use: {experiment: first, optimizer: adamw}\nsampling: {seed: 2}")
+    (folder / "third.yml").write_text("use: {experiment: second}\nsampling: {batch_size: 3}")
+    found = load(project.folder / "conf", use__experiment="third")
+    assert found["use"] == {"dataset": "mnist5k", "model": "ho2020", "optimizer": "adamw", "experiment": "third"}
+    assert [found["sampling"][name] for name in ("seed", "num_images", "batch_size")] == [2, 11, 3]
+    (project.folder / "conf/local/parameters.yml").write_text("use: {experiment: second}")
+    assert load(project.folder / "conf")["use"]["experiment"] == "second"
+
+
+def test_experiments_that_start_from_each_other_are_named(project: Project) -> None:
+    folder = project.folder / "conf/local/groups/experiment"
+    folder.mkdir(parents=True)
+    (folder / "hen.yml").write_text("use: {experiment: egg}")
+    (folder / "egg.yml").write_text("use: {experiment: hen}")
+    with pytest.raises(UserError, match="The experiments hen and egg start from each other"):
+        load(project.folder / "conf", use__experiment="hen")
+
+
 def test_the_command_line_wins_over_an_experiment_and_its_choices() -> None:
     parameters = load(use__experiment="cifar10", use__model="digits", optimizer__lr=5e-5)
     assert parameters["model"]["width"] == 16
@@ -111,7 +155,7 @@ def test_own_options_lie_in_local(project: Project) -> None:
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        ({"use__model": "digit"}, r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: digits, ho2020."),
+        ({"use__model": "digit"}, r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: course, course_small, digits, ho2020."),
         ({"use__dataset": "cifar-10"}, r"Unknown option use.dataset=cifar-10. Did you mean 'cifar10'"),
         ({"use__experiment": "cifra10"}, r"Unknown option use.experiment=cifra10. Did you mean 'cifar10'"),
         ({"use__modell": "digits"}, r"Unknown group 'modell' in use.modell=digits. Did you mean 'model'"),

@@ -17,7 +17,8 @@ class GroupConfigLoader(OmegaConfigLoader):
     """Kedro's loader, with one parameter file an option and named experiments.
 
     ``use: {model: small}`` adds ``groups/model/small.yml`` to the parameters; ``use.experiment`` adds
-    ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them.
+    ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
+    experiment that names another one there starts from it.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
     """
 
@@ -41,7 +42,7 @@ class GroupConfigLoader(OmegaConfigLoader):
             folders = list(dict.fromkeys([base_path, env_path]))
             override = [*env.values(), self.runtime_params or {}]
             name = _use(*base.values(), *override).get(EXPERIMENT)
-            experiment = {} if name is None else self._read_option(EXPERIMENT, name, folders, files)
+            experiment = self._read_experiment(name, folders, files)
             use = _use(*base.values(), *experiment.values(), *override)
             for group in [group for group in use if group != EXPERIMENT]:
                 base |= self._read_option(group, use[group], folders, files)
@@ -68,6 +69,18 @@ class GroupConfigLoader(OmegaConfigLoader):
             plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
             found |= dict.fromkeys(dict(flatten(plain)), str(path).removeprefix(f"{self.conf_source}/"))
         return {name: (value, found[name]) for name, value in values.items()}
+
+    def _read_experiment(self, name: Any, folders: list[str], files: set[Path], above: tuple[Any, ...] = ()) -> Configs:
+        """An experiment, after the one that it starts from."""
+        if name is None:
+            return {}
+        if name in above:
+            raise UserError(f"The experiments {' and '.join(dict.fromkeys(above))} start from each other.")
+        own = self._read_option(EXPERIMENT, name, folders, files)
+        start = _use(*own.values()).get(EXPERIMENT)
+        for config in own.values():
+            OmegaConf.select(config, "use", default={}).pop(EXPERIMENT, None)  # what was asked for stays the name
+        return self._read_experiment(start, folders, files, (*above, name)) | own
 
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}
