@@ -28,6 +28,7 @@ GOOD: dict[str, Any] = {
     "optimizer": OPTIMIZER.model_dump(),
     "training": TRAINING.model_dump(),
     "sampling": SAMPLING.model_dump(),
+    "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None},
 }
 
 
