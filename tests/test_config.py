@@ -155,7 +155,10 @@ def test_own_options_lie_in_local(project: Project) -> None:
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        ({"use__model": "digit"}, r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: course, course_small, digits, ho2020."),
+        (
+            {"use__model": "digit"},
+            r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: course, course_small, digits, ho2020.",
+        ),
         ({"use__dataset": "cifar-10"}, r"Unknown option use.dataset=cifar-10. Did you mean 'cifar10'"),
         ({"use__experiment": "cifra10"}, r"Unknown option use.experiment=cifra10. Did you mean 'cifar10'"),
         ({"use__modell": "digits"}, r"Unknown group 'modell' in use.modell=digits. Did you mean 'model'"),
