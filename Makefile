@@ -2,12 +2,13 @@
 #   make run    train on digits and draw some         make viz    the pipeline in the browser
 #   make test   the tests with coverage               make lint   ruff, mypy, import-linter
 #   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
+#   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
 #   make image  the container image, with Docker      make image-test  build it and try it
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help run test lint viz digits format lock install clean image image-test
+.PHONY: help run test lint viz digits sweep repro format lock install clean image image-test
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export DO_NOT_TRACK ?= 1
 
 help:
-	@sed -n '2,7s/^# \{0,1\}//p' Makefile
+	@sed -n '2,8s/^# \{0,1\}//p' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run $(ARGS)
@@ -26,8 +27,9 @@ run: $(VENV)/.installed
 viz: $(VENV)/.installed
 	$(BIN)/kedro viz run $(ARGS)
 
+# Small networks gain nothing from a second thread, but the tests gain from a second process.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -35,6 +37,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+sweep: $(VENV)/.installed-sweep
+	$(BIN)/kedro sweep $(ARGS)
+
+repro: $(VENV)/.installed-dvc
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro $(ARGS)
 
 digits: $(VENV)/.installed
 	$(BIN)/python benchmarks/digits.py $(ARGS)
@@ -54,8 +62,8 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev]'
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(PIP) --editable '.[$*]'
 	touch $@
 
 # DOCKER_BUILD_FLAGS: --build-arg BASE_IMAGE=…, or mirrors as build secrets; see the Dockerfile.

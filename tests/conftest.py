@@ -30,6 +30,7 @@ from ddpm_kedro.parameters import (
     SamplingParameters,
     TrainingParameters,
 )
+from ddpm_kedro.provenance import Provenance
 from tests.archives import Server, serve
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,7 @@ TRAINING = TrainingParameters(
     loader_workers=0,
     device="cpu",
     precision="fp32",
+    deterministic=False,
 )
 SAMPLING = SamplingParameters(
     num_images=6,
@@ -95,6 +97,7 @@ SAMPLING = SamplingParameters(
     device="cpu",
     precision="fp32",
 )
+MADE_BY = Provenance({"images": {"seed": 0}}, {"raw_images": "a-fingerprint"})
 NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
 
 
@@ -110,7 +113,7 @@ def make_store(count: int = 40, classes: int = 3, size: tuple[int, int] = (8, 8)
     labels = (np.arange(count) % max(classes, 1)).astype(np.int64)
     images = rng.integers(0, 60, (count, *size, channels)) + (labels * 60)[:, None, None, None]
     names = tuple(f"class {index}" for index in range(classes))
-    return ImageStore(images.astype(np.uint8), labels if classes else None, names, "a-fingerprint")
+    return ImageStore(images.astype(np.uint8), labels if classes else None, names, MADE_BY)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_options_are_listed_own_ones_too(project: Project) -> None:
     own.mkdir(parents=True)
     (own / "mine.yml").write_text("model: {width: 24}")
     lines = printed(kedro(project, "parameters", "options")).splitlines()
-    assert "model: course, course_small, digits, ho2020, mine" in lines
+    assert "model: digits, ho2020, medium, mine, small" in lines
     assert "optimizer: adam, adamw, sgd" in lines
 
 
@@ -102,7 +102,7 @@ def test_where_each_value_comes_from(project: Project) -> None:
     rows = {row[0]: row[1:] for row in (line.strip().split(maxsplit=2) for line in output.splitlines()[1:])}
     assert rows["optimizer.lr"] == ["0.5", "the command line"]
     assert rows["sampling.num_images"] == ["9", "local/parameters.yml"]
-    assert rows["training.ema_decay"] == ["0.9999", "base/groups/experiment/cifar10.yml"]
+    assert rows["training.ema_decay"] == ["0.9999", "base/groups/training/ho2020.yml"]
     assert rows["model.width"] == ["128", "base/groups/model/ho2020.yml"]
     assert rows["images.seed"] == ["0", "base/parameters.yml"]
     resolved = project.parameters(params, env="local")

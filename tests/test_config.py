@@ -7,7 +7,8 @@ import pytest
 from kedro.config import OmegaConfigLoader
 
 from ddpm_kedro.config import GroupConfigLoader
-from ddpm_kedro.parameters import UserError, check_parameters, flatten
+from ddpm_kedro.parameters import UserError, check_parameters
+from ddpm_kedro.provenance import flatten
 from ddpm_kedro.settings import CONFIG_LOADER_ARGS
 from tests.conftest import ROOT, Project
 
@@ -49,11 +50,27 @@ def test_an_option_is_chosen_and_then_changed() -> None:
 def test_flips_are_off_for_digits_and_on_for_cifar10() -> None:
     assert not load()["augmentation"]["horizontal_flip"]
     assert load(use__dataset="cifar10")["augmentation"]["horizontal_flip"]
+    assert load(use__dataset="cifar10")["use"]["augmentation"] == "flips"
+
+
+def test_what_an_option_chooses_of_other_groups_yields_to_every_other_choice(project: Project) -> None:
+    assert not load(use__dataset="cifar10", use__augmentation="none")["augmentation"]["horizontal_flip"]
+    assert not load(use__experiment="course")["augmentation"]["horizontal_flip"]
+    (project.folder / "conf/local/parameters.yml").write_text("use: {augmentation: none}")
+    assert load(project.folder / "conf", use__dataset="cifar10")["use"]["augmentation"] == "none"
 
 
 def test_an_experiment_chooses_options_and_overrides_them() -> None:
     parameters = load(use__experiment="cifar10")
-    assert parameters["use"] == {"dataset": "cifar10", "model": "ho2020", "optimizer": "adam", "experiment": "cifar10"}
+    assert parameters["use"] == {
+        "dataset": "cifar10",
+        "augmentation": "flips",
+        "model": "ho2020",
+        "diffusion": "ho2020",
+        "optimizer": "adam",
+        "training": "ho2020",
+        "experiment": "cifar10",
+    }
     assert parameters["dataset"]["source"] == "cifar10"
     assert parameters["model"]["width"] == 128
     assert parameters["optimizer"]["lr"] == 2e-4
@@ -67,8 +84,8 @@ def test_the_experiments_of_the_course_change_one_thing_each() -> None:
     assert base["training.num_images"] == 100 * 50_000
     assert not base["augmentation.horizontal_flip"]
     expected = {
-        "course_flips": {"augmentation.horizontal_flip": True},
-        "course_small": {"use.model": "course_small", "model.width": 36},
+        "course_flips": {"use.augmentation": "flips", "augmentation.horizontal_flip": True},
+        "course_small": {"use.model": "small", "model.width": 36},
         "course_sgd": {
             "use.optimizer": "sgd",
             "optimizer.name": "sgd",
@@ -90,7 +107,8 @@ def test_an_experiment_starts_from_another_and_wins_over_it(project: Project) ->
     (folder / "second.yml").write_text("use: {experiment: first, optimizer: adamw}\nsampling: {seed: 2}")
     (folder / "third.yml").write_text("use: {experiment: second}\nsampling: {batch_size: 3}")
     found = load(project.folder / "conf", use__experiment="third")
-    assert found["use"] == {"dataset": "mnist5k", "model": "ho2020", "optimizer": "adamw", "experiment": "third"}
+    chosen = {"model": "ho2020", "optimizer": "adamw", "experiment": "third"}
+    assert found["use"] == load()["use"] | chosen
     assert [found["sampling"][name] for name in ("seed", "num_images", "batch_size")] == [2, 11, 3]
     (project.folder / "conf/local/parameters.yml").write_text("use: {experiment: second}")
     assert load(project.folder / "conf")["use"]["experiment"] == "second"
@@ -148,7 +166,7 @@ def test_own_options_lie_in_local(project: Project) -> None:
     base = (project.folder / "conf/base/groups/model/digits.yml").read_text()
     (folder / "mine.yml").write_text(base.replace("width: 16", "width: 40"))
     assert load(project.folder / "conf", use__model="mine")["model"]["width"] == 40
-    with pytest.raises(UserError, match="digits, ho2020, mine"):
+    with pytest.raises(UserError, match="digits, ho2020, medium, mine, small"):
         load(project.folder / "conf", use__model="none")
 
 
@@ -157,7 +175,7 @@ def test_own_options_lie_in_local(project: Project) -> None:
     [
         (
             {"use__model": "digit"},
-            r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: course, course_small, digits, ho2020.",
+            r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: digits, ho2020, medium, small.",
         ),
         ({"use__dataset": "cifar-10"}, r"Unknown option use.dataset=cifar-10. Did you mean 'cifar10'"),
         ({"use__experiment": "cifra10"}, r"Unknown option use.experiment=cifra10. Did you mean 'cifar10'"),

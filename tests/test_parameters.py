@@ -6,7 +6,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from ddpm_kedro.parameters import Parameters, UserError, check_parameters, differences, fingerprint, flatten, nearest
+from ddpm_kedro.parameters import ConflictError, Parameters, UserError, check_parameters, nearest
+from ddpm_kedro.provenance import flatten
 from tests.conftest import (
     DIFFUSION,
     MODEL,
@@ -28,11 +29,11 @@ GOOD: dict[str, Any] = {
     "optimizer": OPTIMIZER.model_dump(),
     "training": TRAINING.model_dump(),
     "sampling": SAMPLING.model_dump(),
-    "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None},
+    "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None, "group": None},
 }
 
 
-MAY_BE_EMPTY = ("head_channels", "label", "entity", "tracking.name", "optimizer.betas")
+MAY_BE_EMPTY = ("head_channels", "label", "entity", "tracking.name", "tracking.group", "optimizer.betas")
 
 
 def with_value(name: str, value: Any) -> dict[str, Any]:
@@ -84,6 +85,15 @@ def test_an_unknown_or_missing_group_is_named() -> None:
         check_parameters({name: group for name, group in GOOD.items() if name != "sampling"})
 
 
+def test_values_that_do_not_fit_each_other_are_told_from_wrong_ones() -> None:
+    with pytest.raises(ConflictError):
+        check_parameters(with_value("model.width", 10))
+    for name, value in (("model.width", 9), ("model.widht", 8)):
+        with pytest.raises(UserError) as error:
+            check_parameters(with_value(name, value))
+        assert not isinstance(error.value, ConflictError)
+
+
 def test_several_mistakes_are_all_named() -> None:
     with pytest.raises(UserError) as error:
         check_parameters(with_value("optimizer.lr", -1) | {"training": GOOD["training"] | {"sed": 1}})
@@ -95,21 +105,10 @@ def test_nearest_names_come_first_and_all_are_listed() -> None:
     assert nearest("x", ["svhn"]) == "Accepted: svhn."
 
 
-def test_a_fingerprint_follows_values_and_not_their_order() -> None:
-    assert fingerprint({"a": 1, "b": [2.5]}) == fingerprint({"b": [2.5], "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
-    assert len(fingerprint("x")) == 12
-
-
-def test_differences_are_named_one_by_one() -> None:
-    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 → 3", "d: nothing → 4"]
-    assert differences({"a": 1}, {"a": 1}) == []
-
-
 def test_only_what_shapes_the_weights_is_in_the_fingerprint_of_a_training() -> None:
     assert changed(TRAINING, device="auto", preview_steps=9, report_interval=1).shaping() == TRAINING.shaping()
     assert changed(TRAINING, seed=9).shaping() != TRAINING.shaping()
-    assert set(TRAINING.shaping()) | TRAINING.without_effect_on_weights == set(TRAINING.model_dump())
+    assert set(TRAINING.shaping()) | TRAINING.without_effect == set(TRAINING.model_dump())
 
 
 def test_every_parameter_of_the_shipped_files_is_known() -> None:

@@ -4,23 +4,31 @@ import shutil
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import _split_params
+from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
 from rich.table import Table
 
 from ddpm_kedro.config import GroupConfigLoader
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.parameters import ConflictError, UserError
+from ddpm_kedro.provenance import fingerprint
 from ddpm_kedro.runs import compare, find_run, read_runs
+
+if TYPE_CHECKING:
+    from ddpm_kedro.sweep import Sweep
 
 __all__ = ["cli", "run"]
 MEGABYTE = 1e6
 FIGURES = ("images_seen", "loss", "validation_loss")
+NOT_COMPARABLE = ("use.dataset", "dataset.", "images.", "use.diffusion", "diffusion.", "training.validation_images")
 
 
 @click.group()
@@ -107,6 +115,105 @@ def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> No
     click.echo(f"Removed {len(old)}.")
 
 
+@runs.command()
+@environment
+@click.pass_obj
+@_plainly
+def restart(project: ProjectMetadata, env: str | None) -> None:
+    """Let the next training begin anew, though its parameters are the same: for when the code has changed."""
+    context = _session(project, env).load_context()
+    checkpoint: Any = context.catalog.get("checkpoint")
+    kept = checkpoint.put_aside()
+    click.echo(
+        f"The checkpoint is kept as {kept}; the next training begins anew." if kept else "There is no checkpoint."
+    )
+
+
+@cli.command()
+@click.argument("varied", nargs=-1, required=True, metavar="NAME=VALUES...")
+@click.option("--params", default="", help="What stays the same, as for kedro run.")
+@click.option(
+    "--sampler", type=click.Choice(["grid", "random", "tpe"]), help="grid where all values are listed, or tpe."
+)
+@click.option("--trials", type=click.IntRange(min=1), help="How many in all; a grid is tried to its end.")
+@click.option("--pruner", type=click.Choice(["none", "median", "halving"]), default="median", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
+@click.option("--name", default=None, help="Of its folder in data/sweeps/; made from what varies by default.")
+@environment
+@click.pass_obj
+@_plainly
+def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: str | None, **options: Any) -> None:
+    """Try parameters: use.optimizer=adam,sgd lists values, optimizer.lr=1e-4..1e-2:log is a range.
+
+    Each trial is an ordinary run; the lowest validation loss wins. The same command goes on where it was stopped.
+    """
+    try:
+        from ddpm_kedro import sweep as sweeps  # noqa: PLC0415  Optuna is an extra
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"kedro sweep needs Optuna ({error}). Install it with: pip install -c constraints.txt -e '.[sweep]'"
+        ) from error
+    env = options.pop("env")
+    space = sweeps.read_space(varied)
+    options["sampler"] = options["sampler"] or sweeps.usual_sampler(space, options["trials"])
+    asked = sweeps.Sweep(space, params, **options)
+    sweeps.check(asked)
+    _check_sweep(project, env, asked)
+    name = name or fingerprint(asked.describe())
+    folder = _folder(project, env, "sweeps") / name
+    study = sweeps.open_study(asked, folder)
+
+    def one_run(changes: str) -> None:
+        session = _session(project, env, _params(f"{changes},tracking.group={name}"))
+        try:
+            session.run()
+        finally:
+            session.close()
+
+    sweeps.run_sweep(asked, study, one_run)
+    _report_sweep(sweeps, asked, study, folder, env)
+
+
+def _check_sweep(project: ProjectMetadata, env: str | None, asked: "Sweep") -> None:
+    """Unknown names and values of a wrong kind, before the first run."""
+    from ddpm_kedro.sweep import candidates  # noqa: PLC0415
+
+    for name, values in asked.space.items():
+        for value in candidates(values):
+            try:
+                _loader(project, env, _params(asked.params({name: value})))["parameters"]
+            except ConflictError:  # perhaps not with what else varies
+                continue
+    if foreign := [name for name in asked.space if name.startswith(NOT_COMPARABLE)]:
+        click.echo(
+            f"Validation losses are not comparable where {', '.join(foreign)} differs: look at the samples, too."
+        )
+
+
+def _report_sweep(sweeps: Any, asked: "Sweep", study: Any, folder: Path, env: str | None) -> None:
+    trials = sweeps.ended(study)
+    table = Table("trial", "run", "state", "validation loss", "images", *asked.space, box=None)
+    for trial in trials:
+        table.add_row(
+            str(trial.number),
+            trial.user_attrs.get("run_id", ""),
+            trial.state.name.lower(),
+            "" if trial.value is None else f"{trial.value:.4f}",
+            f"{max(trial.intermediate_values, default=0):,}",
+            *(_short(trial.params.get(name, "")) for name in asked.space),
+        )
+    _console().print(table)
+    pages = sweeps.write_plots(study, folder)
+    click.echo(f"In {folder}: {', '.join(['trials.csv', *pages])}")
+    if trials and trials[0].state.name == "COMPLETE":
+        where = f"--env {env} " if env else ""
+        click.echo(f"The best again: kedro run {where}--params {asked.params(trials[0].params)}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 @cli.group()
 def parameters() -> None:
     """Parameters: the options of each group, and what a choice of them resolves to."""
@@ -135,16 +242,38 @@ def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> N
     _console().print(table)
 
 
+@parameters.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@environment
+@click.pass_obj
+@_plainly
+def dump(project: ProjectMetadata, path: Path, env: str | None) -> None:
+    """Write every parameter that a run would have to a YAML file, for other programs."""
+    resolved = _loader(project, env)["parameters"]
+    with atomic_write(path) as file:
+        file.write(yaml.safe_dump(resolved, sort_keys=False).encode())
+
+
+def _params(text: str) -> dict[str, Any]:
+    """What ``--params`` with this text means."""
+    params: dict[str, Any] = _split_params(click.get_current_context(), click.Option(["--params"]), text)
+    return params
+
+
+def _session(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> KedroSession:
+    session = settings.SESSION_CLASS.create(project.project_path, env=env, runtime_params=params)
+    assert isinstance(session, KedroSession)
+    return session
+
+
 def _loader(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> GroupConfigLoader:
-    with KedroSession.create(project.project_path, env=env, runtime_params=params) as session:
-        assert isinstance(session, KedroSession)
-        loader = session.load_context().config_loader
+    loader = _session(project, env, params).load_context().config_loader
     assert isinstance(loader, GroupConfigLoader)
     return loader
 
 
-def _folder(project: ProjectMetadata, env: str | None) -> Path:
-    return Path(project.project_path, _loader(project, env)["globals"]["data_root"], "runs")
+def _folder(project: ProjectMetadata, env: str | None, name: str = "runs") -> Path:
+    return Path(project.project_path, _loader(project, env)["globals"]["data_root"], name)
 
 
 def _console() -> Console:

@@ -7,7 +7,8 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ddpm_kedro.parameters import UserError, check_parameters, flatten, nearest
+from ddpm_kedro.parameters import UserError, check_parameters, nearest
+from ddpm_kedro.provenance import flatten
 
 EXPERIMENT = "experiment"
 Configs = dict[Path, DictConfig]
@@ -16,7 +17,8 @@ Configs = dict[Path, DictConfig]
 class GroupConfigLoader(OmegaConfigLoader):
     """Kedro's loader, with one parameter file an option and named experiments.
 
-    ``use: {model: small}`` adds ``groups/model/small.yml`` to the parameters; ``use.experiment`` adds
+    ``use: {model: small}`` adds ``groups/model/small.yml`` to the parameters; such an option may choose options of
+    other groups, as a dataset does that is good to flip. ``use.experiment`` adds
     ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
     experiment that names another one there starts from it.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
@@ -43,10 +45,13 @@ class GroupConfigLoader(OmegaConfigLoader):
             override = [*env.values(), self.runtime_params or {}]
             name = _use(*base.values(), *override).get(EXPERIMENT)
             experiment = self._read_experiment(name, folders, files)
-            use = _use(*base.values(), *experiment.values(), *override)
-            for group in [group for group in use if group != EXPERIMENT]:
-                base |= self._read_option(group, use[group], folders, files)
-            base |= experiment
+            use, options = {}, dict(base)
+            for _ in range(2):  # an option may choose options of other groups, where nothing else does
+                use = _use(*options.values(), *experiment.values(), *override)
+                options = dict(base)
+                for group in [group for group in use if group != EXPERIMENT]:
+                    options |= self._read_option(group, use[group], folders, files)
+            base = options | experiment
         return base, env, base_path, env_path, files
 
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:

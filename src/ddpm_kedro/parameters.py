@@ -3,9 +3,7 @@
 Kedro builds these models from the YAML before any node runs; a node's annotation names its group.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -30,6 +28,10 @@ class UserError(Exception):
     """A person's mistake. The message says what was found, where, and what to do; no traceback is shown."""
 
 
+class ConflictError(UserError):
+    """Each value is accepted by itself, but not together with another one."""
+
+
 def nearest(word: str, accepted: list[str]) -> str:
     """The end of an error message that suggests what may have been meant.
 
@@ -46,12 +48,12 @@ class Group(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset()
-    """Names whose values may change between a run and its continuation."""
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Names whose values do not shape what is made, so that they may change between a run and its continuation."""
 
     def shaping(self) -> dict[str, Any]:
-        """The values that decide what is learnt, as plain data: what names a run."""
-        return self.model_dump(mode="json", exclude=set(self.without_effect_on_weights))
+        """The values that decide what is made, as plain data: what names a run."""
+        return self.model_dump(mode="json", exclude=set(self.without_effect))
 
 
 class DatasetParameters(Group):
@@ -62,7 +64,7 @@ class DatasetParameters(Group):
     download_folder: str
     """Folder for downloaded archives, relative to where ``kedro run`` is called."""
 
-    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset({"download_folder"})
+    without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder"})
 
 
 class ImagesParameters(Group):
@@ -194,8 +196,10 @@ class TrainingParameters(Group):
     """Processes that read images ahead; 0 reads them in the training process."""
     device: Device
     precision: Precision
+    deterministic: bool
+    """Only algorithms that give the same bytes every time; on a GPU that costs speed."""
 
-    without_effect_on_weights: ClassVar[frozenset[str]] = frozenset(
+    without_effect: ClassVar[frozenset[str]] = frozenset(
         {
             "report_interval",
             "checkpoint_interval",
@@ -206,6 +210,7 @@ class TrainingParameters(Group):
             "loader_workers",
             "device",
             "precision",
+            "deterministic",
         }
     )
 
@@ -230,6 +235,8 @@ class SamplingParameters(Group):
     device: Device
     precision: Precision
 
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "device", "precision"})
+
 
 class TrackingParameters(Group):
     """Weights & Biases."""
@@ -241,6 +248,8 @@ class TrackingParameters(Group):
     """User or team; null for the key's own."""
     name: str | None
     """What the run is called; null lets W&B invent one. Its id is that of the run, so that it goes on with it."""
+    group: str | None
+    """Runs that belong together, such as those of a sweep."""
 
 
 class Parameters(Group):
@@ -268,7 +277,9 @@ def check_parameters(raw: Mapping[str, Any]) -> Parameters:
     try:
         return Parameters.model_validate(raw)
     except ValidationError as error:
-        raise UserError("\n".join(_explain(problem) for problem in error.errors())) from None
+        conflict = all(problem["type"] == "value_error" for problem in error.errors())
+        kind = ConflictError if conflict else UserError
+        raise kind("\n".join(_explain(problem) for problem in error.errors())) from None
 
 
 def _explain(problem: Any) -> str:
@@ -285,24 +296,3 @@ def _explain(problem: Any) -> str:
             return f"Parameter '{name}': {problem['ctx']['error']}."
         case _:
             return f"Parameter '{name}' = {problem['input']!r}: {problem['msg'].lower()}."
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short name for plain data: equal data, equal name."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of nested parameters."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two parameter trees, one readable line a value."""
-    old, new = dict(flatten(earlier)), dict(flatten(now))
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return [f"{name}: {old.get(name, 'nothing')} → {new.get(name, 'nothing')}" for name in names]

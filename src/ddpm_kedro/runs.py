@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ddpm_kedro.parameters import UserError, differences, nearest
+from ddpm_kedro.parameters import UserError, nearest
+from ddpm_kedro.provenance import differences
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.hooks.staleness import Staleness
 from ddpm_kedro.hooks.tracking import Tracking
+from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.session import Session
 from ddpm_kedro.terminal import plain_logs_without_a_terminal
 
 plain_logs_without_a_terminal()
 
-HOOKS = (RunGuard(), Tracking())  # called from last to first: a stop ends the process once all is tracked
+# Called from last to first: a trial asks for a stop, and a stop ends the process once all is tracked.
+HOOKS = (RunGuard(), Staleness(), Tracking(), TRIAL)
 SESSION_CLASS = Session
 CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {

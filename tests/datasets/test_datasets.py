@@ -22,8 +22,9 @@ from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
 from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
-from tests.conftest import DIFFUSION, MODEL, make_store, randomise
+from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
 
 CHECKPOINT = Checkpoint(
     run_id="run-a",
@@ -44,7 +45,7 @@ CHECKPOINT = Checkpoint(
 def trained_model() -> TrainedModel:
     network = randomise(UNet(MODEL, 1, 2)).eval()
     groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(network, groups, (1, 8, 8), ("a", "b"), "run-a", 16)
+    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (1, 8, 8), ("a", "b"), 16)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_written_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> Non
 class TestImageStore:
     @staticmethod
     def lazy(store: ImageStore, read: Any = None) -> LazyImageStore:
-        return LazyImageStore(store.fingerprint, read or (lambda: store))
+        return LazyImageStore(store.made_by, read or (lambda: store))
 
     @pytest.mark.parametrize("classes", [0, 3])
     def test_round_trip_is_memory_mapped(self, classes: int, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ class TestImageStore:
             raise AssertionError("decoded again")
 
         dataset.save(self.lazy(make_store(), fail))
-        other = replace(make_store(count=7), fingerprint="another")
+        other = replace(make_store(count=7), made_by=Provenance({}, {"raw_images": "another"}))
         dataset.save(self.lazy(other))
         assert len(dataset.load()) == 7
 
@@ -184,6 +185,7 @@ class TestModel:
         x, t, labels = torch.randn(2, 1, 8, 8), torch.tensor([1, 50]), torch.tensor([0, 2])
         assert torch.equal(loaded.network(x, t, labels), model.network(x, t, labels))
         assert loaded.config() == model.config()
+        assert dataset.fingerprint() == loaded.run_id == model.run_id
         assert not loaded.network.training
         assert loaded.diffusion == DIFFUSION
         assert sorted(os.listdir(tmp_path)) == ["model"]
@@ -218,13 +220,29 @@ class TestSamples:
         path = tmp_path / "samples.npz"
         dataset = SamplesDataset(filepath=str(path))
         images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3)).astype(np.uint8)
-        dataset.save(Samples(images, labels, ("a", "b")))
+        dataset.save(Samples(images, labels, ("a", "b"), MADE_BY))
         with np.load(path) as arrays:
             assert np.array_equal(arrays["arr_0"], images)
             assert ("arr_1" in arrays) == (labels is not None)
         loaded = dataset.load()
         assert np.array_equal(loaded.images, images)
         assert loaded.labels is None if labels is None else loaded.labels.tolist() == [1, 0]
+        assert loaded.made_by == MADE_BY
+
+    @pytest.mark.parametrize("damage", ["empty", "truncated", "of another program"])
+    def test_damage_is_named(self, damage: str, tmp_path: Path) -> None:
+        path = tmp_path / "samples.npz"
+        dataset = SamplesDataset(filepath=str(path))
+        dataset.save(Samples(np.zeros((2, 4, 4, 1), np.uint8), None, (), MADE_BY))
+        match damage:
+            case "empty":
+                path.write_bytes(b"")
+            case "truncated":
+                path.write_bytes(path.read_bytes()[:99])
+            case _:
+                np.savez(path, arr_0=np.zeros((2, 4, 4, 1), np.uint8))
+        with pytest.raises(DatasetError, match=r"samples.npz is damaged or holds no samples of this version"):
+            dataset.load()
 
     def test_no_samples(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="No samples in"):

@@ -10,7 +10,7 @@ import wandb
 
 from ddpm_kedro.hooks import tracking
 from ddpm_kedro.hooks.run_guard import RunGuard
-from ddpm_kedro.parameters import flatten
+from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
 

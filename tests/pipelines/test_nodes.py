@@ -22,8 +22,10 @@ from ddpm_kedro.pipelines import data_ingestion, model_training, sampling
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
+from ddpm_kedro.provenance import Provenance
 from tests.conftest import (
     DIFFUSION,
+    MADE_BY,
     MODEL,
     NO_AUGMENTATION,
     OPTIMIZER,
@@ -68,7 +70,7 @@ class TestIngestion:
         assert np.bincount(holdout.labels).tolist() == [50] * 10
         seen = {image.tobytes() for image in training.images}
         assert sum(image.tobytes() in seen for image in holdout.images) == 0
-        assert training.fingerprint != holdout.fingerprint
+        assert training.made_by.fingerprint != holdout.made_by.fingerprint
 
     def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class WithTestSplit:
@@ -84,7 +86,7 @@ class TestIngestion:
     def test_the_fingerprint_follows_files_and_division(self) -> None:
         manifest = download_images(DATASET)
         marks = {
-            prepare_images(m, p)[0].fingerprint
+            prepare_images(m, p)[0].made_by.fingerprint
             for m in (manifest, manifest | {"sha256": {"x": "y"}})
             for p in (IMAGES, changed(IMAGES, seed=1), changed(IMAGES, holdout_fraction=0.2))
         }
@@ -138,10 +140,11 @@ class TestTraining:
     ) -> None:
         caplog.set_level("INFO")
         earlier = train(store)[-1][2]
-        outputs = train(replace(store, fingerprint="other"), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
+        other = Provenance({}, {"raw_images": "other"})
+        outputs = train(replace(store, made_by=other), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
         assert [row["images_seen"] for row in outputs[-1][1]] == [32, 64]
         assert f"starts anew, since these differ from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005" in caplog.text
-        assert "training images: a-fingerprint → other" in caplog.text
+        assert f"training images: {store.made_by.fingerprint} → {other.fingerprint}" in caplog.text
 
     def test_a_stop_is_noticed(self, store: ImageStore) -> None:
         stop = Event()
@@ -226,11 +229,11 @@ class TestSampling:
     def test_rendering_names_files_by_number_and_class(self) -> None:
         images = np.zeros((11, 8, 8, 1), dtype=np.uint8)
         images[3] = 255
-        grid, files = render_samples(Samples(images, np.arange(11) % 2, ("a/b", "c")))
+        grid, files = render_samples(Samples(images, np.arange(11) % 2, ("a/b", "c"), MADE_BY))
         assert list(files)[:4] == ["00_a-b", "01_c", "02_a-b", "03_c"]
         assert np.asarray(files["03_c"]).min() == 255
         assert grid.width == 2 * 60 + 4
-        _, files = render_samples(Samples(images, None, ()))
+        _, files = render_samples(Samples(images, None, (), MADE_BY))
         assert list(files)[10] == "10"
 
 

@@ -24,7 +24,7 @@ from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAININ
 def make_run(store: ImageStore, **groups: dict[str, Any]) -> Run:
     bases = {"model": MODEL, "diffusion": DIFFUSION, "augmentation": NO_AUGMENTATION, "optimizer": OPTIMIZER}
     made = {name: changed(base, **groups.get(name, {})) for name, base in (bases | {"training": TRAINING}).items()}
-    return Run(**made, data=store.fingerprint, image_shape=store.image_shape, class_names=store.class_names)
+    return Run(**made, data=store.made_by.fingerprint, image_shape=store.image_shape, class_names=store.class_names)
 
 
 def run_training(

@@ -55,14 +55,19 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """Where the checkpoint of an earlier run is kept."""
         return self._archive / run_id / "checkpoint.pt"
 
-    def _keep_other_run(self, run_id: str) -> None:
-        earlier = self._read(mmap=True) if self._exists() else None
-        if earlier is None or earlier.run_id == run_id:
-            return
-        kept = self.archived(earlier.run_id)
+    def put_aside(self) -> Path | None:
+        """Move the checkpoint to where earlier ones are kept, so that the next training begins anew."""
+        if not self._exists():
+            return None
+        kept = self.archived(self._read(mmap=True).run_id)
         kept.parent.mkdir(parents=True, exist_ok=True)
         self._filepath.replace(kept)
-        logger.info("The checkpoint of the earlier run %s is kept as %s", earlier.run_id, kept)
+        return kept
+
+    def _keep_other_run(self, run_id: str) -> None:
+        if not self._exists() or (earlier := self._read(mmap=True).run_id) == run_id:
+            return
+        logger.info("The checkpoint of the earlier run %s is kept as %s", earlier, self.put_aside())
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
@@ -74,15 +79,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
                 tuple(content["class_names"]),
             )
             return Checkpoint(**content)
-        except (
-            RuntimeError,
-            EOFError,
-            pickle.UnpicklingError,
-            AttributeError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except DAMAGED as error:
             raise UserError(
                 f"{self._filepath} is damaged or no checkpoint of this version ({type(error).__name__}). "
                 "Move it away to train from the beginning."

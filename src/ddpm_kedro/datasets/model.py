@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import Provenance
 
 
 class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
@@ -54,6 +55,11 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
             if self._filepath.exists():
                 self._filepath.rename(old)
             new.rename(self._filepath)
+
+    def fingerprint(self) -> str:
+        """That of what made the saved model: the id of its run."""
+        config = json.loads((self._filepath / "config.json").read_text())
+        return Provenance(config["parameters"], config["inputs"]).fingerprint
 
     def _exists(self) -> bool:
         return (self._filepath / "config.json").exists()

@@ -19,11 +19,12 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.parameters import UserError, differences
+from ddpm_kedro.parameters import Parameters, UserError
+from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-COMPUTING = ("training", "sampling")
+COMPUTING = ("params:training", "params:sampling")
 DESCRIBES_A_MODEL = ("model", "diffusion")
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -49,7 +50,10 @@ class RunGuard:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Refuse a folder that cannot be written and a model of another configuration; listen for signals."""
         self._check_folder()
-        self._say_why_there_is_no_gpu(pipeline)
+        self._print_parameters(pipeline)
+        if any(name in pipeline.inputs() for name in COMPUTING):
+            self._choose_algorithms()
+            self._say_why_there_is_no_gpu(pipeline)
         if "model" in pipeline.inputs():
             self._check_model(catalog)
         self.stop, self.signal, self.training = Event(), 0, False
@@ -71,6 +75,7 @@ class RunGuard:
         if dataset_name == "checkpoint" and data and self.stop.is_set():
             seen = f"{data.images_seen:,}"
             logger.info("Stopped after %s images; the checkpoint is saved, and the same command goes on from it.", seen)
+            self._give_signals_back()
             raise SystemExit(128 + self.signal)
 
     @hook_impl
@@ -78,7 +83,7 @@ class RunGuard:
         """Keep what a finished run left under its id."""
         self._give_signals_back()
         if {"train_model", "export_model"} <= {node.name for node in pipeline.nodes}:
-            self._archive(catalog)
+            self._archive(pipeline, catalog)
         if "samples_grid" in pipeline.outputs():
             grid: Any = catalog.get("samples_grid")
             logger.info("The images are in %s", grid._filepath)
@@ -115,9 +120,25 @@ class RunGuard:
                 "Earlier outputs are untouched."
             ) from error
 
+    def _print_parameters(self, pipeline: Pipeline) -> None:
+        """One line a group that this pipeline uses."""
+        for name in Parameters.model_fields:
+            values = self.parameters[name]
+            if name == "use" or f"params:{name}" in pipeline.inputs():
+                logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in values.items()))
+
+    def _choose_algorithms(self) -> None:
+        """Deterministic ones where asked for; cuBLAS reads its part when it is first used."""
+        import torch  # noqa: PLC0415  takes seconds
+
+        wanted = self.parameters["training"]["deterministic"]
+        if wanted:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(wanted)
+
     def _say_why_there_is_no_gpu(self, pipeline: Pipeline) -> None:
         """Once a run, where a GPU would be used if there were one."""
-        computing = [name for name in COMPUTING if f"params:{name}" in pipeline.inputs()]
+        computing = [name.removeprefix("params:") for name in COMPUTING if name in pipeline.inputs()]
         if not any(self.parameters[name]["device"] == "auto" for name in computing):
             return
         from ddpm_kedro.training.hardware import choose_hardware, why_no_gpu  # noqa: PLC0415  torch takes seconds
@@ -128,19 +149,19 @@ class RunGuard:
     def _check_model(self, catalog: DataCatalog) -> None:
         model = catalog.load("model")
         now = {name: self.parameters[name] for name in DESCRIBES_A_MODEL}
-        then = {name: model.parameters[name] for name in now}
+        then = {name: model.made_by.parameters[name] for name in now}
         if changed := differences(then, now):
             raise UserError(
                 f"The trained model was made with another configuration: {'; '.join(changed)}. Give the parameters it "
                 "was trained with (such as --params use.experiment=…), or train one with these: kedro run."
             )
 
-    def _archive(self, catalog: DataCatalog) -> None:
-        """Copy the catalog entries marked ``metadata: {archive: true}`` to ``runs/<run id>/``."""
+    def _archive(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Copy what was made and is marked ``metadata: {archive: true}`` to ``runs/<run id>/``."""
         folder = self.data_root / "runs" / catalog.load("model").run_id
         with atomic_write(folder / "parameters.json") as file:
             file.write(json.dumps(self.parameters, indent=2).encode() + b"\n")
-        for name in catalog:
+        for name in pipeline.all_outputs():
             dataset: Any = catalog.get(name)
             if (getattr(dataset, "metadata", None) or {}).get("archive") and dataset.exists():
                 _copy(Path(dataset._filepath), folder)

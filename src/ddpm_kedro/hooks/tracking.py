@@ -18,7 +18,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.parameters import flatten
+from ddpm_kedro.provenance import flatten
 
 logger = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
@@ -125,7 +125,9 @@ class Tracking:
     def _open(self, run_id: str, mode: Any) -> None:
         import wandb  # noqa: PLC0415
 
-        named: dict[str, Any] = {name: self.parameters["tracking"][name] for name in ("project", "entity", "name")}
+        named: dict[str, Any] = {
+            name: self.parameters["tracking"][name] for name in ("project", "entity", "name", "group")
+        }
         try:
             self.run = wandb.init(
                 mode=mode,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class ImageStore:
         images: (N, H, W, C) uint8, perhaps memory-mapped.
         labels: (N,) int64, indices into ``class_names``; None for images without classes.
         class_names: one name a class.
-        fingerprint: short name of the content: the source and how it was divided.
+        made_by: the source, its files and how they were divided.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...]
-    fingerprint: str
+    made_by: Provenance
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,9 +38,9 @@ class ImageStore:
 
 @dataclass(frozen=True)
 class LazyImageStore:
-    """A store that is decoded when it is saved, and not at all where the saved one has the same fingerprint."""
+    """A store that is decoded when it is saved, and not at all where the saved one was made by the same."""
 
-    fingerprint: str
+    made_by: Provenance
     read: Callable[[], ImageStore]
 
 

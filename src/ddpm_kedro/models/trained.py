@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm_kedro.models.unet import UNet
 from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
+from ddpm_kedro.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -16,24 +17,27 @@ class TrainedModel:
 
     Attributes:
         network: with the averaged (EMA) weights.
-        parameters: every parameter that shaped the training, by group.
+        made_by: every parameter that shaped the training, and its images.
         image_shape: (C, H, W).
         class_names: one name a class the network knows; empty for a model without classes.
-        run_id: of the training run.
         images_seen: in training.
     """
 
     network: UNet
-    parameters: dict[str, Any]
+    made_by: Provenance
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    run_id: str
     images_seen: int
+
+    @property
+    def run_id(self) -> str:
+        """Of the training run."""
+        return self.made_by.fingerprint
 
     @property
     def diffusion(self) -> DiffusionParameters:
         """Schedule and target the network was trained with."""
-        return DiffusionParameters.model_validate(self.parameters["diffusion"])
+        return DiffusionParameters.model_validate(self.made_by.parameters["diffusion"])
 
     def config(self) -> dict[str, Any]:
         """All but the weights, as plain data."""
@@ -43,7 +47,7 @@ class TrainedModel:
             "weights": "ema",
             "image_shape": list(self.image_shape),
             "class_names": list(self.class_names),
-            "parameters": self.parameters,
+            **self.made_by.as_dict(),
         }
 
     @classmethod
@@ -58,9 +62,8 @@ class TrainedModel:
         network.load_state_dict(weights)
         return cls(
             network=network.eval(),
-            parameters=config["parameters"],
+            made_by=Provenance(config["parameters"], config["inputs"]),
             image_shape=tuple(config["image_shape"]),
             class_names=tuple(config["class_names"]),
-            run_id=config["run_id"],
             images_seen=config["images_seen"],
         )

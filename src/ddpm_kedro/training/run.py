@@ -10,8 +10,8 @@ from ddpm_kedro.parameters import (
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
-    fingerprint,
 )
+from ddpm_kedro.provenance import Provenance
 
 Row = dict[str, float]
 """One row of the history: ``images_seen`` and the figures measured there."""
@@ -52,7 +52,7 @@ class Run:
             augmentation=images.parameters,
             optimizer=optimizer,
             training=training,
-            data=images.store.fingerprint,
+            data=images.store.made_by.fingerprint,
             image_shape=images.store.image_shape,
             class_names=images.store.class_names if model.class_conditional else (),
         )
@@ -66,7 +66,7 @@ class Run:
     @property
     def run_id(self) -> str:
         """A name that equal runs share."""
-        return fingerprint(self.parameters, self.data)
+        return made_by(self).fingerprint
 
     @property
     def num_steps(self) -> int:
@@ -111,3 +111,8 @@ class Checkpoint:
     def finished(self) -> bool:
         """Whether all images were seen."""
         return self.images_seen >= self.num_images
+
+
+def made_by(run: Run | Checkpoint) -> Provenance:
+    """What makes the model of a run."""
+    return Provenance(run.parameters, {"training_images": run.data})

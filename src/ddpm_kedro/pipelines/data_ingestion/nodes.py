@@ -8,7 +8,8 @@ import numpy as np
 
 from ddpm_kedro.images.sources import Manifest, Split, checksums, source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, stratified_holdout
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, fingerprint
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
+from ddpm_kedro.provenance import Provenance, fingerprint
 
 
 def download_images(dataset: DatasetParameters) -> Manifest:
@@ -38,7 +39,7 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
     Returns:
         Training images and hold-out, decoded only when they are saved and not there yet.
     """
-    content = fingerprint(raw_images["source"], raw_images["sha256"], images.shaping())
+    parameters = {"dataset": {"source": raw_images["source"]}, "images": images.shaping()}
     class_names = tuple(raw_images["class_names"])
 
     @cache
@@ -50,8 +51,8 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
         return train.take(kept), train.take(held)
 
     def lazy(name: str, index: int) -> LazyImageStore:
-        mark = fingerprint(content, name)
-        return LazyImageStore(mark, lambda: ImageStore(*splits()[index], class_names, mark))
+        made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name)})
+        return LazyImageStore(made_by, lambda: ImageStore(*splits()[index], class_names, made_by))
 
     return lazy("training", 0), lazy("holdout", 1)
 
@@ -71,5 +72,5 @@ def _describe(store: ImageStore) -> dict[str, Any]:
         "channels": channels,
         "images_per_class": {store.class_names[label]: int(count) for label, count in counts.items()},
         "mean_of_255": round(float(store.images[:: max(1, len(store) // 1000)].mean()), 2),
-        "fingerprint": store.fingerprint,
+        "fingerprint": store.made_by.fingerprint,
     }

@@ -17,13 +17,13 @@ from ddpm_kedro.parameters import (
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
-    differences,
 )
+from ddpm_kedro.provenance import differences
 from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.progress import summary
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
-from ddpm_kedro.training.run import Checkpoint, Row, Run
+from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by
 
 logger = logging.getLogger(__name__)
 PREVIEW = 100  # images of the preview, at most
@@ -74,11 +74,10 @@ def train_model(
 def export_model(checkpoint: Checkpoint) -> TrainedModel:
     """The averaged weights, with the configuration that rebuilds the network."""
     config = {
-        "run_id": checkpoint.run_id,
         "images_seen": checkpoint.images_seen,
         "image_shape": checkpoint.image_shape,
         "class_names": checkpoint.class_names,
-        "parameters": checkpoint.parameters,
+        **made_by(checkpoint).as_dict(),
     }
     return TrainedModel.from_config(config, checkpoint.average)
 

@@ -12,6 +12,7 @@ from ddpm_kedro.images.augmentation import to_uint8
 from ddpm_kedro.images.grid import labelled_grid, to_picture
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters, UserError, nearest
+from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.hardware import choose_hardware
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def sample_images(model: TrainedModel, sampling: SamplingParameters) -> Samples:
         images=torch.cat(batches).numpy(),
         labels=None if labels is None else labels.numpy(),
         class_names=model.class_names,
+        made_by=Provenance({"sampling": sampling.shaping()}, {"model": model.run_id}),
     )
 
 

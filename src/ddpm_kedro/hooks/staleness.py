@@ -1,0 +1,60 @@
+"""Says where something on disk was made from other parameters or inputs than those of now."""
+
+import logging
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+
+from ddpm_kedro.parameters import Group, check_parameters
+from ddpm_kedro.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+
+
+class Staleness:
+    """One warning for each thing that is loaded and no longer what this run would make.
+
+    It never runs anything again: within a run the pipeline does, and where code has changed DVC does.
+    """
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+        self.catalog = DataCatalog()
+        self.told: set[str] = set()
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note the parameters of now."""
+        checked = check_parameters(context.config_loader["parameters"])
+        self.parameters = {name: group.shaping() for name, group in checked if isinstance(group, Group)}
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+        """Note what lies where."""
+        self.catalog, self.told = catalog, set()
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Compare what made it with what would make it now."""
+        made_by = getattr(data, "made_by", None)
+        if not isinstance(made_by, Provenance):
+            return
+        changed = "; ".join(made_by.changes(self.parameters, self._inputs(made_by)))
+        if changed and changed not in self.told:  # training images and hold-out change together
+            self.told.add(changed)
+            logger.warning(
+                "%s on disk is not what these parameters make: %s. `kedro run` makes everything anew that differs.",
+                dataset_name,
+                changed,
+            )
+
+    def _inputs(self, made_by: Provenance) -> dict[str, str]:
+        """The fingerprints of its inputs as they are on disk, where they have one."""
+        datasets: dict[str, Any] = {name: self.catalog.get(name) for name in made_by.inputs}
+        return {
+            name: dataset.fingerprint()
+            for name, dataset in datasets.items()
+            if hasattr(dataset, "fingerprint") and dataset.exists()
+        }

@@ -1,0 +1,65 @@
+"""What is no longer what the parameters make is said once, with what changed."""
+
+import json
+
+import pytest
+
+from ddpm_kedro.hooks import staleness
+from tests.conftest import Project
+
+SAMPLING = ("--pipelines", "sampling")
+
+
+def warned(project: Project, caplog: pytest.LogCaptureFixture, *arguments: str) -> list[str]:
+    caplog.clear()
+    result = project.kedro_run(*arguments)
+    assert result.exit_code == 0, result.output
+    return [record.message for record in caplog.records if record.name == staleness.__name__]
+
+
+def fingerprint(project: Project, part: str) -> str:
+    found: str = json.loads((project.data / "08_reporting/ingestion_report.json").read_text())[part]["fingerprint"]
+    return found
+
+
+def test_what_is_of_now_is_not_mentioned(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert warned(project, caplog) == []
+    assert warned(project, caplog) == []
+    unshaping = "sampling.num_images=4,sampling.batch_size=2,training.report_interval=8,training.device=auto"
+    assert warned(project, caplog, *SAMPLING, "--params", unshaping) == []
+
+
+def test_a_model_of_other_parameters(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert project.kedro_run().exit_code == 0
+    [message] = warned(project, caplog, *SAMPLING, "--params", "optimizer.lr=1e-4,training.seed=3")
+    assert "model on disk is not what these parameters make" in message
+    assert "optimizer.lr: 0.003 → 0.0001; training.seed: 0 → 3." in message
+
+
+def test_a_model_of_other_images(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert project.kedro_run().exit_code == 0
+    before = fingerprint(project, "training")
+    assert project.kedro_run("--pipelines", "data_ingestion", "--params", "images.seed=1").exit_code == 0
+    [message] = warned(project, caplog, *SAMPLING)
+    assert f"training_images: {before} → {fingerprint(project, 'training')}." in message
+
+
+def test_images_of_other_parameters_are_mentioned_once(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert project.kedro_run("--pipelines", "data_ingestion").exit_code == 0
+    [message] = warned(project, caplog, "--pipelines", "model_training", "--params", "use.dataset=svhn,images.seed=1")
+    assert "training_images on disk" in message
+    assert "dataset.source: mnist5k → svhn; images.seed: 0 → 1." in message
+
+
+def test_samples_of_another_seed_and_another_model(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    assert project.kedro_run().exit_code == 0
+    rendering = ("--nodes", "render_samples")
+    assert warned(project, caplog, *rendering) == []
+    [message] = warned(project, caplog, *rendering, "--params", "sampling.seed=9")
+    assert "samples on disk" in message
+    assert "sampling.seed: 0 → 9." in message
+    before = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    assert project.kedro_run("--pipelines", "model_training", "--params", "training.seed=4").exit_code == 0
+    after = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    [message] = warned(project, caplog, *rendering)
+    assert f"model: {before} → {after}." in message

@@ -1,0 +1,164 @@
+"""DVC, in a repository of its own: what is stale is made again, and nothing else."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+TRAINING_NODES = "src/ddpm_kedro/pipelines/model_training/nodes.py"
+SAMPLING_NODES = "src/ddpm_kedro/pipelines/sampling/nodes.py"
+EVERYTHING = ["parameters", "data", "restart", "train", "sample"]
+
+
+class Repository:
+    """The project under git and DVC; what is trained is that of the ``smoke`` environment."""
+
+    def __init__(self, folder: Path, scripts: Path) -> None:
+        self.folder = folder
+        for name in ("conf", "src", ".dvc"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "local", "tmp"))
+        for name in ("pyproject.toml", "dvc.yaml", ".dvcignore", ".gitignore", "README.md"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("data", "conf/local"):
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / ".gitkeep").touch()
+        shutil.copy(ROOT / "conf/smoke/parameters.yml", folder / "conf/local")
+        who = {f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        path = os.pathsep.join([str(scripts), str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | who | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
+        self.git("init", "--quiet")
+        self.commit()
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.folder, env=self.environment, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "x")
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def dvc(self, *arguments: str) -> tuple[list[str], str]:
+        """The stages that ran, and all that was printed."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE), output
+
+    def change(self, path: str, old: str = "", new: str = "") -> None:
+        file = self.folder / path
+        file.write_text(file.read_text().replace(old, new) if old else file.read_text() + "\n# changed\n")
+
+    def json(self, path: str) -> Any:
+        return json.loads((self.folder / "data" / path).read_text())
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path, tmp_path)
+
+
+def test_what_is_stale_is_made_again_and_nothing_else(repository: Repository) -> None:
+    assert repository.dvc("repro")[0] == EVERYTHING
+    assert not re.search(r"^\?\? data|^ M", repository.git("status", "--short"), re.MULTILINE)
+    repository.commit()
+    assert repository.dvc("repro")[0] == []
+    repository.change("README.md")
+    repository.change("conf/base/parameters.yml")  # a comment
+    assert repository.dvc("repro")[0] == ["parameters"]
+    repository.change("conf/base/groups/optimizer/adam.yml", "lr: 3.0e-3", "lr: 2.0e-3")
+    assert repository.dvc("repro")[0] == ["parameters", "train", "sample"]
+    assert repository.json("06_models/model/config.json")["parameters"]["optimizer"]["lr"] == 2e-3
+    repository.change(SAMPLING_NODES)
+    assert repository.dvc("repro")[0] == ["sample"]
+    run_id = repository.json("06_models/model/config.json")["run_id"]
+    repository.change(TRAINING_NODES)
+    ran, output = repository.dvc("repro")
+    assert ran == ["restart", "train"]  # and no sampling, for the same model comes out
+    assert f"Run {run_id} starts." in output
+    repository.commit()
+    ran, _ = repository.dvc("exp", "run", "-S", "conf/base/parameters.yml:use.model=small")
+    assert ran == ["parameters", "train", "sample"]
+    assert repository.json("06_models/model/config.json")["parameters"]["model"]["blocks_per_level"] == 2
+    assert yaml.safe_load((repository.folder / "conf/base/parameters.yml").read_text())["use"]["model"] == "small"
+
+
+@pytest.mark.parametrize("code_changes", [False, True])
+def test_a_killed_training_goes_on_unless_its_code_has_changed(code_changes: bool, repository: Repository) -> None:
+    local = repository.folder / "conf/local/parameters.yml"
+    settings = yaml.safe_load(local.read_text())
+    settings["training"] |= {"num_images": 100_000, "checkpoint_interval": 32}
+    local.write_text(yaml.safe_dump(settings))
+    process = repository.start("repro")
+    checkpoint = repository.folder / "data/06_models/checkpoint.pt"
+    limit = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    if code_changes:
+        repository.change(TRAINING_NODES)
+    process = repository.start("repro")
+    assert process.stdout is not None
+    said = next(line for line in process.stdout if "Run " in line)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert bool(re.search(r"Run \w+ starts\.", said)) == code_changes
+    assert bool(re.search(r"Run \w+ goes on after \d+ images", said)) != code_changes
+
+
+def test_outside_of_a_repository_dvc_says_so(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    command = [sys.executable, "-m", "dvc", "repro"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "you are not inside of a DVC repository" in done.stderr
+
+
+def test_every_folder_of_code_belongs_to_a_stage() -> None:
+    """A part of the package that shapes a stage's outputs must be among its dependencies."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    named = {dep for stage in stages.values() for dep in stage["deps"] if dep.startswith("src/")}
+    assert all((ROOT / dep).exists() for dep in named)
+    package = ROOT / "src/ddpm_kedro"
+    without_effect = {
+        "hooks",
+        "provenance.py",
+        "parameters.py",
+        "pipeline_registry.py",
+        "cli.py",
+        "runs.py",
+        "sweep.py",
+    }
+    without_effect |= {"session.py", "settings.py", "terminal.py", "__init__.py", "__main__.py", "__pycache__"}
+    covered = {Path(dep).relative_to("src/ddpm_kedro").parts[0] for dep in named}
+    assert {path.name for path in package.iterdir()} - without_effect == covered
+    pipelines = {path.name for path in (package / "pipelines").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert pipelines <= {Path(dep).name for dep in named}

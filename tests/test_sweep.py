@@ -1,0 +1,211 @@
+"""Sweeps: what may vary, what is tried, and that a kill loses no trial."""
+
+import csv
+import sys
+from typing import Any
+
+import optuna
+import pytest
+import wandb
+from click.testing import CliRunner, Result
+from kedro.framework.hooks import hook_impl
+from kedro.framework.startup import bootstrap_project
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from ddpm_kedro import sweep
+from ddpm_kedro.cli import cli
+from ddpm_kedro.datasets.checkpoint import CheckpointDataset
+from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.parameters import UserError
+from tests.conftest import Project
+from tests.hooks.wandb_file import OfflineRun
+
+FEW = "training.num_images=48,training.report_interval=16,training.preview_images=0,sampling.num_images=1"
+
+
+def kedro_sweep(project: Project, *arguments: str, params: str = FEW) -> Result:
+    words = ["sweep", "--env", "smoke", *arguments, "--params", params]
+    return CliRunner().invoke(cli, words, obj=bootstrap_project(project.folder))
+
+
+def done(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def trials(project: Project, name: str) -> list[optuna.trial.FrozenTrial]:
+    path = project.data / "sweeps" / name / "sweep.db"
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{path}").trials
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("use.optimizer=adam,sgd", CategoricalDistribution(["adam", "sgd"])),
+        ("optimizer.lr=1e-4,1e-3", CategoricalDistribution(["1e-4", "1e-3"])),
+        ("optimizer.lr=1e-4..1e-2", FloatDistribution(1e-4, 1e-2)),
+        ("optimizer.lr=1e-4..1e-2:log", FloatDistribution(1e-4, 1e-2, log=True)),
+        ("model.dropout=0..0.3:0.1", FloatDistribution(0, 0.3, step=0.1)),
+        ("model.width=16..48:16", IntDistribution(16, 48, step=16)),
+        ("training.batch_size=8..128:log", IntDistribution(8, 128, log=True)),
+        ("training.num_images=1_000..2_000", IntDistribution(1000, 2000)),
+    ],
+)
+def test_what_may_vary(argument: str, expected: Any) -> None:
+    assert sweep.read_space((argument,)) == {argument.split("=", maxsplit=1)[0]: expected}
+
+
+@pytest.mark.parametrize("argument", ["optimizer.lr", "optimizer.lr=", "=1,2", "optimizer.lr=1e-2..1e-4", "a.b=x..y"])
+def test_what_is_no_range_is_answered_with_examples(argument: str) -> None:
+    with pytest.raises(UserError, match=r"Write use.model=digits,small or optimizer.lr="):
+        sweep.read_space((argument,))
+
+
+def test_the_values_of_a_grid() -> None:
+    varied = sweep.read_space(("a.b=x,y", "c.d=16..48:16", "e.f=0..0.3:0.1"))
+    assert sweep.grid(varied) == {"a.b": ["x", "y"], "c.d": [16, 32, 48], "e.f": [0.0, 0.1, 0.2, 0.3]}
+    with pytest.raises(UserError, match=r"A grid needs a.b as listed values, or as a range with a step"):
+        sweep.grid(sweep.read_space(("a.b=1e-4..1e-2",)))
+
+
+def test_a_grid_is_tried_to_its_end_and_ranked(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = ("optimizer.lr=1e-3,1e-2", "training.seed=0,1", "--name", "mine")
+    output = done(kedro_sweep(project, *arguments, params=f"{FEW},tracking.mode=offline"))
+    wandb.teardown()
+    found = trials(project, "mine")
+    tried = {(trial.params["optimizer.lr"], trial.params["training.seed"]) for trial in found}
+    assert tried == {(lr, seed) for lr in ("1e-3", "1e-2") for seed in ("0", "1")}
+    kept = {folder.name for folder in (project.data / "runs").iterdir() if (folder / "parameters.json").exists()}
+    assert {trial.user_attrs["run_id"] for trial in found} == kept
+    assert len(kept) == 4
+    for trial in found:
+        with (project.data / "runs" / trial.user_attrs["run_id"] / "training_history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert trial.value == float(rows[-1]["validation_loss"])
+        assert trial.intermediate_values == {int(float(r["images_seen"])): float(r["validation_loss"]) for r in rows}
+    ranked = sorted(found, key=lambda trial: trial.value)
+    lines = [line.split() for line in output.splitlines() if " complete " in line]
+    assert [line[1] for line in lines] == [trial.user_attrs["run_id"] for trial in ranked]
+    best = ",".join(f"{name}={value}" for name, value in ranked[0].params.items())
+    assert f"kedro run --env smoke --params {FEW},tracking.mode=offline,{best}" in output
+    for name in ("history", "validation_loss", "parameters", "combinations", "importances"):
+        assert "plotly" in (project.data / f"sweeps/mine/{name}.html").read_text().lower()
+    assert len((project.data / "sweeps/mine/trials.csv").read_text().splitlines()) == 5
+    tracked = OfflineRun(project.data / "wandb")
+    assert tracked.ids == kept
+    assert tracked.config["tracking.group"] == "mine"
+    caplog.clear()
+    done(kedro_sweep(project, *arguments, params=f"{FEW},tracking.mode=offline"))
+    assert "0 of 4 trials to go" in caplog.text
+    assert len(trials(project, "mine")) == 4
+
+
+def test_a_hopeless_trial_is_ended_early(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is hopeless here: each trial ends at its first report, with a checkpoint and without a model."""
+    monkeypatch.setitem(sweep.PRUNERS, "median", lambda: optuna.pruners.ThresholdPruner(upper=1e-9))
+    output = done(kedro_sweep(project, "training.seed=1,2,3", "--name", "mine"))
+    found = trials(project, "mine")
+    assert [trial.state for trial in found] == [TrialState.PRUNED] * 3
+    assert [list(trial.intermediate_values) for trial in found] == [[16]] * 3
+    assert output.count(" pruned ") == 3
+    assert not (project.data / "06_models/model").exists()
+    left = CheckpointDataset(filepath=str(project.data / "06_models/checkpoint.pt"), archive="").load()
+    assert (left.run_id, left.images_seen) == (found[-1].user_attrs["run_id"], 24)
+    assert "The best again" not in output
+
+
+def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ("optimizer.lr=1e-4..1e-2:log", "--trials", "3", "--sampler", "random", "--name", "mine")
+    params = f"{FEW},training.checkpoint_interval=16"
+    saved = []
+
+    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+        saved.append(dataset_name)
+        if saved.count("training_history") == 5:  # the second report of the second trial: its first checkpoint is there
+            raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunGuard, "after_dataset_saved", hook_impl(kill))
+        assert kedro_sweep(project, *arguments, params=params).exit_code == 137
+    assert [trial.state for trial in trials(project, "mine")] == [TrialState.COMPLETE, TrialState.RUNNING]
+    caplog.clear()
+    done(kedro_sweep(project, *arguments, params=params))
+    assert "goes on after 16 images" in caplog.text
+    found = trials(project, "mine")
+    assert [trial.state.name for trial in found] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert found[2].params == found[1].params
+    assert len({trial.params["optimizer.lr"] for trial in found}) == 3
+    assert len(trials(project, "mine")) == 4
+    done(kedro_sweep(project, *arguments, params=params))
+    assert len(trials(project, "mine")) == 4
+
+
+def test_what_was_tried_is_not_run_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    done(kedro_sweep(project, "training.seed=7", "--trials", "2", "--sampler", "random", "--name", "mine"))
+    first, second = trials(project, "mine")
+    assert (first.value, first.user_attrs) == (second.value, second.user_attrs)
+    assert caplog.text.count("Drawing 1 images") == 1
+
+
+def test_values_that_do_not_fit_each_other_fail_as_one_trial(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = done(kedro_sweep(project, "model.width=8,12", "model.norm_groups=4,8", "--name", "mine"))
+    states = [trial.state.name for trial in trials(project, "mine")]
+    assert sorted(states) == ["COMPLETE"] * 3 + ["FAIL"]
+    assert "failed: Parameter 'model': norm_groups = 8 does not divide" in caplog.text
+    assert " fail " in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=1,2"], "Unknown parameter 'optimizer.lrr'. Did you mean 'lr'"),
+        (["optimiser.lr=1,2"], "Unknown parameter 'optimiser'. Did you mean 'optimizer'"),
+        (["use.optimizer=adam,sdg"], "Unknown option use.optimizer=sdg. Did you mean 'sgd'"),
+        (["training.batch_size=8,many"], "Parameter 'training.batch_size' = 'many'"),
+        (["optimizer.lr=-1..1", "--trials", "2"], "Parameter 'optimizer.lr' = -1: input should be greater than 0"),
+        (["optimizer.lr=1e-4..1e-2"], "--sampler tpe needs --trials"),
+        (["optimizer.lr=1e-4..1e-2", "--sampler", "grid"], "A grid needs optimizer.lr as listed values"),
+        (["optimizer.lr"], "names no values"),
+    ],
+)
+def test_mistakes_end_before_the_first_trial(arguments: list[str], message: str, project: Project) -> None:
+    result = kedro_sweep(project, *arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert message in result.output
+    assert not (project.data / "sweeps").exists()
+
+
+def test_another_sweep_of_the_same_name(project: Project) -> None:
+    done(kedro_sweep(project, "training.seed=1", "--name", "mine"))
+    result = kedro_sweep(project, "training.seed=1,2", "--name", "mine")
+    assert result.exit_code == 1
+    assert "holds another sweep: training.seed" in result.output
+
+
+def test_losses_that_are_not_comparable_are_mentioned(project: Project) -> None:
+    assert "not comparable where diffusion.target differs" in done(
+        kedro_sweep(project, "diffusion.target=v,noise", "--name", "mine")
+    )
+
+
+def test_without_optuna(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "ddpm_kedro.sweep")
+    monkeypatch.delattr("ddpm_kedro.sweep")
+    result = kedro_sweep(project, "training.seed=1,2")
+    assert result.exit_code == 1
+    assert "kedro sweep needs Optuna" in result.output
+
+
+def test_a_sweep_without_a_name_goes_on_when_the_same_is_asked_for(project: Project) -> None:
+    folders = []
+    for seed in (1, 1, 2):
+        done(kedro_sweep(project, f"training.seed={seed}"))
+        folders.append({path.name for path in (project.data / "sweeps").iterdir()})
+    assert [len(names) for names in folders] == [1, 1, 2]
