@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 
@@ -51,7 +52,9 @@ def test_a_finished_run_is_listed(project: Project) -> None:
     [row] = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
     [folder] = (project.data / "runs").iterdir()
     assert row.split()[0] == folder.name
-    assert row.split()[3:] == ["mnist5k", "digits", "adam", "0.003", "64", "0.6416", "0.7497"]
+    last = dict(zip(*(line.split(",") for line in project.history().splitlines()[0::2]), strict=True))
+    losses = [f"{float(last[name]):.4f}" for name in ("loss", "validation_loss")]
+    assert row.split()[3:] == ["mnist5k", "digits", "adam", "0.003", "64", *losses]
 
 
 def test_runs_are_listed_from_the_newest(kept: Path, project: Project) -> None:
@@ -109,6 +112,23 @@ def test_where_each_value_comes_from(project: Project) -> None:
     assert rows["model.width"][0] == str(resolved["model"]["width"])
 
 
+def test_resolved_parameters_in_a_file(project: Project) -> None:
+    printed(kedro(project, "parameters", "dump", "deep/all.yaml", "--env", "smoke"))
+    assert yaml.safe_load((project.folder / "deep/all.yaml").read_text()) == project.parameters()
+
+
+def test_restart_lets_a_finished_training_begin_anew(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    restart = ("runs", "restart", "--env", "smoke")
+    assert "There is no checkpoint." in printed(kedro(project, *restart))
+    assert project.kedro_run().exit_code == 0
+    [folder] = (project.data / "runs").iterdir()
+    assert f"{folder.name}/checkpoint.pt; the next training begins anew" in printed(kedro(project, *restart))
+    assert (folder / "checkpoint.pt").exists()
+    caplog.clear()
+    assert project.kedro_run().exit_code == 0
+    assert f"Run {folder.name} starts." in caplog.text
+
+
 def test_a_choice_that_is_not_there(project: Project) -> None:
     failed(kedro(project, "parameters", "show", "--params", "use.model=digit"), "Did you mean 'digits'")
 
@@ -118,4 +138,4 @@ def test_kedro_finds_the_commands_and_its_own_run() -> None:
     from kedro.framework.cli.utils import find_run_command  # noqa: PLC0415
 
     assert find_run_command("ddpm_kedro") is run
-    assert set(cli.commands) == {"runs", "parameters"}
+    assert set(cli.commands) == {"runs", "parameters", "sweep"}

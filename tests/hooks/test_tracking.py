@@ -2,7 +2,13 @@
 
 import csv
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,6 +19,7 @@ from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
+from tests.hooks.wandb_server import WandbServer, wandb_server
 
 OFFLINE = "tracking.mode=offline"
 FIGURES = {"loss", "validation_loss", "learning_rate", "gradient_norm", "images_per_second"}
@@ -128,6 +135,108 @@ def test_a_server_that_does_not_answer_is_one_warning(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(tracking, "ONLINE_TIMEOUT", 1.0)
     assert len(points(run(project, "tracking.mode=auto"))) == 2
+    [warning] = warnings(caplog)
+    assert "cannot be reached, or refuses the key" in warning
+    assert KEY not in caplog.text
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server that takes what the key of this machine sends."""
+    with wandb_server() as running:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", running.address)
+        yield running
+
+
+def test_online_the_server_gets_every_row_and_not_the_key(project: Project, server: WandbServer) -> None:
+    assert project.kedro_run("--params", "tracking.mode=auto").exit_code == 0
+    [run_id] = {run for run, _ in server.lines}
+    assert (project.data / "runs" / run_id).is_dir()
+    received = [row for row in server.history(run_id) if "loss" in row]
+    assert [{name: row[name] for name in ("images_seen", *FIGURES)} for row in received] == [
+        pytest.approx(row) for row in history(project)
+    ]
+    assert "optimizer.lr" in server.text
+    assert KEY not in server.text
+
+
+def test_a_server_that_falls_silent_costs_a_training_nothing_and_its_end_no_more_than_the_limit(
+    project: Project, server: WandbServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr("wandb.apis.public.api.Api._HTTP_TIMEOUT", 1)  # of the one question that logging a model asks
+    log = tracking.Tracking._log
+    spent = []
+
+    def fall_silent(self: tracking.Tracking, rows: list[dict[str, float]]) -> None:
+        server.deaf.set()
+        start = time.perf_counter()
+        log(self, rows)
+        spent.append(time.perf_counter() - start)
+
+    monkeypatch.setattr(tracking.Tracking, "_log", fall_silent)
+    start = time.perf_counter()
+    assert project.kedro_run("--params", "tracking.mode=online").exit_code == 0
+    assert time.perf_counter() - start < 20
+    assert len(spent) == 2
+    assert max(spent) < 0.5
+    [warning] = warnings(caplog)
+    assert "did not take everything within 1 s" in warning
+    assert "wandb sync" in warning
+    assert (project.data / "07_model_output/samples.png").exists()
+
+
+def test_the_parts_of_a_run_are_joined_when_they_are_uploaded(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the command that the log shows."""
+
+    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+        if dataset_name == "checkpoint" and data:
+            raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunGuard, "after_dataset_saved", tracking.hook_impl(kill))
+        assert project.kedro_run("--params", OFFLINE).exit_code == 137
+    run(project)
+    [command] = {line.split("with: ")[1] for line in caplog.messages if "wandb sync" in line}
+    wandb.teardown()
+    with wandb_server() as server:
+        environment = os.environ | {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.address}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(
+            command, shell=True, check=True, env=environment | {"PATH": path}, cwd=project.folder, timeout=60
+        )
+        [run_id] = {run for run, _ in server.lines}
+        assert [row["images_seen"] for row in server.history(run_id) if "loss" in row] == [32, 64]
+        steps = [row["_step"] for row in server.history(run_id)]
+        assert steps == sorted(set(steps))
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that knows no key."""
+
+    def do_POST(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_key_that_is_refused_is_one_warning(
+    project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        assert len(points(run(project, "tracking.mode=online"))) == 2
+        server.shutdown()
     [warning] = warnings(caplog)
     assert "cannot be reached, or refuses the key" in warning
     assert KEY not in caplog.text

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from kedro.inspection import get_project_snapshot
 from PIL import Image
@@ -278,6 +279,43 @@ def test_signals_are_given_back_after_a_run(project: Project) -> None:
     ok(project.kedro_run("--pipelines", "data_ingestion"))
     failed(project.kedro_run("--params", "training.batch_size=5000"))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_stop_gives_signals_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sweep other runs follow: a guard that took its own handler for the one before would call itself for ever."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("ddpm_kedro.hooks.run_guard.Event", lambda: SimpleNamespace(is_set=lambda: True))
+    assert project.kedro_run("--params", TINY).exit_code == 128
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    ok(project.kedro_run("--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
+    lines = {line.split(": ", 1)[0]: line for line in caplog.messages if ": " in line}
+    assert "optimizer sgd" in lines["use"]
+    assert "lr 0.125, momentum 0.95" in lines["optimizer"]
+    caplog.clear()
+    ok(project.kedro_run("--pipelines", "sampling", "--params", TINY))
+    printed = [line.split(": ", 1)[0] for line in caplog.messages if ": " in line]
+    assert "sampling" in printed
+    assert "optimizer" not in printed  # sampling does not use it
+
+
+def test_a_run_keeps_what_it_made_and_nothing_that_lay_there(project: Project) -> None:
+    ok(project.kedro_run("--params", TINY))
+    ok(project.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
+    run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir())
+    assert kept == ["model", "parameters.json", "training_history.csv"]  # the samples are of the first run
+
+
+def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    for wanted in (True, False):
+        ok(project.kedro_run("--params", f"{TINY},training.deterministic={str(wanted).lower()}"))
+        assert torch.are_deterministic_algorithms_enabled() == wanted
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_the_contract_of_pipelines_and_catalog() -> None:

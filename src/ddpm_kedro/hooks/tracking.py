@@ -22,6 +22,7 @@ from ddpm_kedro.provenance import flatten
 
 logger = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
+FINISH_TIMEOUT = 300.0  # seconds to wait for the last uploads; what is left then can be uploaded later
 # A run is figures, pictures, parameters and models: not the code, not what the terminal shows.
 QUIET: dict[str, Any] = {"console": "off", "disable_code": True, "silent": True}
 
@@ -33,7 +34,7 @@ class Tracking:
         self.run: Any = None
         self.marks: dict[str, tuple[str, Path | None]] = {}
         self.pictures: dict[str, Any] = {}
-        self.logged = 0
+        self.logged, self.upload = 0, ""
         self.folder, self.state = Path(), Path()
         self.parameters: dict[str, Any] = {}
 
@@ -136,7 +137,9 @@ class Tracking:
                 reinit="finish_previous",
                 dir=self.folder.parent,
                 config=dict(flatten(self.parameters)),
-                settings=wandb.Settings(**QUIET, init_timeout=ONLINE_TIMEOUT),
+                settings=wandb.Settings(
+                    **QUIET, init_timeout=ONLINE_TIMEOUT, finish_timeout=FINISH_TIMEOUT, finish_timeout_raises=True
+                ),
                 **named,
             )
         except wandb.Error as error:
@@ -146,8 +149,9 @@ class Tracking:
             wandb.teardown()  # which still holds the id for the attempt that failed
             self._open(run_id, "offline")
             return
-        upload = f"upload it with: wandb sync {self.folder}/*-{run_id}"
-        logger.info("Tracked by W&B %s; %s", mode, self.run.url if mode == "online" else upload)
+        self.upload = f"wandb sync {self.folder}/*-{run_id}"
+        where = self.run.url if mode == "online" else f"upload it with: {self.upload}"
+        logger.info("Tracked by W&B %s; %s", mode, where)
 
     def _log(self, history: list[dict[str, float]]) -> None:
         """Rows that W&B has not seen, each at its own number of images; pictures with the newest."""
@@ -181,7 +185,10 @@ class Tracking:
         with self._safely():
             if self.pictures:
                 self.run.log({"images_seen": self.logged, **self._take_pictures()}, step=self.logged)
-            self.run.finish(exit_code)
+            try:
+                self.run.finish(exit_code)
+            except TimeoutError:
+                logger.warning("W&B did not take everything within %.0f s: %s", FINISH_TIMEOUT, self.upload)
         self.run = None
 
     @contextmanager
