@@ -67,14 +67,15 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
     if not found:
         click.echo("No finished run yet: kedro run")
         return
-    table = Table("run", "finished", "dataset", "model", "optimizer", "lr", "images", "loss", "validation", box=None)
+    groups = ("experiment", "dataset", "model", "optimizer")
+    table = Table("run", "finished", *groups, "lr", "images", "loss", "validation", box=None)
     for kept in found:
         use, lr = kept.parameters["use"], kept.parameters["optimizer"]["lr"]
         seen, *losses = (kept.figures.get(name, float("nan")) for name in FIGURES)
         table.add_row(
             kept.run_id,
             f"{kept.finished:%Y-%m-%d %H:%M}",
-            *(str(use[group]) for group in ("dataset", "model", "optimizer")),
+            *(use[group] or "" for group in groups),
             f"{lr:g}",
             f"{seen:,.0f}",
             *(f"{loss:.4f}" for loss in losses),
