@@ -27,12 +27,22 @@ def commands(program: str) -> list[str]:
 
 KEDRO = [command for command in commands("kedro run") if not command.startswith("kedro runs")]
 OWN = [*commands("kedro runs "), *commands("kedro parameters ")]
+SWEEPS = commands("kedro sweep ")
+DVC = commands("dvc ")
 MAKE = commands("make ")
 
 
 def test_there_are_commands_to_test() -> None:
     assert len(KEDRO) > 8
-    assert {"make run", "make viz", "make digits", "make lint test", "make image", "make image-test"} <= set(MAKE)
+    assert {
+        "make run",
+        "make viz",
+        "make digits",
+        "make lint test",
+        "make image",
+        "make image-test",
+        "make repro",
+    } <= set(MAKE)
 
 
 @pytest.mark.parametrize("command", [command for command in MAKE if "PYTHON" not in command])
@@ -54,7 +64,7 @@ def test_kedro_commands_run(command: str, project: Project, server: Server, monk
 
 
 def test_the_projects_own_commands_run(project: Project) -> None:
-    ids = ["99b89c6cd540", "afb78bdd3557"]  # those of the page
+    ids = ["cf881760cfb0", "35807873b2b2"]  # those of the page
     for run_id, parameters in zip(ids, ("optimizer.lr=1e-3", "optimizer.lr=2e-3"), strict=True):
         folder = project.data / "runs" / run_id
         folder.mkdir(parents=True)
@@ -64,6 +74,25 @@ def test_the_projects_own_commands_run(project: Project) -> None:
         arguments = [*command.split()[1:], "--env", "smoke"]
         result = CliRunner().invoke(cli, arguments, obj=bootstrap_project(project.folder))
         assert result.exit_code == 0, f"{command}: {result.output}"
+
+
+@pytest.mark.parametrize("command", SWEEPS)
+def test_sweeps_run(command: str, project: Project) -> None:
+    """Shortened."""
+    words = re.sub(r"(num_images|report_interval)=[\d_]+", r"\1=16", command).replace("..64", "..16").split()[1:]
+    if "--trials" in words:
+        words[words.index("--trials") + 1] = "2"
+    result = CliRunner().invoke(cli, [*words, "--env", "smoke"], obj=bootstrap_project(project.folder))
+    assert result.exit_code == 0, result.output
+    assert result.output.count(" complete ") == 2
+
+
+def test_the_commands_of_dvc_are_those_that_are_tested() -> None:
+    tested = (ROOT / "tests/integration/test_dvc.py").read_text()
+    assert DVC
+    for command in DVC:
+        words = ", ".join(f'"{word}"' for word in shlex.split(command)[1:])
+        assert f"dvc({words})" in tested, command
 
 
 def test_the_python_example_runs(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from ddpm_kedro import sweep
 from ddpm_kedro.cli import cli
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.parameters import UserError
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
@@ -101,7 +103,9 @@ def test_a_grid_is_tried_to_its_end_and_ranked(project: Project, caplog: pytest.
     assert len(trials(project, "mine")) == 4
 
 
-def test_a_hopeless_trial_is_ended_early(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hopeless_trial_is_ended_early(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Everything is hopeless here: each trial ends at its first report, with a checkpoint and without a model."""
     monkeypatch.setitem(sweep.PRUNERS, "median", lambda: optuna.pruners.ThresholdPruner(upper=1e-9))
     output = done(kedro_sweep(project, "training.seed=1,2,3", "--name", "mine"))
@@ -109,6 +113,7 @@ def test_a_hopeless_trial_is_ended_early(project: Project, monkeypatch: pytest.M
     assert [trial.state for trial in found] == [TrialState.PRUNED] * 3
     assert [list(trial.intermediate_values) for trial in found] == [[16]] * 3
     assert output.count(" pruned ") == 3
+    assert caplog.text.count("This trial is ended early") == 3
     assert not (project.data / "06_models/model").exists()
     left = CheckpointDataset(filepath=str(project.data / "06_models/checkpoint.pt"), archive="").load()
     assert (left.run_id, left.images_seen) == (found[-1].user_attrs["run_id"], 24)
@@ -141,6 +146,27 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
     assert len(trials(project, "mine")) == 4
     done(kedro_sweep(project, *arguments, params=params))
     assert len(trials(project, "mine")) == 4
+
+
+@pytest.mark.parametrize("killed_at", range(1, 7))
+def test_a_killed_grid_is_tried_to_its_end_and_nothing_twice(killed_at: int, tmp_path: Path) -> None:
+    asked = sweep.Sweep(sweep.read_space(("a=x,y", "b=1..3:1")), "", "grid", None, "none", 0)
+    ran: list[str] = []
+
+    def run(params: str) -> None:
+        ran.append(params)
+        if len(ran) == killed_at:
+            raise SystemExit(137)
+        TRIAL.value, TRIAL.run_id = len(ran), "a-run"
+
+    with pytest.raises(SystemExit):
+        sweep.run_sweep(asked, sweep.open_study(asked, tmp_path / "grid"), run)
+    study = sweep.open_study(asked, tmp_path / "grid")
+    sweep.run_sweep(asked, study, run)
+    assert len(ran) == 7
+    assert {*ran} == {f"a={a},b={b}" for a in "xy" for b in (1, 2, 3)}
+    assert len(sweep.ended(study)) == 6
+    assert sweep.ended(sweep.open_study(asked, tmp_path / "grid"))[0].value == min(set(range(1, 8)) - {killed_at})
 
 
 def test_what_was_tried_is_not_run_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:

@@ -134,7 +134,9 @@ def restart(project: ProjectMetadata, env: str | None) -> None:
 @click.argument("varied", nargs=-1, required=True, metavar="NAME=VALUES...")
 @click.option("--params", default="", help="What stays the same, as for kedro run.")
 @click.option(
-    "--sampler", type=click.Choice(["grid", "random", "tpe"]), help="grid where all values are listed, or tpe."
+    "--sampler",
+    type=click.Choice(["grid", "random", "tpe"]),
+    help="grid where all values or steps are given, else tpe.",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="How many in all; a grid is tried to its end.")
 @click.option("--pruner", type=click.Choice(["none", "median", "halving"]), default="median", show_default=True)

@@ -92,9 +92,12 @@ def _range(low: str, high: str, how: str | None) -> space.BaseDistribution:
 
 
 def usual_sampler(varied: Space, trials: int | None) -> str:
-    """A grid where every value is listed and no number of trials was asked for, else TPE."""
-    listed = all(isinstance(values, space.CategoricalDistribution) for values in varied.values())
-    return "grid" if listed and trials is None else "tpe"
+    """A grid where values or steps are given for all and no number of trials was asked for, else TPE."""
+
+    def few(values: space.BaseDistribution) -> bool:
+        return isinstance(values, space.CategoricalDistribution) or getattr(values, "step", None) not in {None, 1}
+
+    return "grid" if trials is None and all(map(few, varied.values())) else "tpe"
 
 
 def candidates(values: space.BaseDistribution) -> list[Any]:
@@ -211,15 +214,18 @@ def write_plots(study: Study, folder: Path) -> list[str]:
     study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
     if len(study.get_trials(states=(TrialState.COMPLETE,))) < 2:
         return []
+    figure = "validation loss"
+    losses = optuna.visualization.plot_intermediate_values(study)
+    losses.update_layout(title="Trials", xaxis_title="images seen", yaxis_title=figure)
     plots = {
-        "history": optuna.visualization.plot_optimization_history,
-        "validation_loss": optuna.visualization.plot_intermediate_values,
-        "parameters": optuna.visualization.plot_slice,
-        "combinations": optuna.visualization.plot_parallel_coordinate,
-        "importances": optuna.visualization.plot_param_importances,
+        "history": optuna.visualization.plot_optimization_history(study, target_name=figure),
+        "validation_loss": losses,
+        "parameters": optuna.visualization.plot_slice(study, target_name=figure),
+        "combinations": optuna.visualization.plot_parallel_coordinate(study, target_name=figure),
+        "importances": optuna.visualization.plot_param_importances(study, target_name=figure),
     }
     for name, plot in plots.items():
-        plot(study).write_html(folder / f"{name}.html", include_plotlyjs="directory")
+        plot.write_html(folder / f"{name}.html", include_plotlyjs="directory")
     return [f"{name}.html" for name in plots]
 
 

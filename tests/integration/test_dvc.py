@@ -105,6 +105,7 @@ def test_what_is_stale_is_made_again_and_nothing_else(repository: Repository) ->
     ran, _ = repository.dvc("exp", "run", "-S", "conf/base/parameters.yml:use.model=small")
     assert ran == ["parameters", "train", "sample"]
     assert repository.json("06_models/model/config.json")["parameters"]["model"]["blocks_per_level"] == 2
+    assert "small" in repository.dvc("exp", "show")[1]
     assert yaml.safe_load((repository.folder / "conf/base/parameters.yml").read_text())["use"]["model"] == "small"
 
 

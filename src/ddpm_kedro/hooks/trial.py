@@ -69,7 +69,7 @@ class Trial:
             if row["images_seen"] > self.images_seen:
                 self.images_seen, self.value = int(row["images_seen"]), row[FIGURE]
                 self.trial.report(self.value, self.images_seen)
-        if self.images_seen < self.num_images and self.trial.should_prune():
+        if not self.pruned and self.images_seen < self.num_images and self.trial.should_prune():
             logger.info("This trial is ended early: its validation loss of %.4f promises little.", self.value)
             self.pruned = True
             self.catalog.load("stop_request").set()
