@@ -99,7 +99,7 @@ def draw(arguments: argparse.Namespace, root: Path) -> tuple[dict[str, Any], flo
         held = {name: catalog.load(name) for name in ("training_images", "holdout_images", "model")}
         parameters = catalog.load("params:sampling")
         start = time.perf_counter()
-        samples = sample_images(held["model"], parameters)
+        samples, _ = sample_images(held["model"], parameters)
         seconds = time.perf_counter() - start
     return held | {"samples": samples, "sampling": parameters}, seconds
 

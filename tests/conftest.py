@@ -25,8 +25,10 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
+    EvaluationParameters,
     ModelParameters,
     OptimizerParameters,
+    ReportingParameters,
     SamplingParameters,
     TrainingParameters,
 )
@@ -98,6 +100,18 @@ SAMPLING = SamplingParameters(
     precision="fp32",
 )
 MADE_BY = Provenance({"images": {"seed": 0}}, {"raw_images": "a-fingerprint"})
+EVALUATION = EvaluationParameters(
+    extractor="classifier",
+    inception_weights=None,
+    seed=0,
+    fit_images=64,
+    fit_batch_size=16,
+    reference_images=100,
+    kid_subsets=2,
+    timestep_bins=4,
+    shown=3,
+)
+REPORTING = ReportingParameters(film_frames=4, trajectory_images=2, trajectory_steps=3)
 NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
 
 

@@ -93,7 +93,7 @@ def test_options_are_listed_own_ones_too(project: Project) -> None:
     (own / "mine.yml").write_text("model: {width: 24}")
     lines = printed(kedro(project, "parameters", "options")).splitlines()
     assert "model: digits, ho2020, medium, mine, small" in lines
-    assert "optimizer: adam, adamw, sgd" in lines
+    assert "optimizer: adam, adamw, course_adam, course_sgd, ho2020, sgd" in lines
 
 
 def test_where_each_value_comes_from(project: Project) -> None:
@@ -119,14 +119,29 @@ def test_resolved_parameters_in_a_file(project: Project) -> None:
 
 def test_restart_lets_a_finished_training_begin_anew(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     restart = ("runs", "restart", "--env", "smoke")
-    assert "There is no checkpoint." in printed(kedro(project, *restart))
+    assert "Nothing to put aside." in printed(kedro(project, *restart))
     assert project.kedro_run().exit_code == 0
     [folder] = (project.data / "runs").iterdir()
-    assert f"{folder.name}/checkpoint.pt; the next training begins anew" in printed(kedro(project, *restart))
-    assert (folder / "checkpoint.pt").exists()
-    caplog.clear()
+    for number in (1, 2):
+        assert f"{folder.name}/retired_{number}.pt; the next training begins" in printed(kedro(project, *restart))
+        caplog.clear()
+        assert project.kedro_run().exit_code == 0
+        assert f"Run {folder.name} starts." in caplog.text
+    assert {path.name for path in folder.glob("*.pt")} == {"retired_1.pt", "retired_2.pt"}
+
+
+def test_a_first_mark_leaves_the_checkpoint_where_it_is(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody knows whether code has changed since: it is taken as it is."""
+    restart = ("runs", "restart", "--mark", "data/mark.txt", "--env", "smoke")
     assert project.kedro_run().exit_code == 0
-    assert f"Run {folder.name} starts." in caplog.text
+    assert "Nothing to put aside." in printed(kedro(project, *restart))
+    assert (project.data / "06_models/checkpoint.pt").exists()
+    assert "retired_1.pt" in printed(kedro(project, *restart))
+    assert "retired_1.pt" in (project.folder / "data/mark.txt").read_text()
+
+
+def test_an_environment_that_is_not_there(project: Project) -> None:
+    failed(kedro(project, "runs", "list", "--env", "nosuch"), "Check --env")
 
 
 def test_a_choice_that_is_not_there(project: Project) -> None:

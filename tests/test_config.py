@@ -67,7 +67,7 @@ def test_an_experiment_chooses_options_and_overrides_them() -> None:
         "augmentation": "flips",
         "model": "ho2020",
         "diffusion": "ho2020",
-        "optimizer": "adam",
+        "optimizer": "ho2020",
         "training": "ho2020",
         "experiment": "cifar10",
     }
@@ -87,10 +87,9 @@ def test_the_experiments_of_the_course_change_one_thing_each() -> None:
         "course_flips": {"use.augmentation": "flips", "augmentation.horizontal_flip": True},
         "course_small": {"use.model": "small", "model.width": 36},
         "course_sgd": {
-            "use.optimizer": "sgd",
+            "use.optimizer": "course_sgd",
             "optimizer.name": "sgd",
             "optimizer.lr": 1e-4,
-            "optimizer.betas": None,
             "optimizer.momentum": 0.95,
         },
     }
@@ -145,6 +144,24 @@ def test_later_wins_base_option_experiment_environment_command_line(project: Pro
     local = load(conf, use__experiment="mine")
     assert (local["model"]["dropout"], local["model"]["width"]) == (0.3, 64)
     assert load(conf, use__experiment="mine", model__dropout=0.4)["model"]["dropout"] == 0.4
+
+
+def test_options_that_choose_options(project: Project) -> None:
+    groups = project.folder / "conf/local/groups"
+    base = (ROOT / "conf/base/groups/model/digits.yml").read_text()
+    for group, content in {
+        "dataset": "use: {model: mine}\ndataset: {source: mnist5k, download_folder: x}",
+        "model": f"use: {{diffusion: ho2020}}\n{base}",
+        "augmentation": "use: {optimizer: mine}",
+        "optimizer": "use: {training: mine}",
+        "training": "use: {optimizer: sgd}",  # which takes the choice of this option back
+    }.items():
+        (groups / group).mkdir(parents=True)
+        (groups / group / "mine.yml").write_text(content)
+    found = load(project.folder / "conf", use__dataset="mine")
+    assert (found["use"]["diffusion"], found["diffusion"]["schedule"]) == ("ho2020", "linear")
+    with pytest.raises(UserError, match="choose each other without end"):
+        load(project.folder / "conf", use__augmentation="mine")
 
 
 def test_an_experiment_can_be_chosen_in_a_file(project: Project) -> None:

@@ -10,9 +10,11 @@ from ddpm_kedro.parameters import ConflictError, Parameters, UserError, check_pa
 from ddpm_kedro.provenance import flatten
 from tests.conftest import (
     DIFFUSION,
+    EVALUATION,
     MODEL,
     NO_AUGMENTATION,
     OPTIMIZER,
+    REPORTING,
     ROOT,
     SAMPLING,
     TRAINING,
@@ -29,11 +31,21 @@ GOOD: dict[str, Any] = {
     "optimizer": OPTIMIZER.model_dump(),
     "training": TRAINING.model_dump(),
     "sampling": SAMPLING.model_dump(),
+    "evaluation": EVALUATION.model_dump(),
+    "reporting": REPORTING.model_dump(),
     "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None, "group": None},
 }
 
 
-MAY_BE_EMPTY = ("head_channels", "label", "entity", "tracking.name", "tracking.group", "optimizer.betas")
+MAY_BE_EMPTY = (
+    "head_channels",
+    "label",
+    "entity",
+    "tracking.name",
+    "tracking.group",
+    "optimizer.betas",
+    "inception_weights",
+)
 
 
 def with_value(name: str, value: Any) -> dict[str, Any]:

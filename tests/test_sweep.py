@@ -9,6 +9,7 @@ import optuna
 import pytest
 import wandb
 from click.testing import CliRunner, Result
+from filelock import FileLock
 from kedro.framework.hooks import hook_impl
 from kedro.framework.startup import bootstrap_project
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -58,10 +59,35 @@ def test_what_may_vary(argument: str, expected: Any) -> None:
     assert sweep.read_space((argument,)) == {argument.split("=", maxsplit=1)[0]: expected}
 
 
-@pytest.mark.parametrize("argument", ["optimizer.lr", "optimizer.lr=", "=1,2", "optimizer.lr=1e-2..1e-4", "a.b=x..y"])
+@pytest.mark.parametrize(
+    "argument",
+    ["optimizer.lr", "optimizer.lr=", "=1,2", "optimizer.lr=1e-2..1e-4", "a.b=x..y", "a.b=[1],[2]", "a.b=1,,2"],
+)
 def test_what_is_no_range_is_answered_with_examples(argument: str) -> None:
     with pytest.raises(UserError, match=r"Write use.model=digits,small or optimizer.lr="):
         sweep.read_space((argument,))
+
+
+def test_one_name_is_given_once() -> None:
+    with pytest.raises(UserError, match="names no values anew"):
+        sweep.read_space(("a.b=1,2", "a.b=3"))
+
+
+def test_spaces_do_not_matter() -> None:
+    assert sweep.read_space(("a.b = x, y",)) == {"a.b": CategoricalDistribution(["x", "y"])}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trials", "expected"),
+    [
+        (["a.b=1,2", "c.d=1..3:1"], None, "grid"),
+        (["a.b=1,2"], 5, "tpe"),
+        (["a.b=1,2", "c.d=1..3"], None, "tpe"),
+        (["c.d=1e-4..1e-2:log"], None, "tpe"),
+    ],
+)
+def test_a_grid_where_all_values_are_given(arguments: list[str], trials: int | None, expected: str) -> None:
+    assert sweep.usual_sampler(tuple(arguments), trials) == expected
 
 
 def test_the_values_of_a_grid() -> None:
@@ -72,12 +98,12 @@ def test_the_values_of_a_grid() -> None:
 
 
 def test_a_grid_is_tried_to_its_end_and_ranked(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    arguments = ("optimizer.lr=1e-3,1e-2", "training.seed=0,1", "--name", "mine")
+    arguments = ("optimizer.lr=1e-3,1e-2", "training.batch_size=4,8", "--name", "mine")
     output = done(kedro_sweep(project, *arguments, params=f"{FEW},tracking.mode=offline"))
     wandb.teardown()
     found = trials(project, "mine")
-    tried = {(trial.params["optimizer.lr"], trial.params["training.seed"]) for trial in found}
-    assert tried == {(lr, seed) for lr in ("1e-3", "1e-2") for seed in ("0", "1")}
+    tried = {(trial.params["optimizer.lr"], trial.params["training.batch_size"]) for trial in found}
+    assert tried == {(lr, size) for lr in ("1e-3", "1e-2") for size in ("4", "8")}
     kept = {folder.name for folder in (project.data / "runs").iterdir() if (folder / "parameters.json").exists()}
     assert {trial.user_attrs["run_id"] for trial in found} == kept
     assert len(kept) == 4
@@ -150,7 +176,7 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
 
 @pytest.mark.parametrize("killed_at", range(1, 7))
 def test_a_killed_grid_is_tried_to_its_end_and_nothing_twice(killed_at: int, tmp_path: Path) -> None:
-    asked = sweep.Sweep(sweep.read_space(("a=x,y", "b=1..3:1")), "", "grid", None, "none", 0)
+    asked = sweep.Sweep(sweep.read_space(("a=x,y", "b=1..3:1")), "", "grid", None, "none", 0, {})
     ran: list[str] = []
 
     def run(params: str) -> None:
@@ -186,9 +212,75 @@ def test_values_that_do_not_fit_each_other_fail_as_one_trial(
     assert " fail " in output
 
 
+def test_where_no_trial_works_the_sweep_fails(project: Project) -> None:
+    result = kedro_sweep(project, "training.batch_size=8,16", "optimizer.lr=1e30", "--name", "mine")
+    assert result.exit_code == 1
+    assert "No trial came to an end" in result.output
+    assert [trial.state.name for trial in trials(project, "mine")] == ["FAIL"] * 2
+
+
+@pytest.mark.parametrize(
+    "trouble", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"]
+)
+def test_trouble_from_outside_ends_the_sweep_and_is_no_trials_fault(
+    trouble: BaseException, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("training.seed=1,2", "--name", "mine")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_kedro.datasets.samples.SamplesDataset.save", fail)
+        result = kedro_sweep(project, *arguments)
+    assert result.exit_code == 1
+    assert "Aborted" in result.output or "No space left" in result.output
+    assert [trial.state.name for trial in trials(project, "mine")] == ["RUNNING"]
+    done(kedro_sweep(project, *arguments))
+    found = trials(project, "mine")
+    assert sorted(trial.params["training.seed"] for trial in found if trial.state.name == "COMPLETE") == ["1", "2"]
+
+
+def test_a_signal_after_a_trial_was_given_up_ends_the_sweep(tmp_path: Path) -> None:
+    asked = sweep.Sweep(sweep.read_space(("a=x,y",)), "", "grid", None, "none", 0, {})
+
+    def run(params: str) -> None:
+        TRIAL.pruned = True
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        sweep.run_sweep(asked, sweep.open_study(asked, tmp_path / "s"), run)
+
+
+def test_two_sweeps_at_once_are_refused(project: Project) -> None:
+    (project.data / "sweeps").mkdir(parents=True)
+    with FileLock(project.data / "sweeps/.lock"):
+        result = kedro_sweep(project, "training.seed=1,2")
+    assert result.exit_code == 1
+    assert "Another sweep is going on" in result.output
+
+
+@pytest.mark.parametrize("name", ["2026", "a-b.c"])
+def test_names_that_look_like_numbers_are_names(name: str, project: Project) -> None:
+    done(kedro_sweep(project, "training.seed=1", "--name", name))
+    assert [trial.state.name for trial in trials(project, name)] == ["COMPLETE"]
+
+
+def test_a_changed_configuration_is_another_sweep(project: Project) -> None:
+    done(kedro_sweep(project, "training.seed=1", "--name", "mine"))
+    path = project.folder / "conf/smoke/parameters.yml"
+    path.write_text(path.read_text().replace("width: 8", "width: 12"))
+    result = kedro_sweep(project, "training.seed=1", "--name", "mine")
+    assert result.exit_code == 1
+    assert "fixed.model.width: 8 → 12" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["sampling.seed=1,2"], "sampling.seed has no effect on a training"),
+        (["optimizer.momentum=0.5,0.9"], "adam has no momentum"),
+        (["training.seed=1,2", "--name", "a/b"], "a name has letters"),
         (["optimizer.lrr=1,2"], "Unknown parameter 'optimizer.lrr'. Did you mean 'lr'"),
         (["optimiser.lr=1,2"], "Unknown parameter 'optimiser'. Did you mean 'optimizer'"),
         (["use.optimizer=adam,sdg"], "Unknown option use.optimizer=sdg. Did you mean 'sgd'"),
@@ -211,12 +303,12 @@ def test_another_sweep_of_the_same_name(project: Project) -> None:
     done(kedro_sweep(project, "training.seed=1", "--name", "mine"))
     result = kedro_sweep(project, "training.seed=1,2", "--name", "mine")
     assert result.exit_code == 1
-    assert "holds another sweep: training.seed" in result.output
+    assert "holds another sweep: varied.training.seed" in result.output
 
 
 def test_losses_that_are_not_comparable_are_mentioned(project: Project) -> None:
-    assert "not comparable where diffusion.target differs" in done(
-        kedro_sweep(project, "diffusion.target=v,noise", "--name", "mine")
+    assert "not comparable where use.diffusion differs" in done(
+        kedro_sweep(project, "use.diffusion=cosine_v,ho2020", "--name", "mine")
     )
 
 
@@ -233,5 +325,5 @@ def test_a_sweep_without_a_name_goes_on_when_the_same_is_asked_for(project: Proj
     folders = []
     for seed in (1, 1, 2):
         done(kedro_sweep(project, f"training.seed={seed}"))
-        folders.append({path.name for path in (project.data / "sweeps").iterdir()})
+        folders.append({path.name for path in (project.data / "sweeps").iterdir() if path.is_dir()})
     assert [len(names) for names in folders] == [1, 1, 2]

@@ -45,13 +45,7 @@ class GroupConfigLoader(OmegaConfigLoader):
             override = [*env.values(), self.runtime_params or {}]
             name = _use(*base.values(), *override).get(EXPERIMENT)
             experiment = self._read_experiment(name, folders, files)
-            use, options = {}, dict(base)
-            for _ in range(2):  # an option may choose options of other groups, where nothing else does
-                use = _use(*options.values(), *experiment.values(), *override)
-                options = dict(base)
-                for group in [group for group in use if group != EXPERIMENT]:
-                    options |= self._read_option(group, use[group], folders, files)
-            base = options | experiment
+            base = self._read_options(base, experiment, override, folders, files) | experiment
         return base, env, base_path, env_path, files
 
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:
@@ -74,6 +68,21 @@ class GroupConfigLoader(OmegaConfigLoader):
             plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
             found |= dict.fromkeys(dict(flatten(plain)), str(path).removeprefix(f"{self.conf_source}/"))
         return {name: (value, found[name]) for name, value in values.items()}
+
+    def _read_options(
+        self, base: Configs, experiment: Configs, override: list[Any], folders: list[str], files: set[Path]
+    ) -> Configs:
+        """The chosen options; each may choose options of other groups, where nothing stronger does."""
+        use: dict[str, str | None] = {}
+        options = dict(base)
+        for _ in range(len(self.options()) + 1):
+            before, use = use, _use(*options.values(), *experiment.values(), *override)
+            if use == before:
+                return options
+            options = dict(base)
+            for group in [group for group in use if group != EXPERIMENT]:
+                options |= self._read_option(group, use[group], folders, files)
+        raise UserError(f"The chosen options choose each other without end: use = {use}.")
 
     def _read_experiment(self, name: Any, folders: list[str], files: set[Path], above: tuple[Any, ...] = ()) -> Configs:
         """An experiment, after the one that it starts from."""
@@ -107,7 +116,7 @@ class GroupConfigLoader(OmegaConfigLoader):
 
 def _use(*configs: Any) -> dict[str, str | None]:
     """The ``use:`` block of merged configurations, later ones winning."""
-    use = OmegaConf.select(OmegaConf.unsafe_merge({}, *configs), "use", default={})
+    use = OmegaConf.select(OmegaConf.merge({}, *configs), "use", default={})
     if not isinstance(use, DictConfig):
         raise UserError(f"use = {use!r} names no group; write use.model=digits, or use.experiment=cifar10.")
     return dict(use)

@@ -32,6 +32,10 @@ class ConflictError(UserError):
     """Each value is accepted by itself, but not together with another one."""
 
 
+class DivergedError(UserError):
+    """These parameters do not train."""
+
+
 def nearest(word: str, accepted: list[str]) -> str:
     """The end of an error message that suggests what may have been meant.
 
@@ -238,6 +242,43 @@ class SamplingParameters(Group):
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "device", "precision"})
 
 
+class EvaluationParameters(Group):
+    """How samples are judged."""
+
+    extractor: Literal["classifier", "inception"]
+    """What images are compared by: a small classifier fitted to the training images' labels, or Inception-v3."""
+    inception_weights: str | None
+    """File of torch-fidelity's Inception weights; null downloads them."""
+    seed: NonNegativeInt
+    """Of the classifier's fit."""
+    fit_images: PositiveInt
+    """Images that the classifier sees while it is fitted."""
+    fit_batch_size: PositiveInt
+    reference_images: PositiveInt
+    """Training images that samples are compared with, at most."""
+    kid_subsets: PositiveInt
+    """Random subsets of 1,000 images, or as many as there are, over which KID is averaged."""
+    timestep_bins: PositiveInt
+    """Points of the validation loss over timesteps."""
+    shown: PositiveInt
+    """Samples shown beside their nearest training images."""
+
+    def fitting(self) -> dict[str, Any]:
+        """What shapes the extractor, as plain data."""
+        return self.model_dump(mode="json", include={"extractor", "seed", "fit_images", "fit_batch_size"})
+
+
+class ReportingParameters(Group):
+    """What the report shows."""
+
+    film_frames: PositiveInt
+    """Previews of the training in its film, at most."""
+    trajectory_images: PositiveInt
+    """Images whose way out of the noise is shown."""
+    trajectory_steps: PositiveInt
+    """Steps of that way."""
+
+
 class TrackingParameters(Group):
     """Weights & Biases."""
 
@@ -265,6 +306,8 @@ class Parameters(Group):
     optimizer: OptimizerParameters
     training: TrainingParameters
     sampling: SamplingParameters
+    evaluation: EvaluationParameters
+    reporting: ReportingParameters
     tracking: TrackingParameters
 
 

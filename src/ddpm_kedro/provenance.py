@@ -47,10 +47,9 @@ class Provenance:
 
     def changes(self, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
         """How what would make it now differs, one readable line a value; what is not given is not compared."""
-        changed = differences(
-            self.parameters, {name: parameters.get(name, old) for name, old in self.parameters.items()}
-        )
-        return changed + differences(self.inputs, {name: inputs.get(name, old) for name, old in self.inputs.items()})
+        now = dict(flatten(parameters)) | dict(inputs)
+        then = dict(flatten(self.parameters)) | self.inputs
+        return differences(then, {name: now.get(name, value) for name, value in then.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for a file."""

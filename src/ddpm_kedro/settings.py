@@ -1,6 +1,7 @@
 """Kedro's settings of this project."""
 
 from ddpm_kedro.config import GroupConfigLoader
+from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
 from ddpm_kedro.hooks.tracking import Tracking
@@ -10,8 +11,9 @@ from ddpm_kedro.terminal import plain_logs_without_a_terminal
 
 plain_logs_without_a_terminal()
 
-# Called from last to first: a trial asks for a stop, and a stop ends the process once all is tracked.
-HOOKS = (RunGuard(), Staleness(), Tracking(), TRIAL)
+# Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
+# and a stop ends the process once all is tracked.
+HOOKS = (RunGuard(), Staleness(), Tracking(), TRIAL, Resumption())
 SESSION_CLASS = Session
 CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {

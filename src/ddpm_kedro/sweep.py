@@ -16,10 +16,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ddpm_kedro.hooks.trial import TRIAL
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import ConflictError, DivergedError, UserError
 from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
+PRUNED = 128  # the exit status of a stop that no signal asked for
 Space = dict[str, space.BaseDistribution]
 RANGE = re.compile(r"(?P<low>[^:,]+?)\.\.(?P<high>[^:,]+)(:(?P<how>[^,]+))?")
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
@@ -40,6 +41,7 @@ class Sweep:
         trials: how many in all; None tries a grid to its end.
         pruner: none, median or halving.
         seed: of the sampler.
+        config: every parameter that shapes a run but for what varies: a sweep goes on only where it is the same.
     """
 
     space: Space
@@ -48,13 +50,12 @@ class Sweep:
     trials: int | None
     pruner: str
     seed: int
+    config: dict[str, Any]
 
     def describe(self) -> dict[str, Any]:
         """What must not change when a sweep goes on, as plain data."""
-        return {
-            "fixed": self.fixed,
-            **{name: space.distribution_to_json(values) for name, values in self.space.items()},
-        }
+        varied = {name: space.distribution_to_json(values) for name, values in self.space.items()}
+        return {"varied": varied, "fixed": {name: value for name, value in self.config.items() if name not in varied}}
 
     def params(self, chosen: dict[str, Any]) -> str:
         """The parameters of a trial, as for ``--params``."""
@@ -70,12 +71,15 @@ def read_space(arguments: tuple[str, ...]) -> Space:
     """
     found: Space = {}
     for argument in arguments:
-        name, equals, values = argument.partition("=")
-        if not (name and equals and values):
-            raise UserError(f"'{argument}' names no values. {_EXAMPLES}")
-        matched = RANGE.fullmatch(values)
+        name, _, text = (part.strip() for part in argument.partition("="))
+        values = [value.strip() for value in text.split(",")]
+        if not (name and all(values)) or name in found:
+            raise UserError(f"'{argument}' names no values{' anew' if name in found else ''}. {_EXAMPLES}")
+        if "[" in text:
+            raise UserError(f"'{argument}' lists lists: make them options of a group instead. {_EXAMPLES}")
+        matched = RANGE.fullmatch(text)
         try:
-            found[name] = _range(**matched.groupdict()) if matched else space.CategoricalDistribution(values.split(","))
+            found[name] = _range(**matched.groupdict()) if matched else space.CategoricalDistribution(values)
         except ValueError as error:
             raise UserError(f"'{argument}' is no range: {error}. {_EXAMPLES}") from error
     return found
@@ -91,13 +95,11 @@ def _range(low: str, high: str, how: str | None) -> space.BaseDistribution:
     return space.FloatDistribution(float(low), float(high), log=log, step=float(step) if step else None)
 
 
-def usual_sampler(varied: Space, trials: int | None) -> str:
+def usual_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
     """A grid where values or steps are given for all and no number of trials was asked for, else TPE."""
-
-    def few(values: space.BaseDistribution) -> bool:
-        return isinstance(values, space.CategoricalDistribution) or getattr(values, "step", None) not in {None, 1}
-
-    return "grid" if trials is None and all(map(few, varied.values())) else "tpe"
+    ranges = [RANGE.fullmatch(argument.partition("=")[2].strip()) for argument in arguments]
+    endless = any(found and found["how"] in {None, "log"} for found in ranges)
+    return "tpe" if endless or trials is not None else "grid"
 
 
 def candidates(values: space.BaseDistribution) -> list[Any]:
@@ -186,11 +188,13 @@ def run_sweep(sweep: Sweep, study: Study, run: Callable[[str], None]) -> None:
         with TRIAL.of(trial) as watched:
             try:
                 run(sweep.params(chosen))
-            except SystemExit:
-                if not watched.pruned:
+            except SystemExit as stop:
+                if stop.code != PRUNED:
                     raise
-            except ClickException as error:
-                logger.error("Trial %d failed: %s", trial.number, error.message)  # noqa: TRY400  a person's mistake
+            except (ClickException, KeyboardInterrupt) as error:
+                if not _belongs_to_the_trial(error):
+                    raise _Ended(error) from error
+                logger.error("Trial %d failed: %s", trial.number, error)  # noqa: TRY400  a person's mistake
                 raise
             trial.set_user_attr("run_id", watched.run_id)
             if watched.pruned:
@@ -198,7 +202,15 @@ def run_sweep(sweep: Sweep, study: Study, run: Callable[[str], None]) -> None:
             return watched.value
 
     if left > 0:
-        study.optimize(objective, n_trials=left, catch=(ClickException,))
+        reason = None
+        try:
+            study.optimize(objective, n_trials=left, catch=(ClickException,))
+        except _Ended as end:
+            reason = end.reason
+        if reason is not None:  # raised here, it is not in the context of what it is the reason of
+            raise reason
+    if not any(trial.state in {TrialState.COMPLETE, TrialState.PRUNED} for trial in study.trials):
+        raise UserError("No trial came to an end; what was wrong with each is said above.")
 
 
 def ended(study: Study) -> list[FrozenTrial]:
@@ -249,6 +261,22 @@ def _suggest(trial: optuna.Trial, name: str, values: space.BaseDistribution) -> 
         case space.FloatDistribution():
             return trial.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
     raise TypeError(values)
+
+
+class _Ended(BaseException):
+    """Ends a sweep and leaves its trial unfinished in Optuna's eyes, so that it is put in line again."""
+
+    def __init__(self, reason: BaseException) -> None:
+        self.reason = reason
+
+
+def _belongs_to_the_trial(error: BaseException | None) -> bool:
+    """Whether these parameters are to blame, and not the disk, the network or a person at the keyboard."""
+    while error is not None:
+        if isinstance(error, ConflictError | DivergedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _same(study: Study, chosen: dict[str, Any]) -> FrozenTrial | None:

@@ -18,17 +18,19 @@ from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.sources import Split
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import DatasetParameters, Group, ImagesParameters, UserError
-from ddpm_kedro.pipelines import data_ingestion, model_training, sampling
+from ddpm_kedro.pipelines import data_ingestion, evaluation, model_training, reporting, sampling
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import (
     DIFFUSION,
+    EVALUATION,
     MADE_BY,
     MODEL,
     NO_AUGMENTATION,
     OPTIMIZER,
+    REPORTING,
     SAMPLING,
     TRAINING,
     changed,
@@ -46,9 +48,12 @@ GROUPS = {
     "optimizer": OPTIMIZER,
     "training": TRAINING,
     "sampling": SAMPLING,
+    "evaluation": EVALUATION,
+    "reporting": REPORTING,
 }
 PIPELINES = (data_ingestion, model_training, sampling)
-NODES = [node for package in PIPELINES for node in package.create_pipeline().nodes]
+JUDGING = (evaluation, reporting)
+NODES = [node for package in (*PIPELINES, *JUDGING) for node in package.create_pipeline().nodes]
 
 
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
@@ -93,7 +98,8 @@ class TestIngestion:
         assert len(marks) == 6
 
     def test_the_report_counts(self) -> None:
-        report = report_ingestion(make_store(30), make_store(6, classes=0))
+        report, sheet = report_ingestion(make_store(30), make_store(6, classes=0))
+        assert sheet.width == 3 * 60 + 4
         assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
         assert report["training"] | {"height": 8, "width": 8, "channels": 1, "images": 30} == report["training"]
         assert report["holdout"]["images_per_class"] == {}
@@ -173,14 +179,15 @@ class TestSampling:
         return export_model(train(store)[-1][2])
 
     def test_every_class_is_drawn_equally_often(self, model: Any) -> None:
-        samples = sample_images(model, changed(SAMPLING, num_images=7))
+        samples, report = sample_images(model, changed(SAMPLING, num_images=7))
+        assert (report["num_images"], report["network_evaluations"]) == (7, 2 * SAMPLING.num_inference_steps)
         assert samples.images.shape == (7, 8, 8, 1)
         assert samples.images.dtype == np.uint8
         assert samples.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
 
     @pytest.mark.parametrize("label", [1, "class 1"])
     def test_one_class_by_name_or_number(self, label: Any, model: Any) -> None:
-        assert sample_images(model, changed(SAMPLING, label=label)).labels.tolist() == [1] * 6
+        assert sample_images(model, changed(SAMPLING, label=label))[0].labels.tolist() == [1] * 6
 
     @pytest.mark.parametrize("label", [3, -1, "class 4"])
     def test_an_unknown_class_is_an_error(self, label: Any, model: Any) -> None:
@@ -191,7 +198,7 @@ class TestSampling:
 
     def test_a_label_for_a_model_without_classes_is_an_error(self, store: ImageStore) -> None:
         model = export_model(train(store, model=changed(MODEL, class_conditional=False))[-1][2])
-        assert sample_images(model, SAMPLING).labels is None
+        assert sample_images(model, SAMPLING)[0].labels is None
         with pytest.raises(UserError, match="trained without classes"):
             sample_images(model, changed(SAMPLING, label=0))
 
@@ -202,7 +209,7 @@ class TestSampling:
     @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
     def test_pictures_do_not_depend_on_the_batch_size(self, sampler: str, model: Any) -> None:
         drawn = [
-            sample_images(model, changed(SAMPLING, sampler=sampler, batch_size=size)).images.astype(int)
+            sample_images(model, changed(SAMPLING, sampler=sampler, batch_size=size))[0].images.astype(int)
             for size in (1, 4, 6)
         ]
         assert np.abs(drawn[0] - drawn[2]).max() <= 1
@@ -216,12 +223,12 @@ class TestSampling:
     def test_every_parameter_matters(self, change: dict[str, Any], model: Any) -> None:
         base = changed(SAMPLING, num_inference_steps=10)
         assert not np.array_equal(
-            sample_images(model, base).images, sample_images(model, changed(base, **change)).images
+            sample_images(model, base)[0].images, sample_images(model, changed(base, **change))[0].images
         )
 
     def test_the_variance_of_ddpm_matters(self, model: Any) -> None:
         small, large = (
-            sample_images(model, changed(SAMPLING, sampler="ddpm", ddpm_variance=variance)).images
+            sample_images(model, changed(SAMPLING, sampler="ddpm", ddpm_variance=variance))[0].images
             for variance in ("small", "large")
         )
         assert not np.array_equal(small, large)

@@ -1,5 +1,6 @@
 """Where a training run stands, on disk."""
 
+import itertools
 import logging
 import pickle
 from dataclasses import fields
@@ -55,10 +56,28 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """Where the checkpoint of an earlier run is kept."""
         return self._archive / run_id / "checkpoint.pt"
 
-    def put_aside(self) -> Path | None:
-        """Move the checkpoint to where earlier ones are kept, so that the next training begins anew."""
+    def restore(self, run_id: str) -> Checkpoint | None:
+        """Make the kept checkpoint of an earlier run the latest one again; None where there is none."""
+        kept = self.archived(run_id)
+        if not kept.exists():
+            return None
+        if self._exists():
+            self._put_aside()
+        kept.replace(self._filepath)
+        return self.load()
+
+    def retire(self) -> Path | None:
+        """Move the checkpoint to where none is looked for, so that the next training begins anew."""
         if not self._exists():
             return None
+        name = self.archived(self._read(mmap=True).run_id)
+        numbers = itertools.count(1)
+        kept = next(path for number in numbers if not (path := name.with_name(f"retired_{number}.pt")).exists())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        self._filepath.replace(kept)
+        return kept
+
+    def _put_aside(self) -> Path:
         kept = self.archived(self._read(mmap=True).run_id)
         kept.parent.mkdir(parents=True, exist_ok=True)
         self._filepath.replace(kept)
@@ -67,7 +86,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
     def _keep_other_run(self, run_id: str) -> None:
         if not self._exists() or (earlier := self._read(mmap=True).run_id) == run_id:
             return
-        logger.info("The checkpoint of the earlier run %s is kept as %s", earlier, self.put_aside())
+        logger.info("The checkpoint of the earlier run %s is kept as %s", earlier, self._put_aside())
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:

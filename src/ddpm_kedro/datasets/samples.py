@@ -30,6 +30,11 @@ class SamplesDataset(LocalDataset["Samples", "Samples"]):
                 "`kedro run --pipelines sampling` draws them again."
             ) from error
 
+    def fingerprint(self) -> str:
+        """That of what made the saved samples."""
+        with np.load(self._filepath) as arrays:
+            return Provenance(**json.loads(str(arrays["made_by"]))).fingerprint
+
     def save(self, data: "Samples") -> None:
         """Write uncompressed: samples hardly compress."""
         arrays: dict[str, NDArray[Any]] = {

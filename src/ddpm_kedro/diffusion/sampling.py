@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddpm_kedro.diffusion.denoiser import Denoiser
 from ddpm_kedro.diffusion.noise import image_noise
 from ddpm_kedro.diffusion.samplers import SAMPLERS
-from ddpm_kedro.diffusion.schedules import make_schedule
+from ddpm_kedro.diffusion.schedules import Step, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
 from ddpm_kedro.parameters import DiffusionParameters
 
@@ -44,6 +44,7 @@ def draw_images(
     indices: Sequence[int],
     labels: Tensor | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Draw the pictures with these numbers.
 
@@ -54,6 +55,7 @@ def draw_images(
         indices: numbers of the pictures.
         labels: (N,) int64, or None.
         autocast: makes the context in which the network runs.
+        watch: is given x_t and the predicted x_0 of every step, (N, C, H, W) each.
 
     Returns:
         (N, C, H, W) float32 in [-1, 1].
@@ -63,4 +65,11 @@ def draw_images(
     noise = image_noise(seed, indices, image_shape, device)
     labels = labels.to(device) if labels is not None else None
     denoiser = Denoiser(network, TARGETS[plan.diffusion.target], labels, plan.guidance_scale, autocast)
-    return SAMPLERS[plan.sampler](denoiser, steps[0].sigma * noise(), steps, noise, **plan.options or {})
+
+    def denoise(x: Tensor, step: Step) -> Tensor:
+        x0 = denoiser(x, step)
+        if watch is not None:
+            watch(x, x0)
+        return x0
+
+    return SAMPLERS[plan.sampler](denoise, steps[0].sigma * noise(), steps, noise, **plan.options or {})

@@ -60,8 +60,7 @@ class Tracking:
             return
         from ddpm_kedro.training.run import Run  # noqa: PLC0415  torch takes seconds
 
-        groups = (inputs[f"params:{name}"] for name in ("model", "diffusion", "optimizer", "training"))
-        run, checkpoint = Run.of(inputs["augmented_images"], *groups), inputs["resume_checkpoint"]
+        run, checkpoint = Run.from_inputs(inputs), inputs["resume_checkpoint"]
         resumed = checkpoint.images_seen if checkpoint is not None and checkpoint.run_id == run.run_id else 0
         if resumed < run.num_images:
             with self._safely():

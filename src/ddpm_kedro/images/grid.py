@@ -10,6 +10,7 @@ from ddpm_kedro.parameters import UserError
 
 SMALLEST_TILE = 56
 GAP = 4
+SIDE = 76  # pixels for what stands before a row
 BACKGROUND = "white"
 
 
@@ -51,6 +52,68 @@ def labelled_grid(
         for y, index in enumerate(column):
             tile = to_picture(images[index]).resize((width, height), Image.Resampling.NEAREST)
             page.paste(tile, (left, heading + GAP + y * (height + GAP)))
+    return page
+
+
+def labelled_pairs(
+    above: NDArray[np.uint8], below: NDArray[np.uint8], names: tuple[str, str, str], texts: Sequence[str]
+) -> Image.Image:
+    """Images in two rows, one pair a column, with a text under each pair.
+
+    Args:
+        above, below: (N, H, W, C) uint8.
+        names: of the rows and of the texts, written before them.
+        texts: one a pair.
+    """
+    scale = max(1, -(-SMALLEST_TILE // max(above.shape[1:3])))
+    height, width = above.shape[1] * scale, above.shape[2] * scale
+    side, line = SIDE, 18
+    page = Image.new("RGB", (side + len(above) * (width + GAP) + GAP, 2 * (height + GAP) + GAP + line), BACKGROUND)
+    draw = ImageDraw.Draw(page)
+    for row, images in enumerate((above, below)):
+        top = GAP + row * (height + GAP)
+        _write(draw, names[row], 0, side, 2 * top + height - 4)
+        for column, image in enumerate(images):
+            tile = to_picture(image).resize((width, height), Image.Resampling.NEAREST)
+            page.paste(tile, (side + GAP + column * (width + GAP), top))
+    for column, text in enumerate((names[2], *texts)):
+        left, wide = (0, side) if column == 0 else (side + GAP + (column - 1) * (width + GAP), width)
+        _write(draw, text, left, wide, 2 * (2 * (height + GAP) + GAP) + line - 4)
+    return page
+
+
+def rows_of_tiles(rows: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
+    """Rows of small images, each with a name before it.
+
+    Args:
+        rows: each (N, H, W, C) uint8.
+        names: one a row.
+    """
+    _, height, width, _ = rows[0].shape
+    scale = max(1, -(-SMALLEST_TILE // max(height, width)))
+    tiles = [
+        [to_picture(image).resize((width * scale, height * scale), Image.Resampling.NEAREST) for image in row]
+        for row in rows
+    ]
+    across = len(tiles[0]) * (width * scale + GAP) - GAP
+    strips = []
+    for row in tiles:
+        strip = Image.new("RGB", (across, height * scale), BACKGROUND)
+        for column, tile in enumerate(row):
+            strip.paste(tile, (column * (width * scale + GAP), 0))
+        strips.append(strip)
+    return stacked(strips, names)
+
+
+def stacked(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
+    """Pictures one below the other, each with a title before it."""
+    width = SIDE + max(picture.width for picture in pictures) + 2 * GAP
+    page = Image.new("RGB", (width, sum(picture.height + GAP for picture in pictures) + GAP), BACKGROUND)
+    draw, top = ImageDraw.Draw(page), GAP
+    for picture, title in zip(pictures, titles, strict=True):
+        _write(draw, title, 0, SIDE, 2 * top + picture.height - 4)
+        page.paste(picture, (SIDE + GAP, top))
+        top += picture.height + GAP
     return page
 
 

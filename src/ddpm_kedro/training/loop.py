@@ -13,7 +13,7 @@ from ddpm_kedro.diffusion import TARGETS, SamplingPlan, diffusion_loss, draw_ima
 from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import DivergedError, UserError
 from ddpm_kedro.training.hardware import Hardware
 from ddpm_kedro.training.loader import read_steps
 from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
@@ -225,11 +225,11 @@ class Meter:
         """The interval as one row of the history.
 
         Raises:
-            UserError: where the loss is not finite.
+            DivergedError: where the loss is not finite.
         """
         loss = float(self.loss) / self.steps
         if not math.isfinite(loss):
-            raise UserError(
+            raise DivergedError(
                 f"The loss is {loss} after {images_seen:,} images, learning rate {self.lr:.2e}. The last checkpoint "
                 "is from before that; lower optimizer.lr, or use training.precision=fp32."
             )

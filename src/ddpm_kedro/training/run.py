@@ -1,5 +1,6 @@
 """What a training run is: its parameters, its name, and where it stands."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -56,6 +57,12 @@ class Run:
             image_shape=images.store.image_shape,
             class_names=images.store.class_names if model.class_conditional else (),
         )
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Any]) -> Self:
+        """The run of the node ``train_model`` with these inputs, by their names in the catalog."""
+        groups = (inputs[f"params:{name}"] for name in ("model", "diffusion", "optimizer", "training"))
+        return cls.of(inputs["augmented_images"], *groups)
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ddpm_kedro.images.grid import labelled_grid
 from ddpm_kedro.images.sources import Manifest, Split, checksums, source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, stratified_holdout
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint
+
+SHOWN = 100  # training images in the contact sheet, at most
 
 
 def download_images(dataset: DatasetParameters) -> Manifest:
@@ -57,9 +61,18 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
     return lazy("training", 0), lazy("holdout", 1)
 
 
-def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) -> dict[str, Any]:
-    """Counts, sizes, classes and mean brightness of both parts, as plain data."""
-    return {"training": _describe(training_images), "holdout": _describe(holdout_images)}
+def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) -> tuple[dict[str, Any], Image.Image]:
+    """Counts, sizes, classes and mean brightness of both parts as plain data, and a picture of some training images."""
+    labels = training_images.labels
+    if labels is None:
+        shown = np.linspace(0, len(training_images) - 1, min(SHOWN, len(training_images))).astype(int)
+    else:
+        each = max(1, SHOWN // len(training_images.class_names))
+        shown = np.concatenate([np.flatnonzero(labels == label)[:each] for label in np.unique(labels)])
+    sheet = labelled_grid(
+        training_images.images[shown], None if labels is None else labels[shown], training_images.class_names
+    )
+    return {"training": _describe(training_images), "holdout": _describe(holdout_images)}, sheet
 
 
 def _describe(store: ImageStore) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_i
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """params:dataset → raw_images → training_images, holdout_images → ingestion_report."""
+    """params:dataset → raw_images → training_images, holdout_images → ingestion_report, contact_sheet."""
     return Pipeline(
         [
             Node(download_images, "params:dataset", "raw_images", name="download_images"),
@@ -19,7 +19,7 @@ def create_pipeline(**_: object) -> Pipeline:
             Node(
                 report_ingestion,
                 ["training_images", "holdout_images"],
-                "ingestion_report",
+                ["ingestion_report", "contact_sheet"],
                 name="report_ingestion",
             ),
         ],

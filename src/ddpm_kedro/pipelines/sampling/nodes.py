@@ -1,6 +1,7 @@
 """Draw images with a trained model, and show them."""
 
 import logging
+import time
 from typing import Any
 
 import torch
@@ -13,14 +14,17 @@ from ddpm_kedro.images.grid import labelled_grid, to_picture
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters, UserError, nearest
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.hardware import Hardware, choose_hardware
 
 logger = logging.getLogger(__name__)
 GRID = 100  # images of the grid, at most
 
 
-def sample_images(model: TrainedModel, sampling: SamplingParameters) -> Samples:
+def sample_images(model: TrainedModel, sampling: SamplingParameters) -> tuple[Samples, dict[str, Any]]:
     """Draw ``sampling.num_images`` images; for a model with classes, equally many of each.
+
+    Returns:
+        The samples, and a report on how they were drawn, as plain data.
 
     Raises:
         UserError: for a class the model does not know, or more steps than it has.
@@ -34,6 +38,7 @@ def sample_images(model: TrainedModel, sampling: SamplingParameters) -> Samples:
         plan.sampler,
         hardware.reason,
     )
+    start = time.perf_counter()
     network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
     batches = [
         to_uint8(
@@ -49,12 +54,13 @@ def sample_images(model: TrainedModel, sampling: SamplingParameters) -> Samples:
         ).cpu()
         for indices in torch.arange(sampling.num_images).split(sampling.batch_size)
     ]
-    return Samples(
+    samples = Samples(
         images=torch.cat(batches).numpy(),
         labels=None if labels is None else labels.numpy(),
         class_names=model.class_names,
         made_by=Provenance({"sampling": sampling.shaping()}, {"model": model.run_id}),
     )
+    return samples, _report(model, plan, hardware, sampling.num_images, time.perf_counter() - start)
 
 
 def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image]]:
@@ -70,6 +76,25 @@ def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image
             for name, label in zip(names, samples.labels, strict=True)
         ]
     return grid, {name: to_picture(image) for name, image in zip(names, samples.images, strict=True)}
+
+
+def _report(
+    model: TrainedModel, plan: SamplingPlan, hardware: Hardware, num_images: int, seconds: float
+) -> dict[str, Any]:
+    """How samples were drawn: what a figure of merit must be read with."""
+    guided = bool(model.class_names) and plan.guidance_scale != 1
+    return {
+        "run_id": model.run_id,
+        "images_seen": model.images_seen,
+        "weights": "ema",
+        "num_images": num_images,
+        "sampler": plan.sampler,
+        "num_inference_steps": plan.num_inference_steps,
+        "guidance_scale": plan.guidance_scale,
+        "network_evaluations": plan.num_inference_steps * (2 if guided else 1),
+        "seconds": round(seconds, 3),
+        "device": hardware.reason,
+    }
 
 
 def _plan(model: TrainedModel, sampling: SamplingParameters) -> SamplingPlan:

@@ -6,10 +6,10 @@ from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model → samples → samples_grid, sample_files."""
+    """Model → samples, sampling_report → samples_grid, sample_files."""
     return Pipeline(
         [
-            Node(sample_images, ["model", "params:sampling"], "samples", name="sample_images"),
+            Node(sample_images, ["model", "params:sampling"], ["samples", "sampling_report"], name="sample_images"),
             Node(render_samples, "samples", ["samples_grid", "sample_files"], name="render_samples"),
         ],
         tags="sampling",

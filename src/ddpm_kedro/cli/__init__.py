@@ -1,0 +1,19 @@
+"""Commands of this project, beside Kedro's own."""
+
+import click
+from kedro.framework.cli.project import run
+
+from ddpm_kedro.cli.parameters import parameters
+from ddpm_kedro.cli.runs import runs
+from ddpm_kedro.cli.sweep import sweep
+
+__all__ = ["cli", "run"]
+
+
+@click.group()
+def cli() -> None:
+    """Kedro adds these to its own."""
+
+
+for command in (runs, parameters, sweep):
+    cli.add_command(command)

@@ -1,0 +1,47 @@
+"""Parameters before a run."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from kedro.framework.cli.utils import _split_params
+from kedro.framework.startup import ProjectMetadata
+from rich.table import Table
+
+from ddpm_kedro.cli.common import console, make_loader, project_command
+from ddpm_kedro.datasets.atomic import atomic_write
+
+
+@click.group()
+def parameters() -> None:
+    """Parameters: the options of each group, and what a choice of them resolves to."""
+
+
+@parameters.command("options")
+@project_command
+def list_options(project: ProjectMetadata, env: str | None) -> None:
+    """The options of each group, for ``--params use.<group>=<option>``."""
+    for group, options in make_loader(project, env).options().items():
+        click.echo(f"{group}: {', '.join(options)}")
+
+
+@parameters.command()
+@click.option("--params", callback=_split_params, default="", help="As for kedro run: use.experiment=cifar10,…")
+@project_command
+def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> None:
+    """Every parameter that a run would have, and where its value comes from."""
+    table = Table("parameter", "value", "from", box=None)
+    for name, (value, origin) in make_loader(project, env, params).origins().items():
+        table.add_row(name, str(value), origin)
+    console().print(table)
+
+
+@parameters.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@project_command
+def dump(project: ProjectMetadata, path: Path, env: str | None) -> None:
+    """Write every parameter that a run would have to a YAML file, for other programs."""
+    resolved = make_loader(project, env)["parameters"]
+    with atomic_write(path) as file:
+        file.write(yaml.safe_dump(resolved, sort_keys=False).encode())

@@ -1,0 +1,90 @@
+"""Finished runs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.startup import ProjectMetadata
+from rich.table import Table
+
+from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.runs import compare, find_run, read_runs
+
+MEGABYTE = 1e6
+FIGURES = ("images_seen", "loss", "validation_loss")
+
+
+@click.group()
+def runs() -> None:
+    """Finished runs: list them, compare two, remove old ones."""
+
+
+@runs.command("list")
+@project_command
+def list_runs(project: ProjectMetadata, env: str | None) -> None:
+    """Every finished run, the newest first."""
+    found = read_runs(data_folder(project, env))
+    if not found:
+        click.echo("No finished run yet: kedro run")
+        return
+    groups = ("experiment", "dataset", "model", "optimizer")
+    table = Table("run", "finished", *groups, "lr", "images", "loss", "validation", box=None)
+    for kept in found:
+        use, lr = kept.parameters["use"], kept.parameters["optimizer"]["lr"]
+        seen, *losses = (kept.figures.get(name, float("nan")) for name in FIGURES)
+        table.add_row(
+            kept.run_id,
+            f"{kept.finished:%Y-%m-%d %H:%M}",
+            *(use[group] or "" for group in groups),
+            f"{lr:g}",
+            f"{seen:,.0f}",
+            *(f"{loss:.4f}" for loss in losses),
+        )
+    console().print(table)
+
+
+@runs.command()
+@click.argument("earlier")
+@click.argument("later")
+@project_command
+def diff(project: ProjectMetadata, earlier: str, later: str, env: str | None) -> None:
+    """What differs between two runs, given by the beginnings of their ids."""
+    found = read_runs(data_folder(project, env))
+    click.echo("\n".join(compare(find_run(found, earlier), find_run(found, later))) or "They are equal.")
+
+
+@runs.command()
+@click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the newest runs to keep.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@project_command
+def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> None:
+    """Remove all finished runs but the newest."""
+    old = read_runs(data_folder(project, env))[keep:]
+    if not old:
+        click.echo("Nothing to remove.")
+        return
+    for kept in old:
+        click.echo(f"{kept.run_id}  {kept.finished:%Y-%m-%d %H:%M}  {kept.size / MEGABYTE:,.1f} MB")
+    if not yes:
+        click.confirm(f"Remove these {len(old)} runs for good?", abort=True)
+    for kept in old:
+        shutil.rmtree(kept.folder)
+    click.echo(f"Removed {len(old)}.")
+
+
+@runs.command()
+@click.option(
+    "--mark", type=click.Path(dir_okay=False, path_type=Path), help="Say so in this file; at first, only that."
+)
+@project_command
+def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> None:
+    """Let the next training begin anew, though its parameters are the same: for when the code has changed."""
+    checkpoint: Any = make_session(project, env).load_context().catalog.get("checkpoint")
+    kept = checkpoint.retire() if mark is None or mark.exists() else None
+    message = f"The checkpoint is kept as {kept}; the next training begins anew." if kept else "Nothing to put aside."
+    click.echo(message)
+    if mark is not None:
+        with atomic_write(mark) as file:
+            file.write(f"{message}\n".encode())

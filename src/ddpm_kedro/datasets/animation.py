@@ -1,0 +1,28 @@
+"""Moving pictures that Kedro-Viz shows."""
+
+import base64
+
+from kedro_datasets._typing import ImagePreview
+from PIL import Image, ImageSequence
+
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.images.film import Frames
+
+
+class AnimationDataset(LocalDataset[Frames, Frames]):
+    """A GIF file."""
+
+    def load(self) -> Frames:
+        """All frames."""
+        with Image.open(self._filepath) as film:
+            return Frames([frame.convert("RGB") for frame in ImageSequence.Iterator(film)])
+
+    def save(self, data: Frames) -> None:
+        """Write all frames."""
+        with atomic_write(self._filepath) as file:
+            file.write(data.gif())
+
+    def preview(self) -> ImagePreview:
+        """The film as base64, for Kedro-Viz."""
+        return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode())

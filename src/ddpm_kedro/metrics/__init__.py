@@ -1,0 +1,1 @@
+"""How good samples are: features, figures, nearest training images."""

@@ -1,0 +1,88 @@
+"""A small classifier that learns the training images' labels: features without a download."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm_kedro.images.augmentation import read_pixels, to_float
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.parameters import EvaluationParameters, UserError
+
+FEATURES = 64
+PEAK_LR = 3e-3
+SOME = 1000  # training images that say how large features are
+WARP = 0.1  # standard deviation of how images are stretched, sheared and moved, as a share of their size
+
+
+class Classifier(nn.Module):
+    """Three blocks of convolutions, a layer of features, and one logit a class; it shares nothing with the U-Net."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            *_block(channels, 16), *_block(16, 32), *_block(32, 64), nn.AdaptiveAvgPool2d(3), nn.Flatten()
+        )
+        self.features = nn.Sequential(nn.Linear(64 * 3 * 3, FEATURES), nn.ReLU())
+        self.logits = nn.Sequential(nn.Dropout(0.3), nn.Linear(FEATURES, num_classes))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits.
+
+        Args:
+            images: (N, C, H, W) in [-1, 1].
+
+        Returns:
+            (N, 64), for the training images with a mean square of 1, and (N, classes).
+        """
+        features = self.features(self.convolutions(images))
+        return features / self.scale, self.logits(features)
+
+
+def fit_classifier(store: ImageStore, parameters: EvaluationParameters) -> Classifier:
+    """Learn the labels of the training images, each image moved, stretched and turned a little.
+
+    Always the same for the same images and parameters.
+
+    Raises:
+        UserError: for images without labels.
+    """
+    if store.labels is None or len(store.class_names) < 2:
+        raise UserError(
+            "evaluation.extractor = classifier learns the classes of the images, but these have none. "
+            "Use evaluation.extractor=inception."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(parameters.seed)
+        network = Classifier(store.image_shape[0], len(store.class_names))
+        labels = torch.from_numpy(store.labels)
+        steps = -(-parameters.fit_images // parameters.fit_batch_size)
+        optimizer = torch.optim.AdamW(network.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps)
+        order = torch.cat([torch.randperm(len(store)) for _ in range(-(-parameters.fit_images // len(store)))])
+        for chosen in order.split(parameters.fit_batch_size)[:steps]:
+            _, logits = network(_warped(to_float(read_pixels(store, chosen.sort().values))))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels[chosen.sort().values]).backward()
+            optimizer.step()
+            schedule.step()
+    network.eval().requires_grad_(False)
+    some = torch.linspace(0, len(store) - 1, min(len(store), SOME)).long()
+    network.scale = network(to_float(read_pixels(store, some)))[0].square().mean().sqrt()
+    return network
+
+
+def _block(channels_in: int, channels: int) -> list[nn.Module]:
+    convolutions = [
+        layer
+        for before in (channels_in, channels)
+        for layer in (nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+    ]
+    return [*convolutions, nn.MaxPool2d(2), nn.Dropout(0.2)]
+
+
+def _warped(images: Tensor) -> Tensor:
+    """Every image stretched, sheared and moved by random amounts of its own."""
+    warp = torch.eye(2, 3) + WARP * torch.randn(len(images), 2, 3)
+    grid = F.affine_grid(warp, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

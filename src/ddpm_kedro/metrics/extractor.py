@@ -1,0 +1,137 @@
+"""Feature extractors: what images are turned into before they are compared."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ddpm_kedro.images.augmentation import to_float
+from ddpm_kedro.metrics.classifier import Classifier
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import Provenance
+
+BATCH = 250
+INCEPTION_SHA256 = "6726825d"  # the first digits; those of torch-fidelity's file are in its name
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+
+
+class Inception(nn.Module):
+    """torch-fidelity's Inception-v3, the network of FID, KID and IS as published."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: PLC0415
+
+        torch.load(weights, weights_only=True)  # torch-fidelity would execute what a file holds
+        self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(weights))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) in [-1, 1] → (N, 2048) and (N, 1008); grey images become colour."""
+        pixels = ((images + 1) * 127.5).round().to(torch.uint8)
+        features, logits = self.network(pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3])
+        return features, logits
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """A network that gives features and logits.
+
+    Attributes:
+        name: classifier, or inception.
+        network: images (N, C, H, W) in [-1, 1] → features (N, D), logits (N, K).
+        image_shape: (C, H, W) of the images it was made for.
+        class_names: what the classifier's logits mean; empty for Inception.
+        made_by: images and parameters that it was fitted with.
+    """
+
+    name: str
+    network: nn.Module
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    made_by: Provenance
+
+    @torch.no_grad()
+    def __call__(self, images: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Features and logits of images (N, H, W, C) uint8, as float32 on the CPU."""
+        parts = [
+            self.network(to_float(torch.from_numpy(np.array(images[first : first + BATCH]))))  # a copy: writable
+            for first in range(0, len(images), BATCH)
+        ]
+        features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
+        return features, logits
+
+    def config(self) -> dict[str, Any]:
+        """All but the weights, as plain data."""
+        return {
+            "name": self.name,
+            "image_shape": list(self.image_shape),
+            "class_names": list(self.class_names),
+            "made_by": self.made_by.as_dict(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], weights: Path) -> Self:
+        """Rebuild what :meth:`config` described, from a file that :meth:`state` went into."""
+        shape, names = tuple(config["image_shape"]), tuple(config["class_names"])
+        if config["name"] == "inception":
+            network: nn.Module = Inception(weights)
+        else:
+            network = Classifier(shape[0], len(names))
+            network.load_state_dict(torch.load(weights, weights_only=True))
+        return cls(config["name"], network.eval(), shape, names, Provenance(**config["made_by"]))
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights."""
+        network = self.network.network if isinstance(self.network, Inception) else self.network
+        state: dict[str, Tensor] = network.state_dict()
+        return state
+
+
+@dataclass(frozen=True)
+class LazyFeatureExtractor:
+    """One that is fitted when it is saved, and not at all where the saved one was made by the same."""
+
+    made_by: Provenance
+    read: Callable[[], FeatureExtractor]
+
+
+def inception_weights(path: str | None) -> Path:
+    """Where Inception's weights lie, once it is sure that they are those; None downloads them.
+
+    Raises:
+        UserError: for a file that is missing, or another one, or cannot be downloaded.
+    """
+    if path is not None:
+        return _checked(Path(path))
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # noqa: PLC0415
+
+    try:
+        torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"Inception's weights could not be downloaded ({error}). Bring {INCEPTION_FILE} of torch-fidelity's "
+            "releases here, and name it with evaluation.inception_weights."
+        ) from error
+    return Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
+
+
+def _checked(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(
+            f"There are no Inception weights at {path}. Put torch-fidelity's {INCEPTION_FILE} there and name it with "
+            "evaluation.inception_weights, or leave that null to download it."
+        )
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(INCEPTION_SHA256):
+        raise UserError(
+            f"{path} is not {INCEPTION_FILE}: its SHA-256 begins with {found[:8]}, not {INCEPTION_SHA256}. "
+            "Download it again."
+        )
+    return path

@@ -1,0 +1,63 @@
+"""The training images nearest to each sample: whether samples are new, or copies."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+OTHERS = 9  # nearest training images that the nearest one is compared with
+QUANTILE = 0.01
+SUSPICIOUS = 5 * QUANTILE
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each image, its nearest training image.
+
+    Attributes:
+        indices: (N,) int64.
+        distances: (N,) root mean square difference of pixels, in grey levels of 255.
+        ratios: (N,) that distance over the mean distance of the next nine; near 0 for a copy.
+    """
+
+    indices: Tensor
+    distances: Tensor
+    ratios: Tensor
+
+
+def nearest_images(images: NDArray[Any], training: NDArray[Any]) -> Nearest:
+    """Compare images (N, H, W, C) uint8 with training images (M, H, W, C) uint8, pixel by pixel."""
+    wanted = torch.from_numpy(np.array(images).reshape(len(images), -1)).float()
+    best = torch.full((len(images), 0), torch.inf)
+    where = torch.zeros((len(images), 0), dtype=torch.int64)
+    for first in range(0, len(training), CHUNK):
+        part = torch.from_numpy(np.array(training[first : first + CHUNK]).reshape(-1, wanted.shape[1])).float()
+        distances = torch.cdist(wanted, part)
+        best = torch.cat([best, distances], dim=1)
+        where = torch.cat([where, (first + torch.arange(len(part))).expand(len(images), -1)], dim=1)
+        best, order = best.topk(min(OTHERS + 1, best.shape[1]), dim=1, largest=False)
+        where = where.gather(1, order)
+    distances = best / wanted.shape[1] ** 0.5
+    others = distances[:, 1:].mean(1) if distances.shape[1] > 1 else torch.ones(len(images))
+    return Nearest(where[:, 0], distances[:, 0], distances[:, 0] / others.clamp(min=1e-6))
+
+
+def copying(samples: Nearest, holdout: Nearest) -> dict[str, Any]:
+    """Whether samples are copies: how many are nearer to one training image than any but 1 % of the hold-out.
+
+    The ratio of the nearest distance to the next nine is compared, since plain or blurred images are near to many
+    training images, but a copy to one.
+    """
+    threshold = float(holdout.ratios.quantile(QUANTILE))
+    share = float((samples.ratios < threshold).float().mean())
+    return {
+        "share_nearer_than_holdout": share,
+        "expected_share": QUANTILE,
+        "median_distance": float(samples.distances.median()),
+        "median_distance_of_holdout": float(holdout.distances.median()),
+        "verdict": "copies training images" if share > SUSPICIOUS else "no sign of copying",
+    }

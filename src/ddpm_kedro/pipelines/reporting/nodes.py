@@ -1,0 +1,144 @@
+"""Show a run: curves, samples over training, how noise becomes an image, and all of it on one page."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from PIL import Image
+from plotly.subplots import make_subplots
+
+from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.images.film import Frames
+from ddpm_kedro.images.grid import rows_of_tiles, stacked
+from ddpm_kedro.metrics.table import Metrics
+from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.parameters import ReportingParameters, UserError
+from ddpm_kedro.reporting.page import Page
+from ddpm_kedro.training.run import Row
+
+# Okabe and Ito (2008): told apart by the colour-blind
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+
+
+def plot_training(training_history: list[Row]) -> go.Figure:
+    """Loss, validation loss and learning rate over images seen."""
+    if not training_history:
+        raise UserError("The history of this training has no row yet: nothing to plot. See training.report_interval.")
+    seen = [row["images_seen"] for row in training_history]
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.06)
+    curves = (("loss", "training loss", BLUE, 1), ("validation_loss", "validation loss", ORANGE, 1))
+    for name, title, colour, row in (*curves, ("learning_rate", "learning rate", GREEN, 2)):
+        values = [entry[name] for entry in training_history]
+        line = go.Scatter(x=seen, y=values, name=title, mode="lines+markers", line_color=colour)
+        figure.add_trace(line, row=row, col=1)
+    figure.update_yaxes(title="loss", row=1)
+    figure.update_yaxes(title="learning rate", rangemode="tozero", exponentformat="power", row=2)
+    figure.update_xaxes(title="images seen", row=2)
+    return _plain(figure, "Training")
+
+
+def plot_loss_by_timestep(loss_by_timestep: list[dict[str, float]]) -> go.Figure:
+    """Where along the noise the exported model errs."""
+    timesteps, losses = ([row[name] for row in loss_by_timestep] for name in ("timestep", "validation_loss"))
+    line = go.Scatter(x=timesteps, y=losses, mode="lines+markers", line_color=BLUE)
+    figure = go.Figure(line, layout={"xaxis_title": "timestep (0: hardly any noise)", "yaxis_title": "loss"})
+    return _plain(figure, "Validation loss by timestep")
+
+
+def film_training(
+    training_previews: dict[str, Callable[[], Image.Image]], model: TrainedModel, reporting: ReportingParameters
+) -> tuple[Image.Image, Frames]:
+    """Samples over training: one below the other, and one after the other."""
+    names = sorted(name for name in training_previews if name.startswith(f"{model.run_id}/"))
+    if not names:
+        empty = stacked([Image.new("RGB", (400, 60), "white")], ["no previews"])
+        return empty, Frames([empty])
+    spread = np.linspace(0, len(names) - 1, min(len(names), reporting.film_frames)).astype(int)
+    chosen = [names[index] for index in spread]
+    titles = [f"{int(name.rsplit('_', 1)[1]):,}" for name in chosen]
+    pictures = [training_previews[name]() for name in chosen]
+    return stacked(pictures, titles), Frames(
+        [stacked([picture], [title]) for picture, title in zip(pictures, titles, strict=True)]
+    )
+
+
+def draw_trajectory(model: TrainedModel, reporting: ReportingParameters) -> Image.Image:
+    """How noise becomes images: x_t and the predicted x_0 at every step, from left to right."""
+    count = reporting.trajectory_images
+    classes = len(model.class_names)
+    labels = torch.arange(count) % classes if classes else None
+    plan = SamplingPlan(model.diffusion, "ddim", min(reporting.trajectory_steps, model.diffusion.num_timesteps))
+    noised: list[torch.Tensor] = []
+    predicted: list[torch.Tensor] = []
+
+    def watch(x: torch.Tensor, x0: torch.Tensor) -> None:
+        noised.append(to_uint8(x))
+        predicted.append(to_uint8(x0))
+
+    draw_images(model.network, plan, model.image_shape, 0, range(count), labels, watch=watch)
+    rows = [row for image in range(count) for row in ([x[image] for x in noised], [x[image] for x in predicted])]
+    names = ["noised", "predicted"] * count
+    return rows_of_tiles([torch.stack(row).numpy() for row in rows], names)
+
+
+def write_report(
+    model: TrainedModel,
+    metrics: Metrics,
+    ingestion_report: dict[str, Any],
+    training_history: list[Row],
+    training_plot: go.Figure,
+    loss_by_timestep_plot: go.Figure,
+    samples_grid: Image.Image,
+    nearest_neighbours: Image.Image,
+    filmstrip: Image.Image,
+    training_film: Frames,
+    denoising_trajectory: Image.Image,
+    contact_sheet: Image.Image,
+) -> str:
+    """One page of HTML with everything in it, to keep or to mail."""
+    page = Page(f"Run {model.run_id}")
+    page.facts(_facts(model, metrics, ingestion_report))
+    if training_history[-1]["images_seen"] != model.images_seen:
+        page.note(
+            "The curves are of another training than the model: they end at "
+            f"{training_history[-1]['images_seen']:,.0f} images, and the model has seen {model.images_seen:,}."
+        )
+    page.picture("Samples", samples_grid)
+    page.metrics("How good they are", metrics)
+    page.picture(
+        "Are they new?",
+        nearest_neighbours,
+        f"{metrics.copying['verdict'].capitalize()}. The samples that are most like one training image, each above "
+        "that image; the number is their distance in grey levels of 255.",
+    )
+    page.figure("Training", training_plot)
+    page.figure("Validation loss by timestep", loss_by_timestep_plot)
+    page.picture("Samples over training", filmstrip, "With the number of images seen.")
+    page.film("As a film", training_film)
+    page.picture("From noise to images", denoising_trajectory, "What the network was given, and what it made of it.")
+    page.picture("Training images", contact_sheet)
+    page.parameters("Parameters", model.made_by.parameters | metrics.made_by.parameters)
+    return page.html()
+
+
+def _facts(model: TrainedModel, metrics: Metrics, ingestion: dict[str, Any]) -> dict[str, str]:
+    """What was trained on what, in words."""
+    channels, height, width = model.image_shape
+    weights = sum(weight.numel() for weight in model.network.parameters())
+    drawn = metrics.samples
+    return {
+        "Trained on": f"{ingestion['training']['images']:,} images of {height}×{width}, {channels} channels, "
+        f"{len(model.class_names) or 'no'} classes",
+        "Model": f"U-Net with {weights:,} parameters, {model.diffusion.schedule} schedule, predicts "
+        f"{model.diffusion.target}; {model.images_seen:,} images seen; averaged weights (EMA)",
+        "Samples": f"{drawn['num_images']:,} in {drawn['seconds']:.1f} s: {drawn['num_inference_steps']} steps of "
+        f"{drawn['sampler']}, guidance {drawn['guidance_scale']:g}, "
+        f"{drawn['network_evaluations']} network evaluations each",
+    }
+
+
+def _plain(figure: go.Figure, title: str) -> go.Figure:
+    return figure.update_layout(template="plotly_white", title=title, height=420, margin={"t": 60, "r": 20, "b": 50})

@@ -1,0 +1,48 @@
+"""The wiring of reporting."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ddpm_kedro.pipelines.reporting.nodes import (
+    draw_trajectory,
+    film_training,
+    plot_loss_by_timestep,
+    plot_training,
+    write_report,
+)
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """History, previews, model, samples, metrics → plots, pictures and report."""
+    return Pipeline(
+        [
+            Node(plot_training, "training_history", "training_plot", name="plot_training"),
+            Node(plot_loss_by_timestep, "loss_by_timestep", "loss_by_timestep_plot", name="plot_loss_by_timestep"),
+            Node(
+                film_training,
+                ["training_previews", "model", "params:reporting"],
+                ["filmstrip", "training_film"],
+                name="film_training",
+            ),
+            Node(draw_trajectory, ["model", "params:reporting"], "denoising_trajectory", name="draw_trajectory"),
+            Node(
+                write_report,
+                {
+                    "model": "model",
+                    "metrics": "metrics",
+                    "ingestion_report": "ingestion_report",
+                    "training_history": "training_history",
+                    "training_plot": "training_plot",
+                    "loss_by_timestep_plot": "loss_by_timestep_plot",
+                    "samples_grid": "samples_grid",
+                    "nearest_neighbours": "nearest_neighbours",
+                    "filmstrip": "filmstrip",
+                    "training_film": "training_film",
+                    "denoising_trajectory": "denoising_trajectory",
+                    "contact_sheet": "contact_sheet",
+                },
+                "report",
+                name="write_report",
+            ),
+        ],
+        tags="reporting",
+    )

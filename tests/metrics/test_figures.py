@@ -1,0 +1,217 @@
+"""Figures against other implementations, and against images that are bad on purpose."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.metrics.classifier import fit_classifier
+from ddpm_kedro.metrics.extractor import FeatureExtractor
+from ddpm_kedro.metrics.figures import (
+    Figure,
+    Seen,
+    all_figures,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
+from ddpm_kedro.metrics.neighbours import copying, nearest_images
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images
+from tests.conftest import EVALUATION, MADE_BY, make_store
+from tests.pipelines.test_nodes import DATASET, IMAGES
+
+
+class Identity(nn.Module):
+    """Features that torchmetrics takes as they are."""
+
+    num_features = 12
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+@pytest.fixture
+def features() -> tuple[Tensor, Tensor]:
+    mix = torch.randn(12, 12)
+    return torch.randn(90, 12) @ mix + 0.3, torch.randn(90, 12) @ mix
+
+
+def test_the_frechet_distance_is_that_of_torchmetrics(features: tuple[Tensor, Tensor]) -> None:
+    other = FrechetInceptionDistance(feature=Identity(), input_img_size=(12,)).set_dtype(torch.float64)
+    other.update(features[1].double(), real=True)
+    other.update(features[0].double(), real=False)
+    assert frechet_distance(*features) == pytest.approx(float(other.compute()), rel=1e-4)
+
+
+def test_the_frechet_distance_of_known_distributions() -> None:
+    """Between normal distributions with covariances a²·1 and b²·1: squared distance of means + D·(a - b)²."""
+    a, b = torch.randn(2, 100_000, 4, dtype=torch.float64)
+    assert frechet_distance(a, 3 * b + 2) == pytest.approx(4 * 2**2 + 4 * (3 - 1) ** 2, rel=0.02)
+
+
+def test_the_kernel_distance_is_that_of_torchmetrics_where_a_subset_is_all(features: tuple[Tensor, Tensor]) -> None:
+    other = KernelInceptionDistance(feature=Identity(), subsets=1, subset_size=90)
+    other.update(features[1], real=True)
+    other.update(features[0], real=False)
+    assert kernel_distance(*features, subsets=1)[0] == pytest.approx(float(other.compute()[0]), rel=1e-4)
+
+
+def test_the_inception_score_is_that_of_torchmetrics() -> None:
+    logits = 3 * torch.randn(200, 7)
+    other = InceptionScore(feature=Identity(), splits=1)
+    other.update(logits)
+    assert inception_score(logits) == pytest.approx(float(other.compute()[0]), rel=1e-4)
+
+
+def test_precision_and_recall_follow_their_definition(features: tuple[Tensor, Tensor]) -> None:
+    samples, reference = (part.double().numpy() for part in (features[0][:40], features[1]))
+
+    def covered(points: np.ndarray, by: np.ndarray) -> float:
+        within = np.linalg.norm(by[:, None] - by[None], axis=2)
+        radii = np.sort(within, axis=1)[:, 3]
+        return float((np.linalg.norm(points[:, None] - by[None], axis=2) <= radii).any(axis=1).mean())
+
+    precision, recall = precision_recall(features[0][:40], features[1])
+    assert precision == pytest.approx(covered(samples, reference), abs=1e-4)
+    assert recall == pytest.approx(covered(reference, samples), abs=1e-4)
+    assert 0 < recall < precision
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[ImageStore, ImageStore, FeatureExtractor]:
+    """Training digits, the hold-out, and a classifier that has seen enough of them."""
+    training, holdout = (lazy.read() for lazy in prepare_images(download_images(DATASET), IMAGES))
+    network = fit_classifier(training, EVALUATION.model_copy(update={"fit_images": 12_800}))
+    return training, holdout, FeatureExtractor("classifier", network, (1, 28, 28), training.class_names, MADE_BY)
+
+
+def judged(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> dict[str, Figure]:
+    training, holdout, extractor = digits
+    seen = (Seen(*extractor(part)) for part in (images, training.images, holdout.images))
+    return {figure.name.split("(")[0]: figure for figure in all_figures(*seen, "classifier", 10)}
+
+
+def copies(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> str:
+    training, holdout = (store.images for store in digits[:2])
+    verdict: str = copying(nearest_images(images, training), nearest_images(holdout, training))["verdict"]
+    return verdict
+
+
+def blurred(images: np.ndarray) -> np.ndarray:
+    soft = F.avg_pool2d(torch.from_numpy(images).permute(0, 3, 1, 2).float(), 7, stride=1, padding=3)
+    return soft.round().byte().permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.slow
+def test_real_images_are_good_and_new(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
+    found = judged(digits[1].images, digits)
+    assert abs(found["KID"].value) < 2 * found["KID"].spread
+    assert found["KID"].floor == found["KID"].at_floor_n
+    assert found["precision"].value > 0.7
+    assert found["recall"].value > 0.7
+    assert copies(digits[1].images, digits) == "no sign of copying"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "figure"),
+    [
+        (lambda images: np.repeat(images[:1], len(images), axis=0), "recall"),
+        (lambda images: images[np.arange(len(images)) % 50], "recall"),  # one class alone
+        (blurred, "KID"),
+        (lambda images: 255 - images, "precision"),
+    ],
+    ids=["one image again and again", "a few images again and again", "blurred", "inverted"],
+)
+def test_what_is_wrong_shows(
+    spoil: Callable[[Any], Any], figure: str, digits: tuple[ImageStore, ImageStore, FeatureExtractor]
+) -> None:
+    found = judged(spoil(digits[1].images), digits)[figure]
+    if found.better == "lower":
+        assert found.value > 10 * abs(found.floor) + 3 * found.spread
+    else:
+        assert found.value < 0.5 * found.floor
+
+
+@pytest.mark.slow
+def test_copies_are_noticed(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
+    training, holdout, _ = digits
+    assert copies(training.images[:300], digits) == "copies training images"
+    noisy = training.images[:300].astype(int) + np.random.default_rng(0).normal(0, 8, training.images[:300].shape)
+    assert copies(noisy.clip(0, 255).astype(np.uint8), digits) == "copies training images"
+    mixed = np.concatenate([training.images[:30], holdout.images[:270]])
+    assert copies(mixed, digits) == "copies training images"
+    assert copies(blurred(holdout.images), digits) == "no sign of copying"
+
+
+def test_the_nearest_image_is_found_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_kedro.metrics.neighbours.CHUNK", 7)
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3)).astype(np.uint8)
+    wanted = images[[3, 39, 20]].copy()
+    wanted[0, 0, 0, 0] ^= 64
+    found = nearest_images(wanted, images)
+    assert found.indices.tolist() == [3, 39, 20]
+    assert found.distances.tolist() == pytest.approx([64 / 48**0.5, 0, 0], abs=0.1)
+    assert found.ratios[0] < 0.2
+
+
+def test_the_floor_is_of_all_classes_alike(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
+    """Stores are sorted by class: their first images would be of one."""
+    _, holdout, extractor = digits
+    chosen = Seen(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100)
+    assert chosen.labels.unique().tolist() == list(range(10))
+    assert torch.equal(
+        chosen.labels, Seen(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100).labels
+    )
+
+
+def test_figures_that_need_more_samples_say_how_many() -> None:
+    def seen(count: int) -> Seen:
+        return Seen(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
+
+    figures = {figure.name: figure for figure in all_figures(seen(3), seen(300), seen(100), "classifier", 2)}
+    assert figures["FD(classifier)"].value is None
+    assert "at least 65 samples: sampling.num_images=65" in figures["FD(classifier)"].note
+    assert "at least 20 samples" in figures["KID(classifier)"].note
+    assert "at least 4 samples" in figures["precision(classifier)"].note
+    figures = {figure.name: figure for figure in all_figures(seen(80), seen(300), seen(30), "classifier", 2)}
+    assert figures["FD(classifier)"].value > 0
+    assert "the hold-out has fewer than 65" in figures["FD(classifier)"].note
+    assert {figures[name].floor_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
+
+
+def test_only_inceptions_figures_bear_the_names_of_the_literature() -> None:
+    seen = Seen(torch.randn(30, 4), torch.randn(30, 3), torch.zeros(30, dtype=torch.int64))
+    names = {
+        name: [figure.name for figure in all_figures(seen, seen, seen, name, 1)] for name in ("inception", "classifier")
+    }
+    assert names["inception"] == ["KID", "FID", "precision", "recall", "IS"]
+    assert all("(classifier)" in name for name in names["classifier"][:-1])
+    assert names["classifier"][-1] == "accuracy of classes"
+
+
+def test_fitting_is_repeatable_and_leaves_the_global_generator_alone(store: ImageStore) -> None:
+    before = torch.random.get_rng_state()
+    one, two = (fit_classifier(store, EVALUATION) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    other = fit_classifier(store, EVALUATION.model_copy(update={"seed": 1}))
+    assert not torch.equal(one.features[0].weight, other.features[0].weight)
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_images_without_classes_need_another_extractor(classes: int) -> None:
+    store = make_store(classes=classes)
+    with pytest.raises(UserError, match=r"evaluation.extractor=inception"):
+        fit_classifier(replace(store), EVALUATION)
