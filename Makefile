@@ -28,8 +28,13 @@ viz: $(VENV)/.installed
 	$(BIN)/kedro viz run $(ARGS)
 
 # Small networks gain nothing from a second thread, but the tests gain from a second process.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+# The tests look at the pipeline in a browser: the system's Chromium, or one of Playwright's.
+$(VENV)/.browser: | $(VENV)/.installed-dev
+	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install --with-deps chromium
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -87,6 +87,27 @@ def test_old_runs_are_removed_when_that_is_confirmed(kept: Path, project: Projec
     assert "Removed 1" in printed(kedro(project, "runs", "prune", "--keep", "0", "--yes", "--env", "smoke"))
 
 
+def test_a_training_is_followed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project.data / "08_reporting/training_history.csv"
+    path.parent.mkdir(parents=True)
+    head = "images_seen,loss,learning_rate,gradient_norm,images_per_second,validation_loss\n"
+    rows = [f"{seen}.0,0.5,1e-3,1.0,99.0,0.4\n" for seen in (8, 16, 24)]
+    contents = iter(["", head + rows[0], head + rows[0] + rows[1], head + rows[2]])
+
+    def wait(_: float) -> None:
+        content = next(contents, None)
+        if content is None:
+            raise KeyboardInterrupt
+        if content:
+            path.write_text(content)
+
+    monkeypatch.setattr("time.sleep", wait)
+    lines = kedro(project, "runs", "watch", "--env", "smoke").output.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["8", "16", "A", "24"]
+    assert "loss 0.5000  validation 0.4000  lr 1.00e-03  99 images/s" in lines[0]
+    assert len(printed(kedro(project, "runs", "watch", "--once", "--env", "smoke")).splitlines()) == 1
+
+
 def test_options_are_listed_own_ones_too(project: Project) -> None:
     own = project.folder / "conf/local/groups/model"
     own.mkdir(parents=True)

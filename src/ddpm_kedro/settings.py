@@ -4,6 +4,7 @@ from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
+from ddpm_kedro.hooks.summary import Summary
 from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.session import Session
@@ -13,7 +14,7 @@ plain_logs_without_a_terminal()
 
 # Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
 # and a stop ends the process once all is tracked.
-HOOKS = (RunGuard(), Staleness(), Tracking(), TRIAL, Resumption())
+HOOKS = (Summary(), RunGuard(), Staleness(), Tracking(), TRIAL, Resumption())
 SESSION_CLASS = Session
 CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -1,7 +1,9 @@
-"""How log lines look: coloured on a terminal, one plain line an event elsewhere."""
+"""How log lines look: coloured on a terminal, one plain line an event with UTC time elsewhere."""
 
+import logging
 import os
 import sys
+import time
 
 import rich
 from kedro.framework.project import LOGGING
@@ -10,7 +12,7 @@ PLAIN = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "plain": {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%Y-%m-%d %H:%M:%S"},
+        "plain": {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%SZ"},
     },
     "handlers": {"plain": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"}},
     "loggers": {"kedro": {"level": "INFO"}, "kedro.io": {"level": "WARNING"}, "ddpm_kedro": {"level": "INFO"}},
@@ -24,5 +26,6 @@ def plain_logs_without_a_terminal() -> None:
     A configuration named in KEDRO_LOGGING_CONFIG is left as it is.
     """
     if not rich.get_console().is_terminal and "KEDRO_LOGGING_CONFIG" not in os.environ:
+        logging.Formatter.converter = time.gmtime  # logs of several machines are read side by side
         LOGGING.configure(PLAIN)
         sys.excepthook = sys.__excepthook__  # Kedro's handler of rich had put its boxes of 80 columns there

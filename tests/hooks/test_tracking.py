@@ -1,6 +1,7 @@
 """Tracking with W&B: what it gets, and that it never stops a run."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -65,8 +66,12 @@ def test_everything_is_tracked_at_its_number_of_images(project: Project, monkeyp
     }
     assert pictures[0] == {"augmentation_preview"}
     assert pictures[32] == {"training_previews"}
-    assert pictures[64] == {"training_previews", "samples_grid"}
+    assert pictures[64] == {"training_previews", "samples_grid", "nearest_neighbours"}
     assert set(tracked.artifacts) == {"parameters", "model"}
+    assert (
+        tracked.summary["KID(classifier)"]
+        == json.loads((project.data / "08_reporting/metrics.json").read_text())["figures"][0]["value"]
+    )
     assert tracked.artifacts["model"] == {"config.json", "model.safetensors"}
     assert Path(os.environ["WANDB_DATA_DIR"]) == project.data / "wandb"  # where artifacts wait for their upload
     written = [path for path in (project.data / "wandb").rglob("*") if path.is_file()]

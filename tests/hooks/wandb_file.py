@@ -49,6 +49,15 @@ class OfflineRun:
         ]
 
     @property
+    def summary(self) -> dict[str, Any]:
+        return {
+            item.key or item.nested_key[0]: json.loads(item.value_json)
+            for record in self.records
+            if record.HasField("summary")
+            for item in record.summary.update
+        }
+
+    @property
     def config(self) -> dict[str, Any]:
         return {
             item.key: json.loads(item.value_json)

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.slow
 TRAINING_NODES = "src/ddpm_kedro/pipelines/model_training/nodes.py"
 SAMPLING_NODES = "src/ddpm_kedro/pipelines/sampling/nodes.py"
-EVERYTHING = ["parameters", "data", "restart", "train", "sample"]
+EVERYTHING = ["parameters", "data", "restart", "train", "sample", "evaluate", "report"]
 
 
 class Repository:
@@ -92,18 +92,18 @@ def test_what_is_stale_is_made_again_and_nothing_else(repository: Repository) ->
     repository.change("conf/base/parameters.yml")  # a comment
     assert repository.dvc("repro")[0] == ["parameters"]
     repository.change("conf/base/groups/optimizer/adam.yml", "lr: 3.0e-3", "lr: 2.0e-3")
-    assert repository.dvc("repro")[0] == ["parameters", "train", "sample"]
+    assert repository.dvc("repro")[0] == ["parameters", "train", "sample", "evaluate", "report"]
     assert repository.json("06_models/model/config.json")["parameters"]["optimizer"]["lr"] == 2e-3
     repository.change(SAMPLING_NODES)
-    assert repository.dvc("repro")[0] == ["sample"]
+    assert repository.dvc("repro")[0] == ["sample"]  # the same samples come out: nothing is judged again
     run_id = repository.json("06_models/model/config.json")["run_id"]
     repository.change(TRAINING_NODES)
     ran, output = repository.dvc("repro")
-    assert ran == ["restart", "train"]  # and no sampling, for the same model comes out
+    assert ran == ["restart", "train", "report"]  # the same model comes out, and other images/s in its history
     assert f"Run {run_id} starts." in output
     repository.commit()
     ran, _ = repository.dvc("exp", "run", "-S", "conf/base/parameters.yml:use.model=small")
-    assert ran == ["parameters", "train", "sample"]
+    assert ran == ["parameters", "train", "sample", "evaluate", "report"]
     assert repository.json("06_models/model/config.json")["parameters"]["model"]["blocks_per_level"] == 2
     assert "small" in repository.dvc("exp", "show")[1]
     assert yaml.safe_load((repository.folder / "conf/base/parameters.yml").read_text())["use"]["model"] == "small"

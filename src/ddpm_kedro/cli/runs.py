@@ -1,6 +1,7 @@
 """Finished runs."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,36 @@ from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.runs import compare, find_run, read_runs
 
 MEGABYTE = 1e6
+SECONDS = 2.0  # between two looks at a training
 FIGURES = ("images_seen", "loss", "validation_loss")
 
 
 @click.group()
 def runs() -> None:
-    """Finished runs: list them, compare two, remove old ones."""
+    """Runs: follow one, list finished ones, compare two, remove old ones."""
+
+
+@runs.command()
+@click.option("--once", is_flag=True, help="Say what there is, and do not wait for more.")
+@project_command
+def watch(project: ProjectMetadata, once: bool, env: str | None) -> None:
+    """Follow the training that goes on, or the last one, from another shell; Ctrl-C ends it."""
+    dataset: Any = make_session(project, env).load_context().catalog.get("training_history")
+    told = 0
+    while True:
+        rows = dataset.load() if dataset.exists() else []
+        if len(rows) < told:  # another training has begun
+            click.echo("A new training.")
+            told = 0
+        for row in rows[told:]:
+            click.echo(
+                f"{row['images_seen']:>12,.0f} images  loss {row['loss']:.4f}  "
+                f"validation {row['validation_loss']:.4f}  lr {row['learning_rate']:.2e}  {row['images_per_second']:,.0f} images/s"
+            )
+        told = len(rows)
+        if once:
+            return
+        time.sleep(SECONDS)
 
 
 @runs.command("list")

@@ -6,7 +6,7 @@ from typing import Any
 from kedro_datasets.partitions import PartitionedDataset
 
 
-class PicturesDataset(PartitionedDataset):
+class PicturesDataset(PartitionedDataset):  # type: ignore[misc]
     """Kedro's partitions, but loading gives an empty dictionary where there is no picture yet."""
 
     def load(self) -> dict[str, Callable[[], Any]]:

@@ -84,9 +84,6 @@ class RunGuard:
         self._give_signals_back()
         if {"train_model", "export_model"} <= {node.name for node in pipeline.nodes}:
             self._archive(pipeline, catalog)
-        if "samples_grid" in pipeline.all_outputs():
-            grid: Any = catalog.get("samples_grid")
-            logger.info("The images are in %s", grid._filepath)
 
     @hook_impl
     def on_pipeline_error(self) -> None:

@@ -1,7 +1,7 @@
 """Weights & Biases: what happened in a run, for comparing it with others.
 
 Nodes and datasets know nothing of it. Catalog entries say what of them is worth tracking, by ``metadata: {track: …}``:
-``history`` (rows of figures), ``pictures``, or ``artifact`` (a file or folder).
+``history`` (rows of figures), ``pictures``, ``summary`` (figures of merit), or ``artifact`` (a file or folder).
 """
 
 import json
@@ -75,6 +75,9 @@ class Tracking:
         elif self.run is not None and track == "history":
             with self._safely():
                 self._log(data)
+        elif self.run is not None and track == "summary":
+            with self._safely():
+                self.run.summary.update({figure["name"]: figure["value"] for figure in data.figures})
         elif self.run is not None and track == "artifact":
             with self._safely():
                 artifact = self._artifact(dataset_name)

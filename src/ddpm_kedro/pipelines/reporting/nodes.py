@@ -21,6 +21,7 @@ from ddpm_kedro.training.run import Row
 
 # Okabe and Ito (2008): told apart by the colour-blind
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+CHANNELS = {1: "grey", 3: "colour"}
 
 
 def plot_training(training_history: list[Row]) -> go.Figure:
@@ -130,8 +131,8 @@ def _facts(model: TrainedModel, metrics: Metrics, ingestion: dict[str, Any]) -> 
     weights = sum(weight.numel() for weight in model.network.parameters())
     drawn = metrics.samples
     return {
-        "Trained on": f"{ingestion['training']['images']:,} images of {height}×{width}, {channels} channels, "
-        f"{len(model.class_names) or 'no'} classes",
+        "Trained on": f"{ingestion['training']['images']:,} images of {height}×{width} pixels, "
+        f"{CHANNELS.get(channels, f'{channels} channels')}, {len(model.class_names) or 'no'} classes",
         "Model": f"U-Net with {weights:,} parameters, {model.diffusion.schedule} schedule, predicts "
         f"{model.diffusion.target}; {model.images_seen:,} images seen; averaged weights (EMA)",
         "Samples": f"{drawn['num_images']:,} in {drawn['seconds']:.1f} s: {drawn['num_inference_steps']} steps of "

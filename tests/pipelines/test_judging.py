@@ -1,0 +1,260 @@
+"""The nodes of evaluation and reporting."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import DatasetError
+from PIL import Image
+
+from ddpm_kedro.datasets.animation import AnimationDataset
+from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
+from ddpm_kedro.datasets.metrics import MetricsDataset
+from ddpm_kedro.datasets.pictures import PicturesDataset
+from ddpm_kedro.datasets.samples import Samples
+from ddpm_kedro.images.film import Frames
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.metrics import extractor as extractors
+from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
+from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
+from ddpm_kedro.pipelines.reporting.nodes import (
+    draw_trajectory,
+    film_training,
+    plot_loss_by_timestep,
+    plot_training,
+    write_report,
+)
+from ddpm_kedro.provenance import Provenance
+from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
+
+REPORT = {
+    "num_images": 24,
+    "seconds": 1.5,
+    "sampler": "ddim",
+    "num_inference_steps": 4,
+    "guidance_scale": 1.5,
+    "network_evaluations": 8,
+}
+ROW = {
+    "images_seen": 16.0,
+    "loss": 0.5,
+    "learning_rate": 1e-3,
+    "gradient_norm": 1.0,
+    "images_per_second": 9.0,
+    "validation_loss": 0.4,
+}
+
+
+@pytest.fixture
+def model(store: ImageStore) -> TrainedModel:
+    network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
+    groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
+    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names, 16)
+
+
+@pytest.fixture
+def samples(store: ImageStore) -> Samples:
+    chosen = np.arange(24)
+    return Samples(255 - store.images[chosen], store.labels[chosen], store.class_names, MADE_BY)
+
+
+def judge(samples: Samples, store: ImageStore, **changes: Any) -> Any:
+    parameters = changed(EVALUATION, **changes)
+    fitted = fit_feature_extractor(store, parameters).read()
+    return evaluate_samples(samples, REPORT, store, make_store(25), fitted, parameters)
+
+
+def test_every_figure_stands_with_what_it_must_be_read_with(samples: Samples, store: ImageStore) -> None:
+    metrics, picture = judge(samples, store)
+    assert metrics.samples == REPORT
+    assert (metrics.extractor, metrics.reference_images) == ("classifier", 40)
+    assert set(metrics.made_by.inputs) == {"samples", "training_images", "holdout_images", "feature_extractor"}
+    figures = {figure["name"]: figure for figure in metrics.figures}
+    assert figures["KID(classifier)"]["n"] == figures["KID(classifier)"]["floor_n"] == 24
+    assert figures["KID(classifier)"]["value"] > figures["KID(classifier)"]["floor"]
+    assert picture.width == 76 + 3 * 60 + 4
+
+
+def test_labels_that_the_classifier_does_not_know_are_not_judged(samples: Samples, store: ImageStore) -> None:
+    for other in (samples._replace(class_names=("a", "b", "c")), samples._replace(labels=None, class_names=())):
+        assert "accuracy of classes" not in {figure["name"] for figure in judge(other, store)[0].figures}
+
+
+def test_samples_of_another_shape_are_refused(samples: Samples, store: ImageStore) -> None:
+    with pytest.raises(UserError, match=r"The samples are \(8, 4, 1\), but the training images \(8, 8, 1\)"):
+        judge(samples._replace(images=samples.images[:, :, :4]), store)
+
+
+def test_no_more_training_images_than_asked_for_are_compared_with(samples: Samples, store: ImageStore) -> None:
+    assert judge(samples, store, reference_images=30)[0].reference_images == 30
+
+
+def test_metrics_are_kept_and_shown_as_a_table(samples: Samples, store: ImageStore, tmp_path: Path) -> None:
+    dataset = MetricsDataset(filepath=str(tmp_path / "metrics.json"))
+    with pytest.raises(DatasetError, match="No metrics in"):
+        dataset.load()
+    metrics, _ = judge(samples, store)
+    dataset.save(metrics)
+    assert dataset.load() == metrics
+    table = dataset.preview()
+    assert [row[0] for row in table["data"]] == [figure["name"] for figure in metrics.figures]
+    assert "needs at least 65 samples" in str(table["data"])
+
+
+def test_an_extractor_is_kept_and_not_fitted_again(store: ImageStore, tmp_path: Path) -> None:
+    dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
+    with pytest.raises(DatasetError, match="No feature extractor in"):
+        dataset.load()
+    fitted = fit_feature_extractor(store, EVALUATION)
+    dataset.save(fitted)
+    loaded, first = dataset.load(), fitted.read()
+    assert all(torch.equal(a, b) for a, b in zip(loaded(store.images), first(store.images), strict=True))
+    assert dataset.fingerprint() == loaded.made_by.fingerprint == fitted.made_by.fingerprint
+
+    def fail() -> FeatureExtractor:
+        raise AssertionError("fitted again")
+
+    dataset.save(LazyFeatureExtractor(fitted.made_by, fail))
+    assert fit_feature_extractor(store, changed(EVALUATION, timestep_bins=9)).made_by == fitted.made_by
+    assert fit_feature_extractor(store, changed(EVALUATION, fit_images=9)).made_by != fitted.made_by
+    assert fit_feature_extractor(replace(store, made_by=Provenance({}, {})), EVALUATION).made_by != fitted.made_by
+
+
+def test_inceptions_weights_that_are_not_there_or_others(store: ImageStore, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    parameters = changed(EVALUATION, extractor="inception", inception_weights=str(path))
+    with pytest.raises(
+        UserError, match=r"no Inception weights at .*weights.pth. Put torch-fidelity's weights-inception"
+    ):
+        fit_feature_extractor(store, parameters).read()
+    path.write_bytes(b"something else")
+    with pytest.raises(
+        UserError, match=r"weights.pth is not weights-inception.*its SHA-256 begins with \w{8}, not 6726"
+    ):
+        fit_feature_extractor(store, parameters).read()
+
+
+def test_inceptions_weights_that_cannot_be_downloaded(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
+    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\). Bring weights-inception"):
+        fit_feature_extractor(store, changed(EVALUATION, extractor="inception")).read()
+
+
+@pytest.mark.slow
+def test_inception_takes_grey_and_coloured_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights: the published ones cannot be here."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity  # noqa: PLC0415
+
+    monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+    made = fidelity.FeatureExtractorInceptionV3("inception", ["2048"])
+    monkeypatch.undo()
+    path = tmp_path / "weights.pth"
+    torch.save(made.state_dict(), path)
+    monkeypatch.setattr(extractors, "INCEPTION_SHA256", "")
+    parameters = changed(EVALUATION, extractor="inception", inception_weights=str(path))
+    dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
+    for channels in (1, 3):
+        store = make_store(3, channels=channels)
+        dataset.save(fit_feature_extractor(store, parameters))
+        features, logits = dataset.load()(store.images)
+        assert (features.shape, logits.shape) == ((3, 2048), (3, 1008))
+        assert features.std() > 0
+
+
+def test_the_loss_by_timestep_is_that_of_training(model: TrainedModel, store: ImageStore) -> None:
+    rows = measure_loss_by_timestep(model, store, EVALUATION)
+    assert [row["timestep"] for row in rows] == [12, 37, 62, 87]
+    assert all(0 < row["validation_loss"] < 100 for row in rows)
+    assert rows == measure_loss_by_timestep(model, store, EVALUATION)
+    assert plot_loss_by_timestep(rows).data[0].x == (12, 37, 62, 87)
+
+
+def test_curves_of_one_row_and_of_none() -> None:
+    figure = plot_training([ROW])
+    assert [trace.name for trace in figure.data] == ["training loss", "validation loss", "learning rate"]
+    assert all(trace.mode == "lines+markers" for trace in figure.data)  # a line alone would show nothing
+    with pytest.raises(UserError, match="no row yet"):
+        plot_training([])
+
+
+def test_the_film_has_the_previews_of_this_run_alone(model: TrainedModel) -> None:
+    def preview(shade: int) -> Any:
+        return lambda: Image.new("RGB", (60, 20), (shade, shade, shade))
+
+    previews = {f"{model.run_id}/images_seen_{seen:010d}": preview(seen) for seen in range(0, 90, 10)}
+    strip, film = film_training(previews | {"other/images_seen_0000000001": preview(255)}, model, REPORTING)
+    assert [frame.getpixel((100, 10))[0] for frame in film.pictures] == [0, 20, 50, 80]
+    assert strip.height == 4 * 24 + 4
+    assert len(film_training({}, model, REPORTING)[1].pictures) == 1
+
+
+def test_a_film_is_kept(tmp_path: Path) -> None:
+    dataset = AnimationDataset(filepath=str(tmp_path / "film.gif"))
+    dataset.save(Frames([Image.new("RGB", (9, 9), colour) for colour in ("red", "blue", "white")]))
+    assert [frame.getpixel((0, 0)) for frame in dataset.load().pictures] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
+    assert dataset.preview().startswith("R0lGOD")  # base64 of a GIF's first bytes
+
+
+def test_no_pictures_are_an_empty_folder(tmp_path: Path) -> None:
+    dataset = PicturesDataset(
+        path=str(tmp_path), dataset="ddpm_kedro.datasets.picture.PictureDataset", filename_suffix=".png"
+    )
+    assert dataset.load() == {}
+    dataset.save({"a/b": Image.new("RGB", (2, 2))})
+    assert list(dataset.load()) == ["a/b"]
+
+
+def test_the_trajectory_ends_in_the_images(model: TrainedModel) -> None:
+    picture = np.asarray(draw_trajectory(model, REPORTING))
+    assert picture.shape == (2 * 2 * 60 + 4, 76 + 3 * 60 + 4, 3)
+
+
+def report(model: TrainedModel, samples: Samples, store: ImageStore, history: Any = (ROW,)) -> str:
+    metrics, nearest = judge(samples, store)
+    picture = Image.new("RGB", (60, 60), "white")
+    losses = plot_loss_by_timestep(measure_loss_by_timestep(model, store, EVALUATION))
+    return write_report(
+        model,
+        metrics,
+        {"training": {"images": 40}},
+        list(history),
+        plot_training(list(history)),
+        losses,
+        picture,
+        nearest,
+        picture,
+        Frames([picture]),
+        picture,
+        picture,
+    )
+
+
+def test_the_report_says_what_was_trained_and_how_well(
+    model: TrainedModel, samples: Samples, store: ImageStore
+) -> None:
+    page = report(model, samples, store)
+    for words in (
+        "40 images of 8×8 pixels, grey, 3 classes",
+        "cosine schedule, predicts v; 16 images seen",
+        "8 network evaluations",
+    ):
+        assert words in page
+    assert 'src="http' not in page
+    assert "another training" not in page
+    assert json.dumps(MODEL.width) in page
+
+
+def test_curves_of_another_training_are_called_so(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
+    assert "they end at 8 images, and the model has seen 16" in report(
+        model, samples, store, [ROW | {"images_seen": 8.0}]
+    )
