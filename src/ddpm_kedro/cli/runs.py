@@ -38,7 +38,8 @@ def watch(project: ProjectMetadata, once: bool, env: str | None) -> None:
         for row in rows[told:]:
             click.echo(
                 f"{row['images_seen']:>12,.0f} images  loss {row['loss']:.4f}  "
-                f"validation {row['validation_loss']:.4f}  lr {row['learning_rate']:.2e}  {row['images_per_second']:,.0f} images/s"
+                f"validation {row['validation_loss']:.4f}  lr {row['learning_rate']:.2e}  "
+                f"{row['images_per_second']:,.0f} images/s"
             )
         told = len(rows)
         if once:
