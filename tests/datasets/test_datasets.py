@@ -260,9 +260,12 @@ def test_pictures_are_kept_and_previewed(tmp_path: Path) -> None:
 
 def test_history_keeps_every_digit_and_is_previewed(tmp_path: Path) -> None:
     dataset = HistoryDataset(filepath=str(tmp_path / "history.csv"))
-    rows = [{"images_seen": 8.0, "loss": 0.1 + 0.2}, {"images_seen": 16.0, "loss": 1 / 3}]
+    other = {"validation_loss": 0.5, "learning_rate": 1e-3}
+    rows = [{"images_seen": 8.0, "loss": 0.1 + 0.2} | other, {"images_seen": 16.0, "loss": 1 / 3} | other]
     dataset.save(rows)
     assert dataset.load() == rows
-    assert dataset.preview(1) == {"index": [0], "columns": ["images_seen", "loss"], "data": [[16.0, 1 / 3]]}
+    assert HistoryDataset.preview.__annotations__["return"].__name__ == "PlotlyPreview"  # what Kedro-Viz goes by
+    [loss, *_] = dataset.preview()["data"]
+    assert list(loss["y"]) == [row["loss"] for row in rows]
     dataset.save(rows[:1])
     assert dataset.load() == rows[:1]

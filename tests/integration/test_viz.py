@@ -98,7 +98,15 @@ def test_every_node_is_drawn(page: Page, address: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["samples_grid", "training_film", "denoising_trajectory", "nearest_neighbours", "filmstrip", "contact_sheet"],
+    [
+        "training_previews",
+        "samples_grid",
+        "training_film",
+        "denoising_trajectory",
+        "nearest_neighbours",
+        "filmstrip",
+        "contact_sheet",
+    ],
 )
 def test_pictures_are_shown(name: str, page: Page, address: str) -> None:
     select(page, address, name)
@@ -108,8 +116,9 @@ def test_pictures_are_shown(name: str, page: Page, address: str) -> None:
 
 
 def test_plots_and_tables_are_shown(page: Page, address: str) -> None:
-    select(page, address, "training_plot")
-    page.locator(".pipeline-metadata .js-plotly-plot").first.wait_for()
+    for name in ("training_history", "training_plot", "loss_by_timestep_plot"):
+        select(page, address, name)
+        page.locator(".pipeline-metadata .js-plotly-plot").first.wait_for()
     select(page, address, "metrics")
     table = page.locator(".pipeline-metadata table").first
     table.wait_for()

@@ -1,6 +1,7 @@
 """The nodes of evaluation and reporting."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from ddpm_kedro.datasets.animation import AnimationDataset
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
+from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.pictures import PicturesDataset
 from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.images.film import Frames
@@ -212,6 +214,10 @@ def test_no_pictures_are_an_empty_folder(tmp_path: Path) -> None:
     assert dataset.load() == {}
     dataset.save({"a/b": Image.new("RGB", (2, 2))})
     assert list(dataset.load()) == ["a/b"]
+    dataset.save({"a/c": Image.new("RGB", (3, 3))})
+    os.utime(tmp_path / "a/b.png", (1, 1))
+    newest = PictureDataset(filepath=str(tmp_path / "a/c.png")).preview()
+    assert dataset.preview() == newest
 
 
 def test_the_trajectory_ends_in_the_images(model: TrainedModel) -> None:

@@ -3,7 +3,7 @@
 import csv
 from io import StringIO
 
-from kedro_datasets._typing import TablePreview
+from kedro_datasets._typing import PlotlyPreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
@@ -27,10 +27,8 @@ class HistoryDataset(LocalDataset[list[Row], list[Row]]):
         with atomic_write(self._filepath) as file:
             file.write(text.getvalue().encode())
 
-    def preview(self, nrows: int = 100) -> TablePreview:
-        """The last rows as a table, for Kedro-Viz."""
-        rows = self.load()[-nrows:]
-        columns = list(rows[0]) if rows else []
-        return TablePreview(
-            {"index": list(range(len(rows))), "columns": columns, "data": [list(r.values()) for r in rows]}
-        )
+    def preview(self) -> PlotlyPreview:
+        """The curves so far, for Kedro-Viz: also while a training goes on."""
+        from ddpm_kedro.reporting.curves import training_curves  # noqa: PLC0415  plotly takes a while
+
+        return PlotlyPreview(training_curves(self.load()).to_plotly_json())

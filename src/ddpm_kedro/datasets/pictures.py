@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from kedro_datasets._typing import ImagePreview
 from kedro_datasets.partitions import PartitionedDataset
+
+from ddpm_kedro.datasets.picture import PictureDataset
 
 
 class PicturesDataset(PartitionedDataset):  # type: ignore[misc]
@@ -13,3 +16,8 @@ class PicturesDataset(PartitionedDataset):  # type: ignore[misc]
         """A function a picture, by its name."""
         found: dict[str, Callable[[], Any]] = super().load() if self._list_partitions() else {}
         return found
+
+    def preview(self) -> ImagePreview:
+        """The newest picture, for Kedro-Viz: also while a training goes on."""
+        newest = max(self._list_partitions(), key=lambda path: str(self._filesystem.modified(path)))
+        return PictureDataset(filepath=newest).preview()

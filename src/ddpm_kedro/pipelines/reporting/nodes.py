@@ -7,7 +7,6 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from PIL import Image
-from plotly.subplots import make_subplots
 
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.images.augmentation import to_uint8
@@ -15,38 +14,22 @@ from ddpm_kedro.images.film import Frames
 from ddpm_kedro.images.grid import rows_of_tiles, stacked
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.parameters import ReportingParameters, UserError
+from ddpm_kedro.parameters import ReportingParameters
+from ddpm_kedro.reporting.curves import loss_by_timestep_curve, training_curves
 from ddpm_kedro.reporting.page import Page
 from ddpm_kedro.training.run import Row
 
-# Okabe and Ito (2008): told apart by the colour-blind
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 CHANNELS = {1: "grey", 3: "colour"}
 
 
 def plot_training(training_history: list[Row]) -> go.Figure:
     """Loss, validation loss and learning rate over images seen."""
-    if not training_history:
-        raise UserError("The history of this training has no row yet: nothing to plot. See training.report_interval.")
-    seen = [row["images_seen"] for row in training_history]
-    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.06)
-    curves = (("loss", "training loss", BLUE, 1), ("validation_loss", "validation loss", ORANGE, 1))
-    for name, title, colour, row in (*curves, ("learning_rate", "learning rate", GREEN, 2)):
-        values = [entry[name] for entry in training_history]
-        line = go.Scatter(x=seen, y=values, name=title, mode="lines+markers", line_color=colour)
-        figure.add_trace(line, row=row, col=1)
-    figure.update_yaxes(title="loss", row=1)
-    figure.update_yaxes(title="learning rate", rangemode="tozero", exponentformat="power", row=2)
-    figure.update_xaxes(title="images seen", row=2)
-    return _plain(figure, "Training")
+    return training_curves(training_history)
 
 
 def plot_loss_by_timestep(loss_by_timestep: list[dict[str, float]]) -> go.Figure:
     """Where along the noise the exported model errs."""
-    timesteps, losses = ([row[name] for row in loss_by_timestep] for name in ("timestep", "validation_loss"))
-    line = go.Scatter(x=timesteps, y=losses, mode="lines+markers", line_color=BLUE)
-    figure = go.Figure(line, layout={"xaxis_title": "timestep (0: hardly any noise)", "yaxis_title": "loss"})
-    return _plain(figure, "Validation loss by timestep")
+    return loss_by_timestep_curve(loss_by_timestep)
 
 
 def film_training(
@@ -139,7 +122,3 @@ def _facts(model: TrainedModel, metrics: Metrics, ingestion: dict[str, Any]) -> 
         f"{drawn['sampler']}, guidance {drawn['guidance_scale']:g}, "
         f"{drawn['network_evaluations']} network evaluations each",
     }
-
-
-def _plain(figure: go.Figure, title: str) -> go.Figure:
-    return figure.update_layout(template="plotly_white", title=title, height=420, margin={"t": 60, "r": 20, "b": 50})
