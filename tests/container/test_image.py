@@ -146,7 +146,7 @@ class TestRun:
             output = logs(name)
             assert inspect(name)["HostConfig"]["ReadonlyRootfs"]
         assert first_report < 20
-        assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d INFO ", line) for line in output.splitlines())
+        assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO ", line) for line in output.splitlines())
         [line] = [line for line in output.splitlines() if "GPU" in line]
         assert "start the container with --gpus all" in line
         written = [path for path in data.rglob("*") if path.is_file()]
