@@ -156,6 +156,11 @@ class Project:
         shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "src").mkdir()  # the package itself is installed
 
+    def adopt(self, data: Path) -> "Project":
+        """Take over what a run of another project has left."""
+        shutil.copytree(data, self.data, dirs_exist_ok=True)
+        return self
+
     def kedro_run(self, *arguments: str, env: str = "smoke") -> Result:
         """What ``kedro run --env smoke`` with these arguments does and prints."""
         return CliRunner().invoke(run_command, ["--env", env, *arguments])
@@ -191,6 +196,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.chdir(tmp_path)
     bootstrap_project(tmp_path)
     return made
+
+
+@pytest.fixture(scope="session")
+def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one run of the ``smoke`` environment leaves; to be copied, not changed."""
+    before, made = Path.cwd(), Project(tmp_path_factory.mktemp("smoke"))
+    os.chdir(made.folder)
+    try:
+        bootstrap_project(made.folder)
+        result = made.kedro_run()
+    finally:
+        os.chdir(before)
+    assert result.exit_code == 0, result.output
+    return made.data
+
+
+@pytest.fixture
+def finished(project: Project, smoke_data: Path) -> Project:
+    """A project in which a run has ended well."""
+    return project.adopt(smoke_data)
 
 
 def changed(parameters: Any, **values: Any) -> Any:

@@ -46,9 +46,9 @@ def kept(project: Project) -> Path:
     return folder
 
 
-def test_a_finished_run_is_listed(project: Project) -> None:
+def test_a_finished_run_is_listed(project: Project, smoke_data: Path) -> None:
     assert "No finished run yet" in printed(kedro(project, "runs", "list", "--env", "smoke"))
-    assert project.kedro_run().exit_code == 0
+    project.adopt(smoke_data)
     [row] = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
     [folder] = (project.data / "runs").iterdir()
     assert row.split()[0] == folder.name
@@ -138,23 +138,24 @@ def test_resolved_parameters_in_a_file(project: Project) -> None:
     assert yaml.safe_load((project.folder / "deep/all.yaml").read_text()) == project.parameters()
 
 
-def test_restart_lets_a_finished_training_begin_anew(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_restart_lets_a_finished_training_begin_anew(
+    project: Project, smoke_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     restart = ("runs", "restart", "--env", "smoke")
     assert "Nothing to put aside." in printed(kedro(project, *restart))
-    assert project.kedro_run().exit_code == 0
+    project.adopt(smoke_data)
     [folder] = (project.data / "runs").iterdir()
     for number in (1, 2):
         assert f"{folder.name}/retired_{number}.pt; the next training begins" in printed(kedro(project, *restart))
         caplog.clear()
-        assert project.kedro_run().exit_code == 0
+        assert project.kedro_run("--pipelines", "model_training").exit_code == 0
         assert f"Run {folder.name} starts." in caplog.text
     assert {path.name for path in folder.glob("*.pt")} == {"retired_1.pt", "retired_2.pt"}
 
 
-def test_a_first_mark_leaves_the_checkpoint_where_it_is(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_first_mark_leaves_the_checkpoint_where_it_is(finished: Project) -> None:
     """Nobody knows whether code has changed since: it is taken as it is."""
-    restart = ("runs", "restart", "--mark", "data/mark.txt", "--env", "smoke")
-    assert project.kedro_run().exit_code == 0
+    project, restart = finished, ("runs", "restart", "--mark", "data/mark.txt", "--env", "smoke")
     assert "Nothing to put aside." in printed(kedro(project, *restart))
     assert (project.data / "06_models/checkpoint.pt").exists()
     assert "retired_1.pt" in printed(kedro(project, *restart))

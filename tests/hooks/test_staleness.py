@@ -22,22 +22,21 @@ def fingerprint(project: Project, part: str) -> str:
     return found
 
 
-def test_what_is_of_now_is_not_mentioned(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    assert warned(project, caplog) == []
+def test_what_is_of_now_is_not_mentioned(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project = finished
     assert warned(project, caplog) == []
     unshaping = "sampling.num_images=4,sampling.batch_size=2,training.report_interval=8,training.device=auto"
     assert warned(project, caplog, *SAMPLING, "--params", unshaping) == []
 
 
-def test_a_model_of_other_parameters(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    assert project.kedro_run().exit_code == 0
-    [message] = warned(project, caplog, *SAMPLING, "--params", "optimizer.lr=1e-4,training.seed=3")
+def test_a_model_of_other_parameters(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+    [message] = warned(finished, caplog, *SAMPLING, "--params", "optimizer.lr=1e-4,training.seed=3")
     assert "model on disk is not what these parameters make" in message
     assert "optimizer.lr: 0.003 → 0.0001; training.seed: 0 → 3." in message
 
 
-def test_a_model_of_other_images(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    assert project.kedro_run().exit_code == 0
+def test_a_model_of_other_images(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project = finished
     before = fingerprint(project, "training")
     assert project.kedro_run("--pipelines", "data_ingestion", "--params", "images.seed=1").exit_code == 0
     [message] = warned(project, caplog, *SAMPLING)
@@ -51,8 +50,8 @@ def test_images_of_other_parameters_are_mentioned_once(project: Project, caplog:
     assert "dataset.source: mnist5k → svhn; images.seed: 0 → 1." in message
 
 
-def test_samples_of_another_seed_and_another_model(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    assert project.kedro_run().exit_code == 0
+def test_samples_of_another_seed_and_another_model(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+    project = finished
     rendering = ("--nodes", "render_samples")
     assert warned(project, caplog, *rendering) == []
     [message] = warned(project, caplog, *rendering, "--params", "sampling.seed=9")

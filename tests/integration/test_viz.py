@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kedro.framework.startup import bootstrap_project
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from ddpm_kedro.pipeline_registry import register_pipelines
@@ -22,25 +21,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def shown(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> Project:
     """A project with a finished run."""
-    project, before = Project(tmp_path_factory.mktemp("viz")), Path.cwd()
-    os.chdir(project.folder)
-    try:
-        bootstrap_project(project.folder)
-        result = project.kedro_run()
-        assert result.exit_code == 0, result.output
-        yield project
-    finally:
-        os.chdir(before)
+    return Project(tmp_path_factory.mktemp("viz")).adopt(smoke_data)
 
 
 @pytest.fixture(scope="module")
-def address(finished: Project) -> Iterator[str]:
+def address(shown: Project) -> Iterator[str]:
     """Kedro-Viz of that project."""
     port = 20_000 + os.getpid() % 20_000
     command = [sys.executable, "-m", "kedro", "viz", "run", "--no-browser", "--env", "smoke", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=finished.folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=shown.folder, start_new_session=True, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -138,10 +129,10 @@ def test_the_training_node_shows_code_and_parameters(page: Page, address: str) -
     )
 
 
-def test_the_report_needs_nothing_else(page: Page, finished: Project) -> None:
+def test_the_report_needs_nothing_else(page: Page, shown: Project) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if request.url.startswith("http") else None)
-    page.goto((finished.data / "08_reporting/report.html").as_uri())
+    page.goto((shown.data / "08_reporting/report.html").as_uri())
     page.locator(".js-plotly-plot .main-svg").first.wait_for()
     assert requests == []
     assert page.locator("img").count() == 6

@@ -104,6 +104,22 @@ def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: 
     assert set(after) - set(kept) == {"checkpoint.pt"}
 
 
+def test_going_back_to_an_earlier_run_takes_up_its_checkpoint(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    ok(project.kedro_run("--params", TINY))
+    first = results(project)
+    ok(project.kedro_run("--params", f"{TINY},training.seed=1"))
+    other = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    assert results(project) != first
+    caplog.clear()
+    ok(project.kedro_run("--params", TINY))
+    assert "its checkpoint is taken up again" in caplog.text
+    assert "is already trained" in caplog.text
+    assert results(project) == first
+    assert (project.data / "runs" / other / "checkpoint.pt").exists()
+
+
 def test_two_runs_of_one_configuration_are_equal_to_the_bit(project: Project, tmp_path: Path) -> None:
     ok(project.kedro_run("--params", TINY))
     first = results(project)

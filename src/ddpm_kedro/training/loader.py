@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def _outlive_workers(loader: DataLoader[Tensor], pixels: StepPixels, steps: rang
     """A worker that was killed, by SIGTERM to all processes of a job or for lack of memory, costs speed and no more."""
     done = 0
     try:
-        for batch in loader:
+        for batch in _quietly(loader):
             yield batch
             done += 1
     except RuntimeError as error:
@@ -66,6 +67,19 @@ def _outlive_workers(loader: DataLoader[Tensor], pixels: StepPixels, steps: rang
         logger.warning("A loader worker died: the training process reads the images itself. (%s)", error)
         for step in steps[done:]:
             yield pixels[step]
+
+
+def _quietly(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+    """The batches, without torch's handler of SIGCHLD, which raises wherever the training is when a worker dies.
+
+    That a worker is gone is noticed all the same when its next batch is waited for.
+    """
+    signals = hasattr(signal, "SIGCHLD") and current_thread() is main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if signals else None
+    batches = iter(loader)
+    if signals:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
 
 
 def _check_shared_memory(store: ImageStore, training: TrainingParameters) -> None:
