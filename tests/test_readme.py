@@ -69,7 +69,7 @@ def test_kedro_commands_run(
 
 
 def test_the_projects_own_commands_run(project: Project) -> None:
-    ids = ["cf881760cfb0", "35807873b2b2"]  # those of the page
+    ids = ["9807f43cc7aa", "a827fcf34361"]  # those of the page
     for run_id, parameters in zip(ids, ("optimizer.lr=1e-3", "optimizer.lr=2e-3"), strict=True):
         folder = project.data / "runs" / run_id
         folder.mkdir(parents=True)
