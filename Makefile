@@ -29,7 +29,7 @@ viz: $(VENV)/.installed
 
 # Small networks gain nothing from a second thread, but the tests gain from a second process.
 test: $(VENV)/.installed-dev $(VENV)/.browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 # The tests look at the pipeline in a browser: the system's Chromium, or one of Playwright's.
 $(VENV)/.browser: | $(VENV)/.installed-dev
