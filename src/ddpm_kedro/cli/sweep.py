@@ -49,7 +49,8 @@ def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: 
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"--name {name!r}: a name has letters, digits, dots and dashes.")
     options["sampler"] = options["sampler"] or sweeps.usual_sampler(varied, options["trials"])
-    asked = sweeps.Sweep(sweeps.read_space(varied), params, **options, config=_shaping(project, env, params))
+    config = _trained(_shaping(project, env, params))
+    asked = sweeps.Sweep(sweeps.read_space(varied), params, **options, config=config)
     sweeps.check(asked)
     _check_sweep(project, env, asked)
     name = name or fingerprint(asked.describe())
@@ -80,6 +81,11 @@ def _shaping(project: ProjectMetadata, env: str | None, params: str) -> dict[str
     return dict(flatten({name: group.shaping() for name, group in checked if isinstance(group, Group)}))
 
 
+def _trained(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those of them that can change a training: not how it is tracked, sampled or judged."""
+    return {name: value for name, value in parameters.items() if name.startswith(TRAINED)}
+
+
 def _check_sweep(project: ProjectMetadata, env: str | None, asked: "Sweep") -> None:
     """Unknown names, values of a wrong kind and what cannot change a loss, before the first run."""
     from ddpm_kedro.sweep import candidates  # noqa: PLC0415
@@ -92,7 +98,7 @@ def _check_sweep(project: ProjectMetadata, env: str | None, asked: "Sweep") -> N
             except ConflictError:  # perhaps not with what else varies
                 if len(asked.space) == 1:
                     raise
-        trained = [{key: value for key, value in each.items() if key.startswith(TRAINED)} for each in found]
+        trained = [_trained(each) for each in found]
         if len(found) > 1 and all(each == trained[0] for each in trained):
             raise UserError(f"{name} has no effect on a training: every trial would be the same run.")
         if any(each.get(key) != found[0].get(key) for each in found for key in each if key.startswith(NOT_COMPARABLE)):
