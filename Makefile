@@ -8,7 +8,7 @@
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help run test lint viz digits sweep repro format lock install clean image image-test
+.PHONY: help run test lint viz digits sweep repro format lock install clean image image-test screenshots
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -48,6 +48,10 @@ sweep: $(VENV)/.installed-sweep
 
 repro: $(VENV)/.installed-dvc
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro $(ARGS)
+
+# Pictures for docs/, of the last run.
+screenshots: $(VENV)/.installed-dev $(VENV)/.browser
+	$(BIN)/python -m pytest --no-cov tests/integration/test_viz.py --screenshots $(ARGS)
 
 digits: $(VENV)/.installed
 	$(BIN)/python benchmarks/digits.py $(ARGS)

@@ -157,8 +157,9 @@ class Project:
         (folder / "src").mkdir()  # the package itself is installed
 
     def adopt(self, data: Path) -> "Project":
-        """Take over what a run of another project has left."""
+        """Take over what a run of another project has left, and what Kedro-Viz knows of it."""
         shutil.copytree(data, self.data, dirs_exist_ok=True)
+        shutil.copytree(data.parents[1] / ".viz", self.folder / ".viz", dirs_exist_ok=True)
         return self
 
     def kedro_run(self, *arguments: str, env: str = "smoke") -> Result:
@@ -221,6 +222,11 @@ def finished(project: Project, smoke_data: Path) -> Project:
 def changed(parameters: Any, **values: Any) -> Any:
     """The same parameters with other values, checked again."""
     return type(parameters).model_validate({**parameters.model_dump(), **values})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """See tests/integration/test_viz.py."""
+    parser.addoption("--screenshots", action="store_true", help="of the last run, for the documentation")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

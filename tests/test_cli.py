@@ -68,6 +68,24 @@ def test_two_runs_are_compared(kept: Path, project: Project) -> None:
     assert "They are equal." in printed(kedro(project, "runs", "diff", "ccc", "ccc", "--env", "smoke"))
 
 
+def test_figures_of_two_runs_are_compared_where_they_compare(smoke_data: Path, kept: Path, project: Project) -> None:
+    [judged] = (smoke_data / "runs").glob("*/metrics.json")
+    metrics = json.loads(judged.read_text())
+    (kept / IDS[0] / "metrics.json").write_text(json.dumps(metrics))
+    better = json.loads(judged.read_text())
+    better["figures"][1]["value"] = 0.5
+    better["samples"] |= {"run_id": "another", "seconds": 1e3}
+    (kept / IDS[2] / "metrics.json").write_text(json.dumps(better))
+    said = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke"))
+    assert f"FD(classifier): {metrics['figures'][1]['value']} → 0.5" in said
+    assert "another" not in said
+    better["samples"] |= {"sampler": "unlike"}
+    (kept / IDS[2] / "metrics.json").write_text(json.dumps(better))
+    said = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke"))
+    assert f"do not compare, since these differ: sampler: {metrics['samples']['sampler']} → unlike" in said
+    assert "FD(classifier)" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("aa", ["Several runs", "aaa111", "aab222"]), ("ccc334", ["No finished run", "Did you mean 'ccc333'"])],

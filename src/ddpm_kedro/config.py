@@ -1,5 +1,6 @@
 """The configuration loader: parameters composed from groups, chosen by ``use:`` in a file or on the command line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ class GroupConfigLoader(OmegaConfigLoader):
     ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
     experiment that names another one there starts from it.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
+
+    Args:
+        told: is given the checked parameters each time they are read.
     """
+
+    def __init__(self, *args: Any, told: Callable[[dict[str, Any]], None] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._told = told
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """The configuration ``key``; parameters are checked as a whole.
@@ -36,6 +44,8 @@ class GroupConfigLoader(OmegaConfigLoader):
             raise UserError(f"{error} Check its indentation, colons and quotes.") from error
         if key == "parameters":
             check_parameters(config)
+            if self._told is not None:
+                self._told(config)
         return config
 
     def _read_raw_config(self, key: str) -> tuple[Configs, Configs, str, str, set[Path]]:

@@ -3,10 +3,11 @@
 from kedro.framework.project import find_pipelines
 from kedro.pipeline import Pipeline
 
+MAIN_JOB = ("data_ingestion", "model_training", "sampling", "evaluation", "reporting")
+
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Every pipeline by name; ``__default__`` is the main job, from images to samples."""
     pipelines = find_pipelines(raise_errors=True)
-    main_job = ("data_ingestion", "model_training", "sampling", "evaluation", "reporting")
-    pipelines["__default__"] = sum((pipelines[name] for name in main_job if name in pipelines), Pipeline([]))
+    pipelines["__default__"] = sum((pipelines[name] for name in MAIN_JOB if name in pipelines), Pipeline([]))
     return pipelines

@@ -10,6 +10,8 @@ from typing import Any
 from ddpm_kedro.parameters import UserError, nearest
 from ddpm_kedro.provenance import differences
 
+OF_ITS_OWN = ("run_id", "images_seen", "seconds", "device")  # what figures of two runs may differ in
+
 
 @dataclass(frozen=True)
 class KeptRun:
@@ -18,12 +20,14 @@ class KeptRun:
     Attributes:
         parameters: all of them, resolved.
         figures: the last row of the history.
+        metrics: how good its samples are, as ``metrics.json`` has it; empty where they were not judged.
         finished: when, in local time.
     """
 
     folder: Path
     parameters: dict[str, Any]
     figures: dict[str, float]
+    metrics: dict[str, Any]
     finished: datetime
 
     @property
@@ -59,16 +63,34 @@ def find_run(runs: list[KeptRun], name: str) -> KeptRun:
 
 def compare(earlier: KeptRun, later: KeptRun) -> list[str]:
     """One line for each parameter and each figure in which two runs differ."""
-    return differences(earlier.parameters, later.parameters) + differences(earlier.figures, later.figures)
+    found = differences(earlier.parameters, later.parameters) + differences(earlier.figures, later.figures)
+    if not (earlier.metrics and later.metrics):
+        return found
+    unlike = differences(_conditions(earlier.metrics), _conditions(later.metrics))
+    if unlike:
+        return [*found, f"Their samples' figures do not compare, since these differ: {'; '.join(unlike)}"]
+    return found + differences(_values(earlier.metrics), _values(later.metrics))
+
+
+def _conditions(metrics: dict[str, Any]) -> dict[str, Any]:
+    """All that must be equal before figures of two runs stand beside each other."""
+    drawn = {name: value for name, value in metrics["samples"].items() if name not in OF_ITS_OWN}
+    images = {name: value for name, value in metrics["made_by"]["inputs"].items() if name != "samples"}
+    return {**drawn, "extractor": metrics["extractor"], "reference_images": metrics["reference_images"], **images}
+
+
+def _values(metrics: dict[str, Any]) -> dict[str, float]:
+    return {figure["name"]: figure["value"] for figure in metrics["figures"]}
 
 
 def _read_run(folder: Path) -> KeptRun:
     parameters = folder / "parameters.json"
-    history = folder / "training_history.csv"
+    history, metrics = folder / "training_history.csv", folder / "metrics.json"
     rows = list(csv.DictReader(history.read_text().splitlines())) if history.exists() else []
     return KeptRun(
         folder=folder,
         parameters=json.loads(parameters.read_text()),
         figures={name: float(value) for name, value in rows[-1].items()} if rows else {},
+        metrics=json.loads(metrics.read_text()) if metrics.exists() else {},
         finished=datetime.fromtimestamp(parameters.stat().st_mtime),
     )

@@ -7,6 +7,7 @@ from ddpm_kedro.hooks.staleness import Staleness
 from ddpm_kedro.hooks.summary import Summary
 from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
+from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
 from ddpm_kedro.terminal import plain_logs_without_a_terminal
 
@@ -20,6 +21,7 @@ CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
+    "told": NETWORK_PREVIEW.of,
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "config_patterns": {"parameters": ["parameters*", "parameters*/**"]},
 }

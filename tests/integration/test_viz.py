@@ -1,4 +1,7 @@
-"""The pipeline and the report as a person sees them, in a real browser."""
+"""The pipeline and the report as a person sees them, in a real browser.
+
+``make screenshots`` shows the last run of the working folder instead, and keeps the pictures for the documentation.
+"""
 
 import os
 import shutil
@@ -9,28 +12,44 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from kedro.framework.startup import bootstrap_project
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ddpm_kedro.pipeline_registry import register_pipelines
-from tests.conftest import Project
+from ddpm_kedro.pipeline_registry import MAIN_JOB, register_pipelines
+from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.slow
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> Project:
-    """A project with a finished run."""
-    return Project(tmp_path_factory.mktemp("viz")).adopt(smoke_data)
+class Shown(NamedTuple):
+    """A finished run: the folder of its project, its data, and where pictures of it are kept."""
+
+    folder: Path
+    env: str
+    data: Path
+    pictures: Path
 
 
 @pytest.fixture(scope="module")
-def address(shown: Project) -> Iterator[str]:
+def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """A run of the ``smoke`` environment; with ``--screenshots``, the last one of the working folder."""
+    if request.config.getoption("--screenshots"):
+        bootstrap_project(ROOT)
+        return Shown(ROOT, "local", ROOT / "data", ROOT / "docs")
+    project = Project(tmp_path_factory.mktemp("viz")).adopt(request.getfixturevalue("smoke_data"))
+    return Shown(project.folder, "smoke", project.data, tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def address(shown: Shown) -> Iterator[str]:
     """Kedro-Viz of that project."""
     port = 20_000 + os.getpid() % 20_000
-    command = [sys.executable, "-m", "kedro", "viz", "run", "--no-browser", "--env", "smoke", "--port", str(port)]
+    command = [sys.executable, "-m", "kedro", "viz", "run", "--no-browser", "--env", shown.env, "--port", str(port)]
     process = subprocess.Popen(command, cwd=shown.folder, start_new_session=True, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -73,18 +92,53 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def select(page: Page, address: str, name: str) -> None:
     """Open the panel of a node, found by its name in the list on the left."""
-    page.goto(f"{address}/?pid=__default__")
+    page.goto(f"{address}/?pid=__default__&expandAllPipelines=true")
     page.locator(".pipeline-node__text").first.wait_for()
     page.locator(f"[data-test='node-list-tree-item--row--{name}']").first.click()
     page.locator(".pipeline-metadata__title").wait_for()
 
 
-def test_every_node_is_drawn(page: Page, address: str) -> None:
-    page.goto(address)
+def drawn(page: Page) -> set[str]:
+    """The names of all that is drawn, once it is."""
     page.locator(".pipeline-node__text").first.wait_for()
-    drawn = set(page.locator(".pipeline-node__text").all_text_contents())
+    page.wait_for_timeout(1000)  # until everything is at its place
+    return set(page.locator(".pipeline-node__text").all_text_contents())
+
+
+def keep(page: Page, shown: Shown, name: str, part: str = "body") -> None:
+    """A picture for the documentation, in which there is something to see."""
+    page.add_style_tag(content="[class*='update-reminder'] {display: none}")  # offline it knows of no newer Kedro-Viz
+    page.locator(part).screenshot(path=shown.pictures / f"{name}.png")
+    with Image.open(shown.pictures / f"{name}.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_at_first_sight_there_are_the_pipelines_and_what_flows_between_them(
+    page: Page, address: str, shown: Shown
+) -> None:
+    page.goto(address)
+    names = drawn(page)
+    assert {name for name in register_pipelines() if name in MAIN_JOB} <= names
+    assert {"training_images", "model", "samples", "metrics", "report"} <= names
+    assert "train_model" not in names
+    keep(page, shown, "pipeline")
+
+
+def test_every_node_is_drawn(page: Page, address: str, shown: Shown) -> None:
+    page.goto(f"{address}/?pid=__default__&expandAllPipelines=true")
     pipeline = register_pipelines()["__default__"]
-    assert {node.name for node in pipeline.nodes} | pipeline.all_outputs() <= drawn
+    assert {node.short_name for node in pipeline.nodes} | pipeline.all_outputs() <= drawn(page)
+    layers = page.locator(".pipeline-layer-name").all_text_contents()
+    assert layers == ["raw", "model_input", "models", "model_output", "reporting"]
+
+
+def test_the_workflow_shows_what_the_run_took(page: Page, address: str, shown: Shown) -> None:
+    page.goto(address)
+    drawn(page)
+    page.locator("[data-test='global-toolbar-workflow-btn']").click()
+    page.get_by_text("Run execution completed successfully").wait_for()
+    assert {"train_model", "samples", "report"} <= drawn(page)
+    keep(page, shown, "workflow")
 
 
 @pytest.mark.parametrize(
@@ -116,10 +170,18 @@ def test_plots_and_tables_are_shown(page: Page, address: str) -> None:
     assert "KID(classifier)" in table.inner_text()
 
 
-def test_the_training_node_shows_code_and_parameters(page: Page, address: str) -> None:
+def test_the_training_node_shows_network_code_and_parameters(page: Page, address: str, shown: Shown) -> None:
     select(page, address, "train_model")
     panel = page.locator(".pipeline-metadata")
     assert "params:optimizer" in panel.inner_text()
+    network = panel.locator("svg[id^='mermaid']").first
+    network.wait_for()
+    assert network.text_content().count("residual block") == 5  # two down, the middle, two up
+    page.get_by_text("Expand preview").click()
+    page.locator(".pipeline-mermaid-renderer--modal svg").wait_for()
+    page.wait_for_timeout(1000)
+    keep(page, shown, "network", ".pipeline-mermaid-renderer--modal svg")
+    page.locator(".pipeline-metadata-modal__back").click()
     panel.locator(".pipeline-toggle").first.click()
     page.locator(".pipeline-metadata-code").wait_for()
     page.wait_for_function(
@@ -127,12 +189,14 @@ def test_the_training_node_shows_code_and_parameters(page: Page, address: str) -
     )
 
 
-def test_the_report_needs_nothing_else(page: Page, shown: Project) -> None:
+def test_the_report_needs_nothing_else(page: Page, shown: Shown) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if request.url.startswith("http") else None)
     page.goto((shown.data / "08_reporting/report.html").as_uri())
     page.locator(".js-plotly-plot .main-svg").first.wait_for()
     assert requests == []
+    page.set_viewport_size({"width": 1000, "height": 1750})
+    keep(page, shown, "report")
     assert page.locator("img").count() == 6
     assert page.evaluate("() => [...document.images].every(image => image.naturalWidth > 50)")
     assert page.locator(".js-plotly-plot").count() == 2

@@ -245,7 +245,8 @@ class TestSampling:
 
 
 def test_the_whole_job_in_memory() -> None:
-    pipeline = sum((package.create_pipeline() for package in PIPELINES), Pipeline([])).from_nodes("augment_images")
+    pipeline = sum((package.create_pipeline() for package in PIPELINES), Pipeline([]))
+    pipeline = pipeline.from_nodes("model_training.augment_images")
     inputs = {"training_images": make_store(), "holdout_images": make_store(12), "stop_request": Event()}
     inputs |= {f"params:{name}": group for name, group in GROUPS.items()}
     catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in inputs.items()})
@@ -266,7 +267,7 @@ class NoCheckpoint(MemoryDataset):
         return True
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.short_name)
 def test_every_parameter_input_is_checked_by_its_model(node: Any) -> None:
     """Kedro checks what is annotated with a Pydantic model; an annotation it cannot read turns that off silently."""
     hints = get_type_hints(node.func)
@@ -279,6 +280,6 @@ def test_every_parameter_input_is_checked_by_its_model(node: Any) -> None:
 
 def test_every_node_has_a_name_a_tag_and_a_description() -> None:
     for node in NODES:
-        assert node.name == node.func.__name__
+        assert node.short_name == node.func.__name__
         assert node.func.__doc__
         assert node.tags

@@ -16,7 +16,7 @@ class Resumption:
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> dict[str, Any]:
         """Give training the checkpoint of its own run; other hooks see it, too, since they get the same inputs."""
-        if node.name != "train_model":
+        if node.short_name != "train_model":
             return {}
         from ddpm_kedro.training.run import Run  # noqa: PLC0415  torch takes seconds
 

@@ -82,7 +82,7 @@ class RunGuard:
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Keep what a finished run left under its id."""
         self._give_signals_back()
-        if {"train_model", "export_model"} <= {node.name for node in pipeline.nodes}:
+        if {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
             self._archive(pipeline, catalog)
 
     @hook_impl

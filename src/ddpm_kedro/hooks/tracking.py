@@ -56,7 +56,7 @@ class Tracking:
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
         """A training begins, or goes on."""
-        if node.name != "train_model" or self.parameters["tracking"]["mode"] == "disabled":
+        if node.short_name != "train_model" or self.parameters["tracking"]["mode"] == "disabled":
             return
         from ddpm_kedro.training.run import Run  # noqa: PLC0415  torch takes seconds
 

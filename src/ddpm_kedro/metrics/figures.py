@@ -3,7 +3,9 @@
 Each is given beside its floor: the hold-out's figure against the same training images, at the same number of images.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -79,18 +81,11 @@ def all_figures(samples: Seen, training: Seen, holdout: Seen, extractor: str, ki
     dimensions = training.features.shape[1]
     name = "FID" if extractor == "inception" else f"FD{suffix}"
     figures.append(_against(name, frechet_distance, dimensions + 1, "lower", samples, shorter, floor, training))
+    both = lru_cache(precision_recall)  # tensors are told apart by what they are, not by what they hold
     for index, kind in enumerate(("precision", "recall")):
+        measure = partial(_part, both, index)
         figures.append(
-            _against(
-                f"{kind}{suffix}",
-                lambda a, b, index=index: precision_recall(a, b)[index],
-                NEIGHBOURHOOD + 1,
-                "higher",
-                samples,
-                shorter,
-                floor,
-                training,
-            )
+            _against(f"{kind}{suffix}", measure, NEIGHBOURHOOD + 1, "higher", samples, shorter, floor, training)
         )
     score, at_floor, best = (inception_score(seen.logits) for seen in (samples, shorter, floor))
     figures.append(Figure(f"IS{suffix}", score, len(samples), "higher", at_floor, best, count))
@@ -155,6 +150,10 @@ def _against(
         return Figure(name, value, len(samples), better, note=f"no floor: the hold-out has fewer than {least} images")
     at_floor, best = (measure(seen.features, training.features) for seen in (shorter, floor))
     return Figure(name, value, len(samples), better, at_floor, best, len(floor))
+
+
+def _part(measure: Callable[[Tensor, Tensor], tuple[float, float]], index: int, a: Tensor, b: Tensor) -> float:
+    return measure(a, b)[index]
 
 
 def _too_few(least: int) -> str:

@@ -24,4 +24,6 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
         ],
         tags="data_ingestion",
+        namespace="data_ingestion",
+        prefix_datasets_with_namespace=False,
     )

@@ -40,4 +40,6 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
         ],
         tags="evaluation",
+        namespace="evaluation",
+        prefix_datasets_with_namespace=False,
     )

@@ -1,12 +1,17 @@
 """The wiring of model training."""
 
+import warnings
+
 from kedro.pipeline import Node, Pipeline
+from kedro.utils import KedroExperimentalWarning
 
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 
 
 def create_pipeline(**_: object) -> Pipeline:
     """training_images → augmented_images → checkpoint, history and previews → model."""
+    warnings.filterwarnings("ignore", "The 'preview_fn' feature", KedroExperimentalWarning)  # tested with this Kedro
     return Pipeline(
         [
             Node(
@@ -29,8 +34,11 @@ def create_pipeline(**_: object) -> Pipeline:
                 ],
                 ["training_previews", "training_history", "checkpoint"],  # the checkpoint last: see hooks.run_guard
                 name="train_model",
+                preview_fn=NETWORK_PREVIEW,
             ),
             Node(export_model, "checkpoint", "model", name="export_model"),
         ],
         tags="model_training",
+        namespace="model_training",
+        prefix_datasets_with_namespace=False,
     )

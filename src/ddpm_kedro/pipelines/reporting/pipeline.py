@@ -45,4 +45,6 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
         ],
         tags="reporting",
+        namespace="reporting",
+        prefix_datasets_with_namespace=False,
     )

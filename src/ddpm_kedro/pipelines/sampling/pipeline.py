@@ -13,4 +13,6 @@ def create_pipeline(**_: object) -> Pipeline:
             Node(render_samples, "samples", ["samples_grid", "sample_files"], name="render_samples"),
         ],
         tags="sampling",
+        namespace="sampling",
+        prefix_datasets_with_namespace=False,
     )
