@@ -58,7 +58,7 @@ MODEL = ModelParameters(
     patch_size=1,
     class_conditional=True,
 )
-DIFFUSION = DiffusionParameters(num_timesteps=100, schedule="cosine", beta_start=1e-4, beta_end=0.02, target="v")
+DIFFUSION = DiffusionParameters(num_timesteps=100, schedule="cosine", target="v")
 OPTIMIZER = OptimizerParameters(
     name="adam",
     lr=1e-3,
@@ -92,7 +92,11 @@ SAMPLING = SamplingParameters(
     label=None,
     sampler="ddim",
     num_inference_steps=4,
+    timestep_spacing="trailing",
+    karras_rho=7.0,
+    threshold="clamp",
     guidance_scale=1.5,
+    guidance_interval=None,
     ddim_eta=0.0,
     ddpm_variance="small",
     batch_size=4,

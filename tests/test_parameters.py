@@ -45,6 +45,8 @@ MAY_BE_EMPTY = (
     "tracking.group",
     "optimizer.betas",
     "inception_weights",
+    "guidance_scale",
+    "guidance_interval",
 )
 
 
@@ -76,10 +78,16 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("model.attention_levels", [2], "attention_levels names level 2, but the levels are 0 to 1"),
         ("model.channel_multipliers", [], "'model.channel_multipliers'"),
         ("diffusion.beta_start", 0.5, "beta_start = 0.5 is above beta_end = 0.02"),
-        ("diffusion.schedule", "cosinus", "'diffusion.schedule' = 'cosinus': input should be 'linear' or 'cosine'"),
+        (
+            "diffusion.schedule",
+            "cosinus",
+            "'diffusion.schedule' = 'cosinus': input should be 'linear', 'scaled_linear', ",
+        ),
+        ("diffusion.sigma_min", 90.0, "sigma_min = 90.0 is above sigma_max = 80.0"),
+        ("sampling.timestep_spacing", "even", "'sampling.timestep_spacing' = 'even': input should be 'trailing'"),
         ("optimizer.name", "sgd", "sgd needs momentum; choose it with use.optimizer=sgd"),
         ("optimizer.momentum", 0.9, "adam has no momentum"),
-        ("sampling.sampler", "euler", "'sampling.sampler' = 'euler': input should be 'ddpm' or 'ddim'"),
+        ("sampling.sampler", "euler", "'sampling.sampler' = 'euler': input should be 'ddpm', 'ddim', "),
         ("images.holdout_fraction", 1.5, "'images.holdout_fraction' = 1.5: input should be less than 1"),
     ],
 )
@@ -88,6 +96,28 @@ def test_mistakes_are_named(name: str, value: Any, message: str) -> None:
         check_parameters(with_value(name, value))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"target": "noise", "zero_terminal_snr": True},
+            "zero_terminal_snr ends in pure noise.*choose target = v or x0",
+        ),
+        ({"target": "noise", "schedule": "flow"}, "schedule = flow ends in pure noise"),
+        ({"schedule": "edm", "zero_terminal_snr": True}, "for schedules with betas; edm has none"),
+    ],
+)
+def test_processes_that_are_ill_posed(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConflictError, match=message):
+        check_parameters(GOOD | {"diffusion": GOOD["diffusion"] | changes})
+
+
+def test_the_shipped_values_of_a_process_are_those_of_the_papers() -> None:
+    shipped = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())["diffusion"]
+    fields = DiffusionParameters.model_fields
+    assert shipped == {name: field.default for name, field in fields.items() if not field.is_required()}
 
 
 def test_an_unknown_or_missing_group_is_named() -> None:

@@ -129,18 +129,47 @@ class DiffusionParameters(Group):
 
     num_timesteps: Annotated[int, Field(ge=2)]
     """T."""
-    schedule: Literal["linear", "cosine"]
-    beta_start: Annotated[float, Field(gt=0, lt=1)]
-    """First beta of the linear schedule."""
-    beta_end: Annotated[float, Field(gt=0, lt=1)]
-    """Last beta of the linear schedule."""
-    target: Literal["noise", "v"]
-    """Noise (Ho et al. 2020) or v = alpha · noise - sigma · x_0 (Salimans and Ho 2022)."""
+    schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
+    """Betas of a variance-preserving process; or EDM (Karras et al. 2022), or rectified flow (Liu et al. 2023)."""
+    target: Literal["noise", "x0", "v", "edm", "velocity"]
+    """Noise (Ho et al. 2020), x_0, v = alpha · noise - sigma · x_0 (Salimans and Ho 2022), EDM's F, noise - x_0."""
+    weighting: Literal["none", "min_snr"] = "none"
+    """Of the loss along the noise: min(SNR, gamma) for the error of x_0 (Hang et al. 2023), or none."""
+    min_snr_gamma: PositiveFloat = 5.0
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """First beta of the linear, scaled_linear and sigmoid schedules."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Their last beta."""
+    zero_terminal_snr: bool = False
+    """Let the last timestep be pure noise (Lin et al. 2024), where the schedule has betas."""
+    sigma_min: PositiveFloat = 0.002
+    """Least noise of the EDM schedule."""
+    sigma_max: PositiveFloat = 80.0
+    """Most noise of the EDM schedule."""
+    rho: Annotated[float, Field(ge=1)] = 7.0
+    """Of the EDM schedule: how much closer its noise levels lie where there is little noise."""
+    log_sigma_mean: float = -1.2
+    """P_mean: in training with the EDM schedule, log sigma is normally distributed."""
+    log_sigma_std: PositiveFloat = 1.2
+    """P_std."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
-        if self.beta_start > self.beta_end:
-            raise ValueError(f"beta_start = {self.beta_start} is above beta_end = {self.beta_end}")
+        for low, high in (("beta_start", "beta_end"), ("sigma_min", "sigma_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} = {getattr(self, low)} is above {high} = {getattr(self, high)}")
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.zero_terminal_snr and self.schedule in {"edm", "flow"}:
+            raise ValueError(f"zero_terminal_snr is for schedules with betas; {self.schedule} has none")
+        if self.target == "noise" and (self.zero_terminal_snr or self.schedule == "flow"):
+            what = "zero_terminal_snr" if self.zero_terminal_snr else "schedule = flow"
+            raise ValueError(
+                f"{what} ends in pure noise, where target = noise says nothing about the image; "
+                "choose target = v or x0, and sample with trailing spacing"
+            )
         return self
 
 
@@ -227,10 +256,18 @@ class SamplingParameters(Group):
     """Image i of seed s is the same picture in a batch of any size."""
     label: int | str | None
     """One class, by name or number; null draws every class equally often."""
-    sampler: Literal["ddpm", "ddim"]
+    sampler: Literal["ddpm", "ddim", "dpm_solver++", "heun"]
     num_inference_steps: PositiveInt
-    guidance_scale: Annotated[float, Field(ge=0)]
-    """1 for none; above, samples follow their class more closely and vary less."""
+    """Of the sampler. Each asks the network once; heun twice, but for the last."""
+    timestep_spacing: Literal["trailing", "leading", "linspace", "karras"]
+    """Which timesteps are visited (Lin et al. 2024, table 2; Karras et al. 2022, eq. 5)."""
+    karras_rho: Annotated[float, Field(ge=1)]
+    threshold: Literal["clamp", "dynamic", "none"]
+    """What keeps the predicted x_0 in [-1, 1]: dynamic is that of Saharia et al. (2022)."""
+    guidance_scale: Annotated[float, Field(ge=0)] | None
+    """1 for none; above, samples follow their class more closely and vary less. Null: 1.75 with classes."""
+    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None
+    """Noise levels sigma / alpha with guidance (Kynkäänniemi et al. 2024); null for all."""
     ddim_eta: Annotated[float, Field(ge=0, le=1)]
     """0 draws no noise after the first; 1 is ancestral."""
     ddpm_variance: Literal["small", "large"]

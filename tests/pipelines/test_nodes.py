@@ -198,15 +198,39 @@ class TestSampling:
 
     def test_a_label_for_a_model_without_classes_is_an_error(self, store: ImageStore) -> None:
         model = export_model(train(store, model=changed(MODEL, class_conditional=False))[-1][2])
-        assert sample_images(model, SAMPLING)[0].labels is None
+        unguided = changed(SAMPLING, guidance_scale=None)
+        samples, report = sample_images(model, unguided)
+        assert samples.labels is None
+        assert (report["guidance_scale"], report["network_evaluations"]) == (1.0, 4)
         with pytest.raises(UserError, match="trained without classes"):
-            sample_images(model, changed(SAMPLING, label=0))
+            sample_images(model, changed(unguided, label=0))
+        with pytest.raises(UserError, match=r"guidance_scale = 1.5, but this model was trained without classes"):
+            sample_images(model, SAMPLING)
+
+    @pytest.mark.parametrize(
+        ("changes", "evaluations"),
+        [
+            ({"guidance_scale": 1.0}, 4),
+            ({"guidance_scale": None}, 8),
+            ({"sampler": "heun", "guidance_scale": 1.0}, 7),
+            ({"sampler": "dpm_solver++", "guidance_interval": [0.0, 1.0]}, 5),
+        ],
+    )
+    def test_network_evaluations_are_counted(self, changes: dict[str, Any], evaluations: int, model: Any) -> None:
+        assert sample_images(model, changed(SAMPLING, **changes))[1]["network_evaluations"] == evaluations
+
+    def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:
+        diffusion = changed(DIFFUSION, zero_terminal_snr=True)
+        model = export_model(train(store, diffusion=diffusion)[-1][2])
+        assert sample_images(model, SAMPLING)[0].images.std() > 1
+        with pytest.raises(UserError, match="timestep_spacing = leading: a schedule that ends in pure noise"):
+            sample_images(model, changed(SAMPLING, timestep_spacing="leading"))
 
     def test_too_many_steps_are_an_error(self, model: Any) -> None:
         with pytest.raises(UserError, match="num_inference_steps = 101 is more than the 100 timesteps"):
             sample_images(model, changed(SAMPLING, num_inference_steps=101))
 
-    @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+    @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm_solver++", "heun"])
     def test_pictures_do_not_depend_on_the_batch_size(self, sampler: str, model: Any) -> None:
         drawn = [
             sample_images(model, changed(SAMPLING, sampler=sampler, batch_size=size))[0].images.astype(int)
@@ -218,7 +242,17 @@ class TestSampling:
 
     @pytest.mark.parametrize(
         "change",
-        [{"seed": 1}, {"guidance_scale": 3.0}, {"num_inference_steps": 7}, {"ddim_eta": 1.0}, {"sampler": "ddpm"}],
+        [
+            {"seed": 1},
+            {"guidance_scale": 3.0},
+            {"num_inference_steps": 7},
+            {"ddim_eta": 1.0},
+            {"sampler": "ddpm"},
+            {"sampler": "dpm_solver++"},
+            {"sampler": "heun"},
+            {"timestep_spacing": "karras"},
+            {"threshold": "none"},
+        ],
     )
     def test_every_parameter_matters(self, change: dict[str, Any], model: Any) -> None:
         base = changed(SAMPLING, num_inference_steps=10)

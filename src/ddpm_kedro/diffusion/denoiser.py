@@ -1,5 +1,6 @@
-"""From a network to predicted pictures: the only place that knows network, target, guidance and clamping."""
+"""From a network to predicted pictures: the only place that knows network, target, guidance and thresholds."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,17 +11,36 @@ from torch import Tensor, nn
 from ddpm_kedro.diffusion.schedules import Step
 from ddpm_kedro.diffusion.targets import Target
 
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+def clamp(x0: Tensor) -> Tensor:
+    """Cut values off at -1 and 1 (Ho et al. 2020, in their code)."""
+    return x0.clamp(-1, 1)
+
+
+def dynamic(x0: Tensor, share: float = 0.995) -> Tensor:
+    """Cut off where few values of a picture are beyond, and scale back into [-1, 1] (Saharia et al. 2022, 2.3)."""
+    limit = x0.abs().flatten(1).quantile(share, dim=1).clamp(min=1)[:, None, None, None]
+    return x0.clamp(-limit, limit) / limit
+
+
+THRESHOLDS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x0: x0, "clamp": clamp, "dynamic": dynamic}
+
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Predicts x_0 in float32 from x_t, whatever the network predicts.
+    """Predicts x_0 from x_t and in its precision, whatever the network predicts.
 
     Attributes:
-        network: called as ``network(x, timesteps, labels)``.
+        network: called as ``network(scale · x, timesteps, labels)``.
         target: what the network predicts.
         labels: (N,) int64, or None for a model without classes.
         guidance_scale: 1 asks for the conditional prediction alone; above 1 the prediction is
             unconditional + scale · (conditional - unconditional) (Ho and Salimans 2022, eq. 6, w = scale - 1).
+        guidance_interval: the noise levels sigma / alpha at which there is guidance, both ends included
+            (Kynkäänniemi et al. 2024); None for all.
+        threshold: a name in ``THRESHOLDS``, of what keeps x_0 in range.
         autocast: makes the context in which the network alone runs, for lower precision.
     """
 
@@ -28,22 +48,28 @@ class Denoiser:
     target: Target
     labels: Tensor | None = None
     guidance_scale: float = 1.0
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    guidance_interval: tuple[float, float] | None = None
+    threshold: str = "clamp"
+    autocast: Autocast = nullcontext
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
-        """Predicted x_0 at ``x`` (N, C, H, W) and ``step``, clamped to [-1, 1], like ``x``."""
-        prediction = self._guided(x, step.timestep)
-        return self.target.to_x0(prediction, x, step.alpha, step.sigma).clamp(-1, 1)
+        """Predicted x_0 at ``x`` (N, C, H, W) and ``step``, like ``x``."""
+        prediction = self._guided(step.scale * x, step)
+        return THRESHOLDS[self.threshold](self.target.to_x0(prediction, x, step.alpha, step.sigma))
 
-    def _guided(self, x: Tensor, timestep: float) -> Tensor:
-        if self.labels is None or self.guidance_scale == 1:
-            return self._predict(x, timestep, self.labels)
+    def _guided(self, x: Tensor, step: Step) -> Tensor:
+        if self.labels is None or self.guidance_scale == 1 or not self._within(step):
+            return self._predict(x, step.timestep, self.labels)
         empty = torch.full_like(self.labels, self.network.num_classes)  # type: ignore[arg-type]
-        both = self._predict(x.repeat(2, 1, 1, 1), timestep, torch.cat([self.labels, empty]))
+        both = self._predict(x.repeat(2, 1, 1, 1), step.timestep, torch.cat([self.labels, empty]))
         conditional, unconditional = both.chunk(2)
         return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _within(self, step: Step) -> bool:
+        low, high = self.guidance_interval or (0.0, math.inf)
+        return low <= (step.sigma / step.alpha if step.alpha else math.inf) <= high
 
     def _predict(self, x: Tensor, timestep: float, labels: Tensor | None) -> Tensor:
         timesteps = torch.full((len(x),), timestep, device=x.device)
         with self.autocast():
-            return self.network(x, timesteps, labels).float()
+            return self.network(x, timesteps, labels).to(x.dtype)

@@ -20,13 +20,16 @@ def diffusion_loss(
 
     Args:
         x0: (N, C, H, W) in [-1, 1].
-        timesteps: (N,) int64.
+        timesteps: (N,) int64, rows of the schedule.
         noise: like ``x0``, standard normal.
         labels: (N,) int64, or None.
 
     Returns:
-        (N,) float32.
+        (N,) float32, each times the schedule's weight.
     """
-    prediction = network(schedule.add_noise(x0, noise, timesteps), timesteps, labels)
+    xt = schedule.add_noise(x0, noise, timesteps)
+    scale = schedule.scale[timesteps][:, None, None, None]
+    prediction = network(scale * xt, schedule.timestep[timesteps], labels)
     wanted = target.make(x0, noise, *schedule.at(timesteps))
-    return F.mse_loss(prediction.float(), wanted, reduction="none").mean(dim=(1, 2, 3))
+    error = F.mse_loss(prediction.float(), wanted, reduction="none").mean(dim=(1, 2, 3))
+    return schedule.weight[timesteps] * error

@@ -3,13 +3,14 @@
 All are called as ``sampler(denoise, x, steps, noise, **options)``:
 
 - ``denoise(x, step)`` gives the predicted x_0 at ``x`` (N, C, H, W);
-- ``x`` is standard normal noise, times the first step's sigma;
+- ``x`` is x_t of the first step: standard normal noise times its sigma, or a noised picture;
 - ``steps`` are the rows of the schedule to visit, the last without noise (:meth:`Schedule.steps`);
 - ``noise()`` gives fresh standard normal noise like ``x``;
 
-and give x_0 in [-1, 1].
+and give x_0. The last step of each goes to no noise at all ("denoise to zero"), where x is the predicted x_0.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -53,7 +54,7 @@ def ddpm(
 def ddim(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, eta: float = 0.0) -> Tensor:
     """DDIM (Song et al. 2021, eq. 12 and 16): deterministic for eta = 0, ancestral for eta = 1.
 
-    The predicted noise is derived from the clamped x_0, so that both always explain ``x``.
+    The predicted noise is derived from the x_0 that is kept in range, so that both always explain ``x``.
     """
     for now, then in pairwise(steps):
         x0 = denoise(x, now)
@@ -67,4 +68,35 @@ def ddim(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, eta: 
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim}
+def dpm_solver(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise) -> Tensor:
+    """DPM-Solver++ 2M (Lu et al. 2022, DPM-Solver++, algorithm 2): x_0 is continued along the line of two steps."""
+    x0_before, h_before = x, math.inf
+    for now, then in pairwise(steps):
+        x0 = denoise(x, now)
+        shrink = now.alpha * then.sigma / (then.alpha * now.sigma)  # exp(-h)
+        h = -math.log(shrink) if shrink > 0 else math.inf  # growth of lambda = log(alpha / sigma)
+        ahead = x0 + h / (2 * h_before) * (x0 - x0_before) if then.sigma > 0 and h_before < math.inf else x0
+        x = then.sigma / now.sigma * x + then.alpha * (1 - shrink) * ahead
+        x0_before, h_before = x0, h
+    return x
+
+
+def heun(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise) -> Tensor:
+    """Heun's method (Karras et al. 2022, algorithm 1) in x / alpha: two evaluations a step, but one for the last.
+
+    From pure noise (alpha = 0) and to no noise, a step is Euler's.
+    """
+    for now, then in pairwise(steps):
+        x0 = denoise(x, now)
+        euler = then.alpha * x0 + then.sigma / now.sigma * (x - now.alpha * x0)
+        if then.sigma > 0 and now.alpha > 0:
+            level_now, level_then = now.sigma / now.alpha, then.sigma / then.alpha
+            slope = (x / now.alpha - x0) / level_now
+            slope_then = (euler / then.alpha - denoise(euler, then)) / level_then
+            x = then.alpha * (x / now.alpha + (level_then - level_now) / 2 * (slope + slope_then))
+        else:
+            x = euler
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver++": dpm_solver, "heun": heun}

@@ -1,14 +1,15 @@
 """Drawing pictures: schedule, denoiser, sampler and noise put together."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion.denoiser import Denoiser
+from ddpm_kedro.diffusion.denoiser import Autocast, Denoiser
 from ddpm_kedro.diffusion.noise import image_noise
 from ddpm_kedro.diffusion.samplers import SAMPLERS
 from ddpm_kedro.diffusion.schedules import Step, make_schedule
@@ -23,9 +24,11 @@ class SamplingPlan:
     Attributes:
         diffusion: what the network was trained with.
         sampler: a name in ``SAMPLERS``.
-        num_inference_steps: network evaluations a picture.
-        guidance_scale: see :class:`Denoiser`.
+        num_inference_steps: of the sampler.
         options: of this sampler.
+        guidance_scale, guidance_interval, threshold: see :class:`Denoiser`.
+        spacing, rho: see :meth:`Schedule.steps`.
+        strength: share of the steps that are taken, the least noisy ones; below 1 they start from ``image``.
     """
 
     diffusion: DiffusionParameters
@@ -33,6 +36,26 @@ class SamplingPlan:
     num_inference_steps: int = 50
     guidance_scale: float = 1.0
     options: dict[str, Any] | None = None
+    guidance_interval: tuple[float, float] | None = None
+    threshold: str = "clamp"
+    spacing: str = "trailing"
+    rho: float = 7.0
+    strength: float = 1.0
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The rows of the schedule to visit.
+
+        Raises:
+            ValueError: see :meth:`Schedule.steps`.
+        """
+        steps = make_schedule(self.diffusion).steps(self.num_inference_steps, self.spacing, self.rho)
+        return steps[-1 - max(1, round(self.strength * (len(steps) - 1))) :]
+
+    def denoiser(self, network: nn.Module, labels: Tensor | None, autocast: Autocast = nullcontext) -> Denoiser:
+        """What predicts x_0, for pictures of these classes."""
+        guidance = self.guidance_scale, self.guidance_interval
+        return Denoiser(network, TARGETS[self.diffusion.target], labels, *guidance, self.threshold, autocast)
 
 
 @torch.no_grad()
@@ -43,8 +66,11 @@ def draw_images(
     seed: int,
     indices: Sequence[int],
     labels: Tensor | None = None,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    autocast: Autocast = nullcontext,
     watch: Callable[[Tensor, Tensor], None] | None = None,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
+    start_noise: Tensor | None = None,
 ) -> Tensor:
     """Draw the pictures with these numbers.
 
@@ -56,20 +82,29 @@ def draw_images(
         labels: (N,) int64, or None.
         autocast: makes the context in which the network runs.
         watch: is given x_t and the predicted x_0 of every step, (N, C, H, W) each.
+        image: (N, C, H, W) in [-1, 1], noised to the first step's level to start from (Meng et al. 2022, SDEdit).
+        mask: (N, 1, H, W), 1 where ``image`` is kept and 0 where it is drawn anew: there alone x_0 is predicted,
+            so that the posterior of what is kept is the true one.
+        start_noise: (N, C, H, W), standard normal, in place of the first noise of ``seed``.
 
     Returns:
         (N, C, H, W) float32 in [-1, 1].
     """
     device = next(network.parameters()).device
-    steps = make_schedule(plan.diffusion).steps(plan.num_inference_steps)
     noise = image_noise(seed, indices, image_shape, device)
-    labels = labels.to(device) if labels is not None else None
-    denoiser = Denoiser(network, TARGETS[plan.diffusion.target], labels, plan.guidance_scale, autocast)
+    labels, image, mask, start_noise = (t if t is None else t.to(device) for t in (labels, image, mask, start_noise))
+    denoiser = plan.denoiser(network, labels, autocast)
 
     def denoise(x: Tensor, step: Step) -> Tensor:
         x0 = denoiser(x, step)
+        if image is not None and mask is not None:
+            x0 = mask * image + (1 - mask) * x0
         if watch is not None:
             watch(x, x0)
         return x0
 
-    return SAMPLERS[plan.sampler](denoise, steps[0].sigma * noise(), steps, noise, **plan.options or {})
+    first = plan.steps[0]
+    x = first.sigma * (noise() if start_noise is None else start_noise)
+    if image is not None:
+        x = x + first.alpha * image
+    return SAMPLERS[plan.sampler](denoise, x, plan.steps, noise, **plan.options or {})

@@ -7,8 +7,6 @@ from kedro.pipeline.preview_contract import MermaidPreview
 
 from ddpm_kedro.parameters import ModelParameters
 
-TARGETS = {"noise": "predicted noise", "x0": "predicted image", "v": "predicted v"}
-
 
 def network_diagram(p: ModelParameters, target: str) -> str:
     """The U-Net as a Mermaid flowchart: down, through the middle, up again, with its skip connections.
@@ -28,7 +26,7 @@ def network_diagram(p: ModelParameters, target: str) -> str:
         lines.append(f'{before} --> u{level}["{_level(p, level, p.blocks_per_level + 1)}"]')
         before = f"u{level}"
     lines += [f"d{level} -. skip .-> u{level}" for level in levels]
-    lines += [f'u0 --> y(["{TARGETS.get(target, target)}"])']
+    lines += [f'u0 --> y(["predicted {target}"])']
     return "\n    ".join(["flowchart TB", *lines])
 
 

@@ -111,7 +111,7 @@ class Trainer:
         indices = batch_indices(self.seed, step, p.batch_size, len(self.images))
         x0 = self.images.from_pixels(pixels, augmentation_generator(self.seed, step), self.device)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
-        timesteps = torch.randint(len(self.schedule), (len(x0),), generator=generator, device=self.device)
+        timesteps = self.schedule.rows(torch.rand(len(x0), generator=generator, device=self.device))
         noise = torch.randn(x0.shape, generator=generator, device=self.device)
         labels = self.images.labels(indices, self.device) if self.run.class_names else None
         if labels is not None and p.label_dropout:
@@ -126,8 +126,8 @@ class Trainer:
         count = min(p.validation_images, len(self.holdout))
         chosen = torch.arange(count) * len(self.holdout) // count
         generator = generator_for(self.seed, Stream.VALIDATION)
-        spread = ((torch.arange(count) + 0.5) * len(self.schedule) / count).long()
-        timesteps = spread[torch.randperm(count, generator=generator)]
+        spread = (torch.randperm(count, generator=generator) + 0.5) / count
+        timesteps = self.schedule.rows(spread.to(self.device))
         total = 0.0
         for part in torch.arange(count).split(p.batch_size):
             x0 = to_float(read_pixels(self.holdout, chosen[part]), self.device)
@@ -135,7 +135,7 @@ class Trainer:
             labels = self.holdout_labels(chosen[part])
             with self.hardware.autocast():
                 loss = diffusion_loss(
-                    self.average, self.schedule, self.target, x0, timesteps[part].to(self.device), noise, labels
+                    self.average, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
                 )
             total += loss.sum().item()
         return total / count

@@ -1,0 +1,159 @@
+"""Pictures of a trained model, drawn batch by batch on the hardware that is there."""
+
+import logging
+import time
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.parameters import SamplingParameters, UserError, nearest
+from ddpm_kedro.training.hardware import Hardware, choose_hardware
+
+logger = logging.getLogger(__name__)
+USUAL_GUIDANCE = 1.75  # of models with classes
+
+
+def draw(
+    model: TrainedModel,
+    plan: SamplingPlan,
+    sampling: SamplingParameters,
+    labels: Tensor | None,
+    count: int,
+    **given: Any,
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Draw pictures 0 … count-1 of ``sampling.seed``.
+
+    Args:
+        labels: (count,) int64, or None.
+        given: what :func:`draw_images` takes for each picture, such as ``image`` and ``mask``, (count, …) each.
+
+    Returns:
+        (count, H, W, C) uint8, and a report on how they were drawn, as plain data.
+    """
+    hardware = choose_hardware(sampling.device, sampling.precision)
+    logger.info(
+        "Drawing %d images with %d steps of %s on %s", count, len(plan.steps) - 1, plan.sampler, hardware.reason
+    )
+    start = time.perf_counter()
+    network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
+    with _Evaluations(network) as evaluations:
+        batches = []
+        for indices in torch.arange(count).split(sampling.batch_size):
+            chosen = None if labels is None else labels[indices]
+            parts = {name: tensor[indices] for name, tensor in given.items()}
+            drawn = draw_images(
+                network, plan, model.image_shape, sampling.seed, indices.tolist(), chosen, hardware.autocast, **parts
+            )
+            batches.append(to_uint8(drawn).cpu())
+    images = torch.cat(batches).numpy()
+    return images, _report(model, plan, hardware, count, evaluations.images / count, time.perf_counter() - start)
+
+
+def plan_of(model: TrainedModel, sampling: SamplingParameters, strength: float = 1.0) -> SamplingPlan:
+    """How to draw, each sampler with its own options.
+
+    Raises:
+        UserError: for more steps than the model has, or a spacing that its schedule does not allow.
+    """
+    timesteps = model.diffusion.num_timesteps
+    if sampling.num_inference_steps > timesteps:
+        raise UserError(
+            f"sampling.num_inference_steps = {sampling.num_inference_steps} is more than the {timesteps} timesteps "
+            "the model was trained with."
+        )
+    options: dict[str, dict[str, Any]] = {
+        "ddim": {"eta": sampling.ddim_eta},
+        "ddpm": {"variance": sampling.ddpm_variance},
+    }
+    plan = SamplingPlan(
+        diffusion=model.diffusion,
+        sampler=sampling.sampler,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=_guidance_scale(model, sampling),
+        guidance_interval=sampling.guidance_interval,
+        threshold=sampling.threshold,
+        spacing=sampling.timestep_spacing,
+        rho=sampling.karras_rho,
+        strength=strength,
+        options=options.get(sampling.sampler),
+    )
+    try:
+        _ = plan.steps
+    except ValueError as error:
+        raise UserError(f"sampling.timestep_spacing = {sampling.timestep_spacing}: {error}.") from error
+    return plan
+
+
+def labels_of(model: TrainedModel, wanted: int | str | None, count: int) -> Tensor | None:
+    """The class of each image (count,): the one that is wanted, or all in turn; None for a model without classes.
+
+    Raises:
+        UserError: for a class that the model does not know.
+    """
+    classes = model.class_names
+    if not classes:
+        if wanted is not None:
+            raise UserError(f"sampling.label = {wanted!r}, but this model was trained without classes.")
+        return None
+    if wanted is None:
+        return torch.arange(count) % len(classes)
+    if str(wanted) in classes:
+        return torch.full((count,), classes.index(str(wanted)))
+    if isinstance(wanted, int) and 0 <= wanted < len(classes):
+        return torch.full((count,), wanted)
+    raise UserError(f"sampling.label = {wanted!r} is no class of this model. {nearest(str(wanted), list(classes))}")
+
+
+def _guidance_scale(model: TrainedModel, sampling: SamplingParameters) -> float:
+    if sampling.guidance_scale is None:
+        return USUAL_GUIDANCE if model.class_names else 1.0
+    if sampling.guidance_scale != 1 and not model.class_names:
+        raise UserError(
+            f"sampling.guidance_scale = {sampling.guidance_scale:g}, but this model was trained without classes: "
+            "there is nothing to guide it by. Leave it at null, or at 1."
+        )
+    return sampling.guidance_scale
+
+
+class _Evaluations:
+    """Counts the pictures that a network is asked about."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.images = 0
+        self._handle = network.register_forward_hook(self._count)
+
+    def __enter__(self) -> "_Evaluations":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _count(self, network: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        self.images += len(output)
+
+
+def _report(
+    model: TrainedModel, plan: SamplingPlan, hardware: Hardware, count: int, evaluations: float, seconds: float
+) -> dict[str, Any]:
+    """How samples were drawn: what a figure of merit must be read with."""
+    return {
+        "run_id": model.run_id,
+        "images_seen": model.images_seen,
+        "weights": "ema",
+        "num_images": count,
+        "sampler": plan.sampler,
+        **(plan.options or {}),
+        "num_inference_steps": plan.num_inference_steps,
+        "timestep_spacing": plan.spacing,
+        "threshold": plan.threshold,
+        "guidance_scale": plan.guidance_scale,
+        "guidance_interval": plan.guidance_interval,
+        "network_evaluations": round(evaluations),
+        "seconds": round(seconds, 3),
+        "device": hardware.reason,
+    }
