@@ -1,23 +1,14 @@
 """Every tensor is moved to where the network is: told without a GPU, by a fake one."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels
+from ddpm_kedro.images.augmentation import read_pixels
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.training.loop import Trainer
 from tests.fake_gpu import GPU, fake_gpu
-from tests.training.test_loop import make_run
-
-
-def make_trainer(store: ImageStore, **groups: dict[str, Any]) -> Trainer:
-    run = make_run(store, **groups)
-    return Trainer(run, AugmentedImages(store, run.augmentation), store, GPU)
-
+from tests.training.test_step import make_trainer
 
 AUGMENTATION = {"horizontal_flip": True, "vertical_flip": True, "crop_padding": 1}
 
@@ -28,7 +19,7 @@ def test_a_training_step_leaves_nothing_on_the_cpu(
 ) -> None:
     pixels = read_pixels(store, torch.arange(8))
     with fake_gpu():
-        trainer = make_trainer(store, diffusion={"target": target}, augmentation=AUGMENTATION)
+        trainer = make_trainer(store, GPU, diffusion={"target": target}, augmentation=AUGMENTATION)
 
         def backward(_: Tensor) -> None:  # autograd asks the driver for its device
             for parameter in trainer.network.parameters():
@@ -43,4 +34,4 @@ def test_a_training_step_leaves_nothing_on_the_cpu(
 def test_validation_leaves_nothing_on_the_cpu(store: ImageStore) -> None:
     """A fake has no values: what ends the test is that the finished loss is read."""
     with fake_gpu(), pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
-        make_trainer(store).validation_loss()
+        make_trainer(store, GPU).validation_loss()
