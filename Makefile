@@ -4,7 +4,7 @@
 #   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
 #   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
 #   make image  the container image, with Docker      make image-test  build it and try it
-#   make mutants  plant known bugs in copies, and see that the tests notice each of them
+#   make mutants  plant known bugs in copies: the tests must notice each
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash

@@ -41,7 +41,7 @@ def failures(mutant: Mutant) -> list[str]:
         copy_project(copy)
         mutant.plant(copy)
         try:
-            return next(filter(None, (run_tests(copy, tests) for tests in tests_for(mutant))), [])
+            return next(filter(None, (run_tests(copy, tests) for tests in selection_for(mutant))), [])
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             raise RuntimeError(f"with {mutant.name}, {error}") from error
 
@@ -69,7 +69,7 @@ def copy_project(target: Path) -> None:
             shutil.copy(ROOT / name, target)
 
 
-def tests_for(mutant: Mutant) -> list[list[str]]:
+def selection_for(mutant: Mutant) -> list[list[str]]:
     """The tests near the bug, those of the very module first; and then the folders of all others."""
     files = [Path(edit.file) for edit in mutant.edits]
     own = [f"tests/{file.parent}/test_{file.stem}.py" for file in files]
@@ -90,6 +90,8 @@ def row(name: str, found: Sequence[str]) -> str:
 def main(words: Sequence[str]) -> int:
     """The exit status: 0 where every bug is caught, and healthy code is not."""
     mutants = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    if not mutants:
+        raise ValueError(f"no bug has one of these words in its name: {', '.join(words)}")
     for mutant in mutants:
         mutant.check(ROOT)
     survivors = []
@@ -103,7 +105,7 @@ def main(words: Sequence[str]) -> int:
         finally:
             pool.shutdown(cancel_futures=True)
     print(f"{len(mutants) - len(survivors)} of {len(mutants)} bugs are caught by the fast tests.")
-    return 1 if survivors or not mutants else 0
+    return 1 if survivors else 0
 
 
 if __name__ == "__main__":

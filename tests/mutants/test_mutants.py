@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.mutants.__main__ import HEALTHY, row, selection_for
 from tests.mutants.bugs import MUTANTS
 from tests.mutants.mutant import PACKAGE, Edit, Mutant
 
@@ -39,3 +40,15 @@ def test_a_mutant_changes_nothing_else(tmp_path: Path) -> None:
     (tmp_path / PACKAGE / "part.py").write_text("a = 1\nb = 2\n")
     Mutant("a bug", Edit("part.py", "= 2", "= 3"), Edit("part.py", "a =", "c =")).plant(tmp_path)
     assert (tmp_path / PACKAGE / "part.py").read_text() == "c = 1\nb = 3\n"
+
+
+def test_the_tests_of_the_changed_module_come_first_and_all_others_last() -> None:
+    near, far = selection_for(Mutant("a bug", Edit("diffusion/samplers.py", "", "")))
+    assert near == ["tests/diffusion/test_samplers.py", "tests/diffusion"]
+    assert far == ["tests/models", "tests/training", "tests/images", "tests/pipelines"]
+    assert selection_for(HEALTHY) == [["tests/diffusion", *far]]
+
+
+def test_a_survivor_is_called_one() -> None:
+    assert row("a bug", []).endswith("  0  SURVIVES")
+    assert row("a bug", ["test_a[1]", "test_a[2]", "test_b"]).endswith(" 3+  test_a, test_b")
