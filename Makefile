@@ -4,11 +4,16 @@
 #   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
 #   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
 #   make image  the container image, with Docker      make image-test  build it and try it
+#   make mutants  plant known bugs in copies: the tests must notice each
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
+<<<<<<< HEAD
 .PHONY: help run test lint viz digits sweep repro format lock install clean image image-test screenshots
+=======
+.PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test
+>>>>>>> mutants
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -19,7 +24,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export DO_NOT_TRACK ?= 1
 
 help:
-	@sed -n '2,8s/^# \{0,1\}//p' Makefile
+	@sed -n '2,9s/^# \{0,1\}//p' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run $(ARGS)
@@ -35,6 +40,10 @@ test: $(VENV)/.installed-dev $(VENV)/.browser
 $(VENV)/.browser: | $(VENV)/.installed-dev
 	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install --with-deps chromium
 	touch $@
+
+# ARGS: words of the bugs' names, to take only those.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from ddpm_kedro.parameters import ConflictError, Parameters, UserError, check_parameters, nearest
+from ddpm_kedro.parameters import ConflictError, DiffusionParameters, Parameters, UserError, check_parameters, nearest
 from ddpm_kedro.provenance import flatten
 from tests.conftest import (
     DIFFUSION,

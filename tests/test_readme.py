@@ -40,6 +40,7 @@ def test_there_are_commands_to_test() -> None:
         "make viz",
         "make digits",
         "make lint test",
+        "make mutants",
         "make image",
         "make image-test",
         "make repro",

@@ -12,6 +12,7 @@ from ddpm_kedro.diffusion import (
     TARGETS,
     Denoiser,
     SamplingPlan,
+    Schedule,
     Step,
     ddim,
     ddpm,
@@ -21,6 +22,7 @@ from ddpm_kedro.diffusion import (
 )
 from ddpm_kedro.models import UNet
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
+from tests.fake_gpu import GPU, fake_gpu
 
 SHAPE = (1, 8, 8)
 LINEAR = changed(DIFFUSION, schedule="linear", num_timesteps=1000, target="noise")
@@ -151,3 +153,13 @@ def test_samples_do_not_leave_the_range(device: torch.device) -> None:
         assert drawn.dtype == torch.float32
         assert drawn.abs().max() <= 1
         assert drawn.device.type == device.type
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_drawing_leaves_nothing_on_the_cpu(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = make_schedule(DIFFUSION).steps(3)
+    monkeypatch.setattr(Schedule, "steps", lambda *_: steps)  # a fake table has no numbers
+    with fake_gpu():
+        network = UNet(MODEL, 1, 3).to(GPU.device)
+        drawn = draw_images(network, SamplingPlan(DIFFUSION, sampler, 3, 1.5), SHAPE, 0, range(4), torch.arange(4) % 3)
+    assert drawn.device.type == "cuda"

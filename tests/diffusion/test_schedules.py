@@ -1,4 +1,4 @@
-"""Schedules and targets against closed forms and diffusers."""
+"""Schedules, targets and the loss against closed forms and diffusers."""
 
 import math
 
@@ -7,8 +7,9 @@ import torch
 from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import CLEAN, TARGETS, make_schedule
+from ddpm_kedro.diffusion import CLEAN, TARGETS, diffusion_loss, make_schedule
 from ddpm_kedro.parameters import DiffusionParameters
 from tests.conftest import DIFFUSION, changed
 
@@ -30,6 +31,12 @@ def diffusers_scheduler(p: DiffusionParameters, **options: object) -> DDPMSchedu
 def test_equals_diffusers(p: DiffusionParameters) -> None:
     expected = diffusers_scheduler(p).alphas_cumprod.double()
     torch.testing.assert_close(make_schedule(p).alpha ** 2, expected, atol=2e-6, rtol=0)
+
+
+def test_a_step_of_the_cosine_takes_at_most_999_thousandths() -> None:
+    """Without a limit alpha at T-1 would be 1e-17, and a noise target divided by it."""
+    alpha = make_schedule(COSINE).alpha
+    assert float((1 - (alpha[1:] / alpha[:-1]) ** 2).max()) == pytest.approx(0.999)
 
 
 @pytest.mark.parametrize("p", [LINEAR, COSINE], ids=lambda p: p.schedule)
@@ -119,3 +126,23 @@ def test_targets_are_those_of_the_papers() -> None:
         atol=1e-5,
         rtol=1e-4,
     )
+
+
+class Spy(nn.Module):
+    """Answers with twice the picture, and remembers what it was asked."""
+
+    def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
+        self.asked = x, timesteps, labels
+        return 2 * x
+
+
+def test_the_loss_is_the_squared_error_at_x_t() -> None:
+    network, schedule = Spy(), make_schedule(COSINE).to("cpu")
+    x0, noise = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
+    t, labels = torch.tensor([10, 500, 990]), torch.tensor([0, 1, 2])
+    loss = diffusion_loss(network, schedule, TARGETS["noise"], x0, t, noise, labels)
+    x, *others = network.asked
+    torch.testing.assert_close(x, schedule.add_noise(x0, noise, t))
+    assert others[0].tolist() == t.tolist()
+    assert others[1] is labels
+    torch.testing.assert_close(loss, torch.stack([((2 * x[i] - noise[i]) ** 2).mean() for i in range(3)]))

@@ -171,6 +171,7 @@ class TestTraining:
             assert tensor.equal(checkpoint.average[name])
         assert any(not tensor.equal(checkpoint.network[name]) for name, tensor in model.network.state_dict().items())
         assert model.class_names == store.class_names
+        assert not model.network.training  # else dropout would go on
 
 
 class TestSampling:

@@ -269,6 +269,14 @@ def test_the_average_and_not_the_network_is_drawn_and_validated(store: ImageStor
     assert not torch.equal(trainer.preview()[0], pictures)
 
 
+def test_validation_and_previews_know_no_dropout(store: ImageStore) -> None:
+    run = make_run(store, model={"dropout": 0.5})
+    trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
+    randomise(trainer.average)
+    assert trainer.validation_loss() == trainer.validation_loss()
+    assert torch.equal(trainer.preview()[0], trainer.preview()[0])
+
+
 def test_pixels_survive_the_way_to_floats_and_back() -> None:
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     floats = values.float() / 127.5 - 1

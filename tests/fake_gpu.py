@@ -1,0 +1,53 @@
+"""A GPU that is not there: shapes and devices of all tensors are followed, nothing is computed."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ddpm_kedro.diffusion import generator_for
+from ddpm_kedro.training import loop, randomness
+from ddpm_kedro.training.hardware import Hardware
+
+GPU = Hardware(torch.device("cuda"), "bf16", "a fake one")
+
+
+@contextmanager
+def fake_gpu() -> Iterator[None]:
+    """Make all tensors of a block fakes. One left on the CPU fails where it meets the GPU's, as on a real one.
+
+    What needs the driver itself, random generators of a GPU above all, is put on the CPU.
+    """
+    with (
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # that copied weights have no data
+        patch.object(Tensor, "numpy", _any_indices),
+        patch.object(nn.Module, "_apply", _move),
+        patch.object(loop, "generator_for", lambda *counters, device="cpu": generator_for(*counters)),
+        patch.object(randomness, "_epoch_order", randomness._epoch_order.__wrapped__),  # its cache would keep fakes
+        patch.object(loop, "seeded", lambda *_: nullcontext()),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        yield
+
+
+def _move(module: nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """What ``Module.to`` does, by new parameters: torch swaps fakes in place, which their references forbid."""
+    for part in module.modules():
+        moved: dict[str, Any] = {
+            name: nn.Parameter(move(p.detach()), p.requires_grad) for name, p in part.named_parameters(recurse=False)
+        }
+        part._parameters.update(moved)
+    return module
+
+
+def _any_indices(tensor: Tensor) -> NDArray[np.int64]:
+    """Fakes have no values: whichever pictures are asked for, the first one comes."""
+    assert tensor.device.type == "cpu", "numpy cannot read from a GPU"
+    return np.zeros(tensor.shape, dtype=np.int64)

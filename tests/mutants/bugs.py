@@ -1,0 +1,230 @@
+"""The known bugs: of a first course on diffusion models, of what users of such programs report, and of slips.
+
+A new one is one entry. Names say what is wrong.
+"""
+
+from tests.mutants.mutant import Edit, Mutant
+
+
+def one(file: str, *bugs: tuple[str, str, str]) -> list[Mutant]:
+    """Mutants of a file: name, right text, wrong text."""
+    return [Mutant(name, Edit(file, right, wrong)) for name, right, wrong in bugs]
+
+
+FORWARD_PROCESS = [
+    *one(
+        "diffusion/schedules.py",
+        ("variance in place of deviation before the noise", "x0 + sigma * noise\n", "x0 + sigma**2 * noise\n"),
+        ("alphas_cumprod without its root before x_0", "dim=0).sqrt()", "dim=0)"),
+        ("schedule shifted by one", "float(column[row]) for", "float(column[row - 1]) for"),
+        ("noise levels of EDM not log-normal", "p.log_sigma_std)", "p.log_sigma_std / 2)"),
+        ("zero terminal SNR changes the beginning", "* alpha[0] / (alpha[0]", "/ (alpha[0]"),
+        ("betas of the cosine not limited", ".clamp(max=0.999)", ""),
+    ),
+    *one(
+        "diffusion/losses.py",
+        ("network asked at x_0 in place of x_t", "network(scale * xt", "network(scale * x0"),
+        ("EDM: x_t not scaled for the network", "network(scale * xt", "network(xt"),
+        ("weights of the loss left out", "schedule.weight[timesteps] * error", "error"),
+        ("classes not given to the network", "schedule.timestep[timesteps], labels)", "schedule.timestep[timesteps])"),
+        ("absolute in place of squared error", "F.mse_loss(", "F.l1_loss("),
+    ),
+    *one(
+        "diffusion/targets.py",
+        (
+            "sign of v",
+            "sigma: -sigma, noise_weight=lambda alpha, sigma: alpha",
+            "sigma: sigma, noise_weight=lambda alpha, sigma: -alpha",
+        ),
+        ("min-SNR the same for all targets", " / target.slope(alpha, sigma).square()", ""),
+        ("min-SNR of v without its + 1", "target.slope(alpha, sigma).square()", "(alpha / sigma).square()"),
+        ("min-SNR as max", ".clamp(max=p.min_snr_gamma)", ".clamp(min=p.min_snr_gamma)"),
+        ("sign on the way back to x_0", "(b * x - sigma * prediction)", "(b * x + sigma * prediction)"),
+    ),
+]
+
+SAMPLING = [
+    *one(
+        "diffusion/samplers.py",
+        ("coefficients of the posterior mean swapped", "mean_x0 * x0 + mean_xt * x", "mean_xt * x0 + mean_x0 * x"),
+        ("variance in place of deviation in ancestral steps", ") ** 2) ** 0.5) * noise()", ") ** 2)) * noise()"),
+        ("eta ignored", "fresh = eta * beta**0.5", "fresh = 0 * beta**0.5"),
+        ("eta adds noise on top", "(then.sigma**2 - fresh**2) ** 0.5", "then.sigma"),
+        ("noise in the last picture", "if then.sigma > 0:\n            x = x + (", "if True:\n            x = x + ("),
+        ("DPM-Solver++ of first order", "if then.sigma > 0 and h_before < math.inf else x0", "if False else x0"),
+        ("DPM-Solver++ looks back", "(2 * h_before) * (x0 - x0_before)", "(2 * h_before) * (x0_before - x0)"),
+        ("Heun of first order", "if then.sigma > 0 and now.alpha > 0:", "if False:"),
+    ),
+    Mutant(
+        "noise of DDIM not derived again after clamping",
+        Edit("diffusion/denoiser.py", "return x0.clamp(-1, 1)", "return x0"),
+        Edit("diffusion/samplers.py", "x = then.alpha * x0 +", "x = then.alpha * x0.clamp(-1, 1) +"),
+        Edit("diffusion/samplers.py", "x = mean_x0 * x0 +", "x = mean_x0 * x0.clamp(-1, 1) +"),
+    ),
+    *one(
+        "diffusion/denoiser.py",
+        ("predicted x_0 not clamped", "return x0.clamp(-1, 1)", "return x0"),
+        ("guidance everywhere", " or not self._within(step)", ""),
+        ("EDM: x_t not scaled in drawing", "self._guided(step.scale * x", "self._guided(x"),
+        ("sign of the guidance", "_scale * (conditional - unconditional)", "_scale * (unconditional - conditional)"),
+        ("guidance from the conditional side", "return unconditional +", "return conditional +"),
+        ("halves of the guided batch mixed up", "torch.cat([self.labels, empty])", "torch.cat([empty, self.labels])"),
+        ("a real class as the empty label", "self.labels, self.network.num_classes)", "self.labels, 0)"),
+        ("device: timesteps of drawing", "timestep, device=x.device)", "timestep)"),
+    ),
+    *one(
+        "diffusion/noise.py",
+        ("uniform noise in drawing", "torch.randn(shape, generator=g)", "torch.rand(shape, generator=g)"),
+        ("seed: drawing without its generators", "torch.randn(shape, generator=g)", "torch.randn(shape)"),
+        (
+            "one generator for the whole batch",
+            "[generator_for(seed, index) for index in indices]",
+            "[generator_for(seed)] * len(indices)",
+        ),
+        ("device: noise of drawing", "for g in generators]).to(device)", "for g in generators])"),
+    ),
+    *one(
+        "diffusion/sampling.py",
+        ("seed: the same for every drawing", "image_noise(seed, indices,", "image_noise(0, indices,"),
+        ("device: labels of drawing", "t if t is None else t.to(device)", "t"),
+        ("strength ignored", "self.strength * (len", "1.0 * (len"),
+        ("device: noise asked for on the CPU", "indices, image_shape, device)", "indices, image_shape)"),
+        ("options of the sampler lost", "noise, **plan.options or {})", "noise)"),
+    ),
+    *one(
+        "drawing/draw.py",
+        ("every batch of drawing begins at number 0", "indices.tolist(), chosen", "range(len(indices)), chosen"),
+    ),
+]
+
+NETWORK = [
+    *one(
+        "models/blocks.py",
+        ("time embedding added without a view", "(embedding))[:, :, None, None]", "(embedding))"),
+        (
+            "time embedding broadcast over the batch",
+            "(embedding))[:, :, None, None]",
+            "(embedding)).mean(0)[:, None, None]",
+        ),
+        (
+            "time embedding broadcast over the channels",
+            "(embedding))[:, :, None, None]",
+            "(embedding)).mean(1)[:, None, None, None]",
+        ),
+        ("sines and cosines swapped", "[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"),
+        ("frequencies of the embedding", "/ (half - 1)", "/ half"),
+        ("downsampling padded left and top", "(0, 1, 0, 1)", "(1, 0, 1, 0)"),
+        ("heads of attention mixed with pixels", ".transpose(1, 2).reshape(n, h * w, c)", ".reshape(n, h * w, c)"),
+        ("dropout left out", "nn.Dropout(dropout)", "nn.Dropout(0.0)"),
+        (
+            "device: frequencies of the embedding",
+            "dtype=torch.float32, device=timesteps.device)",
+            "dtype=torch.float32)",
+        ),
+    ),
+    *one(
+        "models/unet.py",
+        ("class embedding not added", "return embedding + self.class_embedding(labels)", "return embedding"),
+        (
+            "no label means class 0",
+            "torch.full_like(timesteps, self.num_classes, dtype",
+            "torch.zeros_like(timesteps, dtype",
+        ),
+    ),
+    *one("models/trained.py", ("dropout goes on in an exported model", "network=network.eval()", "network=network")),
+]
+
+IMAGES = one(
+    "images/augmentation.py",
+    ("range: images go in as [0, 1]", ".float() / 127.5 - 1", ".float() / 255"),
+    ("range: pictures written without mapping", "((images.clamp(-1, 1) + 1) * 127.5)", "(images.clamp(-1, 1) * 255)"),
+    ("range: values beyond white wrap around", "images.clamp(-1, 1) + 1", "images + 1"),
+    ("pixels cut off in place of rounded", ".round().to(torch.uint8)", ".to(torch.uint8)"),
+    ("height and width swapped", ".permute(0, 3, 1, 2).float()", ".permute(0, 3, 2, 1).float()"),
+    ("a whole batch flipped alike", "(horizontal < 0.5)[", "(horizontal[:1] < 0.5)["),
+    ("device: pixels", "pixels.to(device, non_blocking=cuda)", "pixels"),
+    ("device: numbers of the augmentation", "generator=generator).to(images.device)", "generator=generator)"),
+    ("device: offsets of the crops", "torch.arange(size, device=uniform.device)", "torch.arange(size)"),
+    ("device: labels of the images", "labels[indices.numpy()]).to(device)", "labels[indices.numpy()])"),
+)
+
+TRAINING = [
+    *one(
+        "training/loop.py",
+        (
+            "uniform noise in training",
+            "torch.randn(x0.shape, generator=generator, dev",
+            "torch.rand(x0.shape, generator=generator, dev",
+        ),
+        (
+            "seed: noise of training without its generator",
+            "torch.randn(x0.shape, generator=generator, dev",
+            "torch.randn(x0.shape, dev",
+        ),
+        ("the same noise in every step", "Stream.DIFFUSION, step, device", "Stream.DIFFUSION, 0, device"),
+        ("seed: dropout", "with seeded(self.device, self.seed, Stream.DROPOUT, step), self", "with self"),
+        ("class dropout missing", "if labels is not None and p.label_dropout:", "if False:"),
+        ("device: schedule", "make_schedule(run.diffusion).to(self.device)", 'make_schedule(run.diffusion).to("cpu")'),
+        (
+            "device: images",
+            "augmentation_generator(self.seed, step), self.device)",
+            "augmentation_generator(self.seed, step))",
+        ),
+        (
+            "device: timesteps",
+            "rand(len(x0), generator=generator, device=self.device)",
+            "rand(len(x0), generator=generator)",
+        ),
+        (
+            "device: noise",
+            "randn(x0.shape, generator=generator, device=self.device)",
+            "randn(x0.shape, generator=generator)",
+        ),
+        ("device: labels", "self.images.labels(indices, self.device)", "self.images.labels(indices)"),
+        ("device: dropped classes", "(drop < p.label_dropout).to(self.device)", "(drop < p.label_dropout)"),
+        ("device: timesteps of validation", "rows(spread.to(self.device))", "rows(spread)"),
+        ("device: noise of validation", "generator=generator).to(self.device)", "generator=generator)"),
+        ("device: labels of validation", "labels[indices.numpy()]).to(self.device)", "labels[indices.numpy()])"),
+        ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
+        ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
+        ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
+        ("no stop where the loss is not finite", "if not math.isfinite(loss):", "if False:"),
+        ("EMA not updated", "update_average(self.average, self.network, step, p.ema_decay)", "pass"),
+        ("EMA in training mode", ".eval().requires_grad_(False)", ".requires_grad_(False)"),
+        ("EMA not drawn from", "self.average, plan, self.run", "self.network, plan, self.run"),
+        ("EMA lost when resumed", "self.average.load_state_dict(checkpoint.average)", "pass"),
+        ("optimizer lost when resumed", "self.optimizer.load_state_dict(checkpoint.optimizer)", "pass"),
+        ("learning rate never set", 'group["lr"] = lr', "pass"),
+    ),
+    *one(
+        "training/optimizers.py",
+        ("EMA forgets at once", "parameters()), 1 - warmed_up)", "parameters()), warmed_up)"),
+        ("EMA without warm-up", "warmed_up = min(decay, (1 + step) / (10 + step))", "warmed_up = decay"),
+        (
+            "EMA of buffers too",
+            "list(average.parameters()), list(network.parameters())",
+            "list(average.state_dict().values()), list(network.state_dict().values())",
+        ),
+        ("momentum ignored", "momentum=p.momentum or 0", "momentum=0"),
+    ),
+    *one(
+        "training/hardware.py",
+        ("fp16: loss not scaled", 'enabled=self.precision == "fp16"', "enabled=False"),
+    ),
+    *one(
+        "training/randomness.py",
+        (
+            "seed: order of the images",
+            "randperm(count, generator=generator_for(seed, Stream.ORDER, epoch))",
+            "randperm(count)",
+        ),
+        ("every epoch in the same order", "Stream.ORDER, epoch)", "Stream.ORDER, 0)"),
+        ("the same augmentation in every step", "Stream.AUGMENTATION, step)", "Stream.AUGMENTATION, 0)"),
+    ),
+    *one(
+        "pipelines/model_training/nodes.py",
+        ("EMA not exported", "from_config(config, checkpoint.average)", "from_config(config, checkpoint.network)"),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *IMAGES, *TRAINING]

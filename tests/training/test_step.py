@@ -1,0 +1,51 @@
+"""One step: its gradient, and its own random numbers."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm_kedro.diffusion import diffusion_loss
+from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.training.hardware import Hardware, choose_hardware
+from ddpm_kedro.training.loader import StepPixels
+from ddpm_kedro.training.loop import Trainer
+from tests.conftest import TRAINING
+from tests.training.test_loop import batch_of, make_run
+
+CPU = choose_hardware("cpu", "fp32")
+
+
+def make_trainer(store: ImageStore, hardware: Hardware = CPU, **groups: dict[str, Any]) -> Trainer:
+    run = make_run(store, **groups)
+    return Trainer(run, AugmentedImages(store, run.augmentation), store, hardware)
+
+
+def test_a_step_follows_the_clipped_gradient_of_its_own_batch(store: ImageStore) -> None:
+    trainer = make_trainer(store, optimizer={"max_grad_norm": 0.01})
+    trainer.step(0, read_pixels(store, torch.arange(8)))
+    twin = copy.deepcopy(trainer.network)
+    diffusion_loss(twin, trainer.schedule, trainer.target, *batch_of(trainer, 1)).mean().backward()
+    expected = torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.01)
+    _, norm, _ = trainer.step(1, StepPixels(store, TRAINING.seed, 8)[1])
+    assert float(norm) == pytest.approx(float(expected), rel=1e-4)
+    for ours, theirs in zip(trainer.network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_gradients_of_fp16_are_clipped_as_those_of_fp32(store: ImageStore, device: torch.device) -> None:
+    pixels = read_pixels(store, torch.arange(8))
+    trainers = [make_trainer(store, choose_hardware(device.type, precision)) for precision in ("fp32", "fp16")]
+    norms = [float(trainer.step(0, pixels)[1]) for trainer in trainers]
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+
+
+def test_every_step_is_augmented_and_noised_in_its_own_way(store: ImageStore) -> None:
+    trainer = make_trainer(store, augmentation={"horizontal_flip": True})
+    pixels = read_pixels(store, torch.arange(8))
+    first, second = trainer.batch(0, pixels), trainer.batch(1, pixels)
+    assert not any(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
+    torch.manual_seed(5)  # nothing is drawn from torch's global generator
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], trainer.batch(0, pixels)[:3], strict=True))
