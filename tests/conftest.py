@@ -26,6 +26,9 @@ from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
     EvaluationParameters,
+    ImageToImageParameters,
+    InpaintingParameters,
+    InterpolationParameters,
     ModelParameters,
     OptimizerParameters,
     ReportingParameters,
@@ -116,6 +119,9 @@ EVALUATION = EvaluationParameters(
     shown=3,
 )
 REPORTING = ReportingParameters(film_frames=4, trajectory_images=2, trajectory_steps=3)
+IMAGE_TO_IMAGE = ImageToImageParameters(num_images=2, strengths=(0.5,))
+INPAINTING = InpaintingParameters(num_images=2, box=(0.5, 0.0, 1.0, 1.0), variants=1)
+INTERPOLATION = InterpolationParameters(num_images=2, seeds=(0, 1), frames=3)
 NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
 
 

@@ -279,6 +279,46 @@ class SamplingParameters(Group):
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "device", "precision"})
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ImageToImageParameters(Group):
+    """Variations of pictures."""
+
+    num_images: PositiveInt
+    strengths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+    """Shares of the steps that are taken: how far a picture is noised before it is drawn again."""
+
+
+class InpaintingParameters(Group):
+    """Drawing a part of a picture anew."""
+
+    num_images: PositiveInt
+    box: tuple[Share, Share, Share, Share]
+    """Without a mask, what is drawn anew: top, left, bottom, right as shares of height and width."""
+    variants: PositiveInt
+    """Rows, each with a seed of its own."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        top, left, bottom, right = self.box
+        if top >= bottom or left >= right:
+            raise ValueError(
+                f"box = {list(self.box)} is empty: top, left, bottom, right are expected, such as 0.5,0,1,1"
+            )
+        return self
+
+
+class InterpolationParameters(Group):
+    """What lies between the pictures of two seeds."""
+
+    num_images: PositiveInt
+    """Rows."""
+    seeds: tuple[NonNegativeInt, NonNegativeInt]
+    frames: Annotated[int, Field(ge=2)]
+    """Pictures of a row, both ends included."""
+
+
 class EvaluationParameters(Group):
     """How samples are judged."""
 
@@ -343,6 +383,9 @@ class Parameters(Group):
     optimizer: OptimizerParameters
     training: TrainingParameters
     sampling: SamplingParameters
+    image_to_image: ImageToImageParameters
+    inpainting: InpaintingParameters
+    interpolation: InterpolationParameters
     evaluation: EvaluationParameters
     reporting: ReportingParameters
     tracking: TrackingParameters

@@ -17,6 +17,7 @@ from click.testing import Result
 from kedro.inspection import get_project_snapshot
 from PIL import Image
 
+from ddpm_kedro.pipeline_registry import MAIN_JOB
 from ddpm_kedro.training.hardware import AVAILABLE
 from tests.conftest import ROOT, Project
 
@@ -368,4 +369,7 @@ def test_the_contract_of_pipelines_and_catalog() -> None:
         "draw_trajectory",
         "write_report",
     }
-    assert nodes["__default__"] == {node for name, found in nodes.items() if name != "__default__" for node in found}
+    assert nodes["__default__"] == {node for name in MAIN_JOB for node in nodes[name]}
+    assert nodes["image_to_image"] == {"vary_images"}
+    assert nodes["inpainting"] == {"fill_in"}
+    assert nodes["interpolation"] == {"interpolate_seeds"}

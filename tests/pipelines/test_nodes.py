@@ -18,7 +18,16 @@ from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.sources import Split
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import DatasetParameters, Group, ImagesParameters, UserError
-from ddpm_kedro.pipelines import data_ingestion, evaluation, model_training, reporting, sampling
+from ddpm_kedro.pipelines import (
+    data_ingestion,
+    evaluation,
+    image_to_image,
+    inpainting,
+    interpolation,
+    model_training,
+    reporting,
+    sampling,
+)
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
@@ -26,6 +35,9 @@ from ddpm_kedro.provenance import Provenance
 from tests.conftest import (
     DIFFUSION,
     EVALUATION,
+    IMAGE_TO_IMAGE,
+    INPAINTING,
+    INTERPOLATION,
     MADE_BY,
     MODEL,
     NO_AUGMENTATION,
@@ -48,12 +60,16 @@ GROUPS = {
     "optimizer": OPTIMIZER,
     "training": TRAINING,
     "sampling": SAMPLING,
+    "image_to_image": IMAGE_TO_IMAGE,
+    "inpainting": INPAINTING,
+    "interpolation": INTERPOLATION,
     "evaluation": EVALUATION,
     "reporting": REPORTING,
 }
 PIPELINES = (data_ingestion, model_training, sampling)
 JUDGING = (evaluation, reporting)
-NODES = [node for package in (*PIPELINES, *JUDGING) for node in package.create_pipeline().nodes]
+TASKS = (image_to_image, inpainting, interpolation)
+NODES = [node for package in (*PIPELINES, *JUDGING, *TASKS) for node in package.create_pipeline().nodes]
 
 
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.parameters import UserError
 
 
 class PictureDataset(LocalDataset[Image.Image, Image.Image]):
@@ -29,3 +30,27 @@ class PictureDataset(LocalDataset[Image.Image, Image.Image]):
         buffer = BytesIO()
         self.load().save(buffer, format="PNG")
         return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
+
+
+class OptionalPictureDataset(LocalDataset[Image.Image, Image.Image | None]):
+    """A picture of any format that a person may have put there; None where nobody has."""
+
+    def load(self) -> Image.Image | None:
+        """The picture, read whole.
+
+        Raises:
+            UserError: where the file is no picture.
+        """
+        if not self._exists():
+            return None
+        try:
+            with Image.open(self._filepath) as picture:
+                picture.load()
+                return picture
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{self._filepath} cannot be read as a picture: {error}") from error
+
+    def save(self, data: Image.Image) -> None:
+        """Write as PNG."""
+        with atomic_write(self._filepath) as file:
+            data.save(file, format="PNG")

@@ -17,6 +17,18 @@ def generator_for(*counters: int, device: torch.device | str = "cpu") -> torch.G
     return torch.Generator(device).manual_seed(derive_seed(*counters))
 
 
+def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Between two noises, along the sphere on which both lie (Shoemake 1985, slerp).
+
+    Args:
+        a, b: (N, C, H, W); the angle between them is that of each picture.
+        share: 0 for ``a``, 1 for ``b``.
+    """
+    cosine = torch.cosine_similarity(a.flatten(1), b.flatten(1))[:, None, None, None]
+    angle = cosine.clamp(-1, 1).acos().clamp(min=1e-6)  # of equal noises: nothing to turn
+    return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+
+
 def image_noise(
     seed: int, indices: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
 ) -> Callable[[], Tensor]:

@@ -17,7 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 logger = logging.getLogger(__name__)
-PLACES = {"samples_grid": "Pictures", "report": "Report", "model": "Model", "metrics": "Figures"}
+PLACES = {
+    "samples_grid": "Pictures",
+    "variations": "Variations",
+    "inpainted": "Inpainted",
+    "interpolated": "Interpolated",
+    "report": "Report",
+    "model": "Model",
+    "metrics": "Figures",
+}
 ACROSS, TILE = 5, 16  # images in a row of the preview, and its pixels for each
 
 

@@ -1,0 +1,5 @@
+"""From pictures to variations of them."""
+
+from ddpm_kedro.pipelines.image_to_image.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,22 @@
+"""The wiring of image-to-image."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Model and pictures → variations."""
+    return Pipeline(
+        [
+            Node(
+                vary_images,
+                ["model", "holdout_images", "given_picture", "params:sampling", "params:image_to_image"],
+                "variations",
+                name="vary_images",
+            )
+        ],
+        tags="image_to_image",
+        namespace="image_to_image",
+        prefix_datasets_with_namespace=False,
+    )

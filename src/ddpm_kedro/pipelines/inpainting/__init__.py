@@ -1,0 +1,5 @@
+"""From a part of a picture to the whole."""
+
+from ddpm_kedro.pipelines.inpainting.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,22 @@
+"""The wiring of inpainting."""
+
+from kedro.pipeline import Node, Pipeline
+
+from ddpm_kedro.pipelines.inpainting.nodes import fill_in
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Model, pictures and mask → inpainted."""
+    return Pipeline(
+        [
+            Node(
+                fill_in,
+                ["model", "holdout_images", "given_picture", "given_mask", "params:sampling", "params:inpainting"],
+                "inpainted",
+                name="fill_in",
+            )
+        ],
+        tags="inpainting",
+        namespace="inpainting",
+        prefix_datasets_with_namespace=False,
+    )
