@@ -26,6 +26,7 @@ from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
     EvaluationParameters,
+    ImportModelParameters,
     ModelParameters,
     OptimizerParameters,
     ReportingParameters,
@@ -71,6 +72,7 @@ OPTIMIZER = OptimizerParameters(
 )
 TRAINING = TrainingParameters(
     seed=0,
+    initial_model=None,
     batch_size=8,
     num_images=64,
     ema_decay=0.9,
@@ -112,6 +114,7 @@ EVALUATION = EvaluationParameters(
     shown=3,
 )
 REPORTING = ReportingParameters(film_frames=4, trajectory_images=2, trajectory_steps=3)
+IMPORT_MODEL = ImportModelParameters(path=None, class_names=None)
 NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
 
 

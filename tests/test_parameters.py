@@ -11,6 +11,7 @@ from ddpm_kedro.provenance import flatten
 from tests.conftest import (
     DIFFUSION,
     EVALUATION,
+    IMPORT_MODEL,
     MODEL,
     NO_AUGMENTATION,
     OPTIMIZER,
@@ -34,6 +35,7 @@ GOOD: dict[str, Any] = {
     "evaluation": EVALUATION.model_dump(),
     "reporting": REPORTING.model_dump(),
     "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None, "group": None},
+    "import_model": IMPORT_MODEL.model_dump(),
 }
 
 
@@ -45,6 +47,9 @@ MAY_BE_EMPTY = (
     "tracking.group",
     "optimizer.betas",
     "inception_weights",
+    "initial_model",
+    "import_model.path",
+    "import_model.class_names",
 )
 
 

@@ -358,7 +358,7 @@ def test_the_contract_of_pipelines_and_catalog() -> None:
     snapshot = get_project_snapshot(ROOT)
     nodes = {pipeline.name: {node.name for node in pipeline.nodes} for pipeline in snapshot.pipelines}
     assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion"}
-    assert nodes["model_training"] == {"augment_images", "train_model", "export_model"}
+    assert nodes["model_training"] == {"augment_images", "train_model", "export_model", "export_to_diffusers"}
     assert nodes["sampling"] == {"sample_images", "render_samples"}
     assert nodes["evaluation"] == {"fit_feature_extractor", "evaluate_samples", "measure_loss_by_timestep"}
     assert nodes["reporting"] == {
@@ -368,4 +368,6 @@ def test_the_contract_of_pipelines_and_catalog() -> None:
         "draw_trajectory",
         "write_report",
     }
-    assert nodes["__default__"] == {node for name, found in nodes.items() if name != "__default__" for node in found}
+    assert nodes["import_model"] == {"convert_model"}
+    apart = {"__default__", "import_model"}
+    assert nodes["__default__"] == {node for name, found in nodes.items() if name not in apart for node in found}

@@ -18,7 +18,7 @@ from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.sources import Split
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import DatasetParameters, Group, ImagesParameters, UserError
-from ddpm_kedro.pipelines import data_ingestion, evaluation, model_training, reporting, sampling
+from ddpm_kedro.pipelines import data_ingestion, evaluation, import_model, model_training, reporting, sampling
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
@@ -26,6 +26,7 @@ from ddpm_kedro.provenance import Provenance
 from tests.conftest import (
     DIFFUSION,
     EVALUATION,
+    IMPORT_MODEL,
     MADE_BY,
     MODEL,
     NO_AUGMENTATION,
@@ -50,9 +51,10 @@ GROUPS = {
     "sampling": SAMPLING,
     "evaluation": EVALUATION,
     "reporting": REPORTING,
+    "import_model": IMPORT_MODEL,
 }
 PIPELINES = (data_ingestion, model_training, sampling)
-JUDGING = (evaluation, reporting)
+JUDGING = (evaluation, reporting, import_model)
 NODES = [node for package in (*PIPELINES, *JUDGING) for node in package.create_pipeline().nodes]
 
 
@@ -249,7 +251,8 @@ def test_the_whole_job_in_memory() -> None:
     inputs = {"training_images": make_store(), "holdout_images": make_store(12), "stop_request": Event()}
     inputs |= {f"params:{name}": group for name, group in GROUPS.items()}
     catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in inputs.items()})
-    catalog["resume_checkpoint"] = NoCheckpoint()
+    for name in ("resume_checkpoint", "initial_model"):
+        catalog[name] = Nothing()
     for name in pipeline.all_outputs():
         catalog[name] = MemoryDataset(copy_mode="assign")
     SequentialRunner().run(pipeline, catalog)
@@ -258,7 +261,7 @@ def test_the_whole_job_in_memory() -> None:
     assert catalog.load("training_history")[-1]["images_seen"] == 64
 
 
-class NoCheckpoint(MemoryDataset):
+class Nothing(MemoryDataset):
     def load(self) -> None:
         return None
 

@@ -2,11 +2,16 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.pipelines.model_training.nodes import (
+    augment_images,
+    export_model,
+    export_to_diffusers,
+    train_model,
+)
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """training_images → augmented_images → checkpoint, history and previews → model."""
+    """training_images → augmented_images → checkpoint, history and previews → model → diffusers_model."""
     return Pipeline(
         [
             Node(
@@ -26,11 +31,13 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:diffusion",
                     "params:optimizer",
                     "params:training",
+                    "initial_model",
                 ],
                 ["training_previews", "training_history", "checkpoint"],  # the checkpoint last: see hooks.run_guard
                 name="train_model",
             ),
             Node(export_model, "checkpoint", "model", name="export_model"),
+            Node(export_to_diffusers, "model", "diffusers_model", name="export_to_diffusers"),
         ],
         tags="model_training",
     )
