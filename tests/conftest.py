@@ -27,6 +27,7 @@ from ddpm_kedro.parameters import (
     DiffusionParameters,
     EvaluationParameters,
     ImageToImageParameters,
+    ImportModelParameters,
     InpaintingParameters,
     InterpolationParameters,
     ModelParameters,
@@ -74,6 +75,7 @@ OPTIMIZER = OptimizerParameters(
 )
 TRAINING = TrainingParameters(
     seed=0,
+    initial_model=None,
     batch_size=8,
     num_images=64,
     ema_decay=0.9,
@@ -122,6 +124,7 @@ REPORTING = ReportingParameters(film_frames=4, trajectory_images=2, trajectory_s
 IMAGE_TO_IMAGE = ImageToImageParameters(num_images=2, strengths=(0.5,))
 INPAINTING = InpaintingParameters(num_images=2, box=(0.5, 0.0, 1.0, 1.0), variants=1)
 INTERPOLATION = InterpolationParameters(num_images=2, seeds=(0, 1), frames=3)
+IMPORT_MODEL = ImportModelParameters(path=None, class_names=None)
 NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
 
 

@@ -12,6 +12,7 @@ from tests.conftest import (
     DIFFUSION,
     EVALUATION,
     IMAGE_TO_IMAGE,
+    IMPORT_MODEL,
     INPAINTING,
     INTERPOLATION,
     MODEL,
@@ -40,6 +41,7 @@ GOOD: dict[str, Any] = {
     "evaluation": EVALUATION.model_dump(),
     "reporting": REPORTING.model_dump(),
     "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None, "group": None},
+    "import_model": IMPORT_MODEL.model_dump(),
 }
 
 
@@ -53,6 +55,9 @@ MAY_BE_EMPTY = (
     "inception_weights",
     "guidance_scale",
     "guidance_interval",
+    "initial_model",
+    "import_model.path",
+    "import_model.class_names",
 )
 
 

@@ -22,6 +22,7 @@ class GroupConfigLoader(OmegaConfigLoader):
     other groups, as a dataset does that is good to flip. ``use.experiment`` adds
     ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
     experiment that names another one there starts from it.
+    In the catalog, ``${parameters:training.initial_model}`` is that parameter, from wherever it was set.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
 
     Args:
@@ -38,6 +39,9 @@ class GroupConfigLoader(OmegaConfigLoader):
         Raises:
             UserError: for a file that cannot be read, an unknown option or a parameter that is not accepted.
         """
+        if key == "catalog":
+            values = OmegaConf.create(self["parameters"])
+            OmegaConf.register_new_resolver("parameters", lambda name: OmegaConf.select(values, name), replace=True)
         try:
             config: dict[str, Any] = super().__getitem__(key)
         except YAMLError as error:

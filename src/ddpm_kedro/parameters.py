@@ -206,6 +206,8 @@ class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
     seed: NonNegativeInt
+    initial_model: str | None
+    """Folder of a model to start from; null starts from nothing. Its weights name the run, not where they lie."""
     batch_size: PositiveInt
     """Images of one step."""
     num_images: PositiveInt
@@ -234,6 +236,7 @@ class TrainingParameters(Group):
 
     without_effect: ClassVar[frozenset[str]] = frozenset(
         {
+            "initial_model",
             "report_interval",
             "checkpoint_interval",
             "validation_images",
@@ -370,6 +373,15 @@ class TrackingParameters(Group):
     """Runs that belong together, such as those of a sweep."""
 
 
+class ImportModelParameters(Group):
+    """A model in diffusers' format."""
+
+    path: str | None
+    """Its folder."""
+    class_names: tuple[str, ...] | None
+    """Of a model with classes; null calls them by their numbers."""
+
+
 class Parameters(Group):
     """Every parameter of the project."""
 
@@ -389,6 +401,7 @@ class Parameters(Group):
     evaluation: EvaluationParameters
     reporting: ReportingParameters
     tracking: TrackingParameters
+    import_model: ImportModelParameters
 
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:

@@ -359,7 +359,7 @@ def test_the_contract_of_pipelines_and_catalog() -> None:
     snapshot = get_project_snapshot(ROOT)
     nodes = {p.name: {node.name.rsplit(".", 1)[-1] for node in p.nodes} for p in snapshot.pipelines}
     assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion"}
-    assert nodes["model_training"] == {"augment_images", "train_model", "export_model"}
+    assert nodes["model_training"] == {"augment_images", "train_model", "export_model", "export_to_diffusers"}
     assert nodes["sampling"] == {"sample_images", "render_samples"}
     assert nodes["evaluation"] == {"fit_feature_extractor", "evaluate_samples", "measure_loss_by_timestep"}
     assert nodes["reporting"] == {
@@ -373,3 +373,4 @@ def test_the_contract_of_pipelines_and_catalog() -> None:
     assert nodes["image_to_image"] == {"vary_images"}
     assert nodes["inpainting"] == {"fill_in"}
     assert nodes["interpolation"] == {"interpolate_seeds"}
+    assert nodes["import_model"] == {"convert_model"}

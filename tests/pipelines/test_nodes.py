@@ -22,6 +22,7 @@ from ddpm_kedro.pipelines import (
     data_ingestion,
     evaluation,
     image_to_image,
+    import_model,
     inpainting,
     interpolation,
     model_training,
@@ -36,6 +37,7 @@ from tests.conftest import (
     DIFFUSION,
     EVALUATION,
     IMAGE_TO_IMAGE,
+    IMPORT_MODEL,
     INPAINTING,
     INTERPOLATION,
     MADE_BY,
@@ -65,10 +67,11 @@ GROUPS = {
     "interpolation": INTERPOLATION,
     "evaluation": EVALUATION,
     "reporting": REPORTING,
+    "import_model": IMPORT_MODEL,
 }
 PIPELINES = (data_ingestion, model_training, sampling)
 JUDGING = (evaluation, reporting)
-TASKS = (image_to_image, inpainting, interpolation)
+TASKS = (image_to_image, inpainting, interpolation, import_model)
 NODES = [node for package in (*PIPELINES, *JUDGING, *TASKS) for node in package.create_pipeline().nodes]
 
 
@@ -301,7 +304,8 @@ def test_the_whole_job_in_memory() -> None:
     inputs = {"training_images": make_store(), "holdout_images": make_store(12), "stop_request": Event()}
     inputs |= {f"params:{name}": group for name, group in GROUPS.items()}
     catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in inputs.items()})
-    catalog["resume_checkpoint"] = NoCheckpoint()
+    for name in ("resume_checkpoint", "initial_model"):
+        catalog[name] = Nothing()
     for name in pipeline.all_outputs():
         catalog[name] = MemoryDataset(copy_mode="assign")
     SequentialRunner().run(pipeline, catalog)
@@ -310,7 +314,7 @@ def test_the_whole_job_in_memory() -> None:
     assert catalog.load("training_history")[-1]["images_seen"] == 64
 
 
-class NoCheckpoint(MemoryDataset):
+class Nothing(MemoryDataset):
     def load(self) -> None:
         return None
 

@@ -1,16 +1,14 @@
 """A trained model on disk."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.models import TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
@@ -42,19 +40,10 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
 
     def save(self, data: TrainedModel) -> None:
         """Write beside the old folder, then take its place."""
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._filepath.parent, prefix=".model.") as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            new.mkdir()
+        with replaced_folder(self._filepath) as new:
             weights = {name: tensor.contiguous() for name, tensor in data.network.state_dict().items()}
             save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
             (new / "config.json").write_text(json.dumps(data.config(), indent=2) + "\n")
-            for file in new.iterdir():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            if self._filepath.exists():
-                self._filepath.rename(old)
-            new.rename(self._filepath)
 
     def fingerprint(self) -> str:
         """That of what made the saved model: the id of its run."""
@@ -62,4 +51,26 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
         return Provenance(config["parameters"], config["inputs"]).fingerprint
 
     def _exists(self) -> bool:
-        return (self._filepath / "config.json").exists()
+        return self._named and (self._filepath / "config.json").exists()
+
+
+class InitialModelDataset(ModelDataset):
+    """The model that a training starts from, where ``training.initial_model`` names one."""
+
+    def load(self) -> TrainedModel | None:  # type: ignore[override]  # Kedro asks no dataset for its type
+        """The model on the CPU, or None.
+
+        Raises:
+            UserError: where the folder holds none.
+        """
+        if self._named and not self._exists():
+            raise UserError(
+                f"training.initial_model: no model in {self._filepath}. The model.safetensors and config.json of this "
+                "project belong there, as in data/runs/<run id>/model; from a folder in diffusers' format, "
+                "`kedro run --pipelines import_model` makes them in data/06_models/imported_model."
+            )
+        return super().load() if self._named else None
+
+    def fingerprint(self) -> str:
+        """That of the weights."""
+        return weights_fingerprint(super().load().network.state_dict())

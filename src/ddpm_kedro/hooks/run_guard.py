@@ -145,6 +145,8 @@ class RunGuard:
 
     def _check_model(self, catalog: DataCatalog) -> None:
         model = catalog.load("model")
+        if model.imported:
+            return
         now = {name: self.parameters[name] for name in DESCRIBES_A_MODEL}
         then = {name: model.made_by.parameters[name] for name in now}
         if changed := differences(then, now):

@@ -11,6 +11,7 @@ from ddpm_kedro.parameters import Group, check_parameters
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
+GIVEN = ("initial_model",)  # not what a run makes, but what it is given
 
 
 class Staleness:
@@ -39,7 +40,7 @@ class Staleness:
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
         """Compare what made it with what would make it now."""
         made_by = getattr(data, "made_by", None)
-        if not isinstance(made_by, Provenance):
+        if not isinstance(made_by, Provenance) or dataset_name in GIVEN or getattr(data, "imported", False):
             return
         changed = "; ".join(made_by.changes(self.parameters, self._inputs(made_by)))
         if changed and changed not in self.told:  # training images and hold-out change together

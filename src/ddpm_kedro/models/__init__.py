@@ -1,6 +1,15 @@
-"""The network, and the network with all that is needed to use it."""
+"""The network, the network with all that is needed to use it, and diffusers' format."""
 
-from ddpm_kedro.models.trained import TrainedModel
+from ddpm_kedro.models.diffusers_format import DiffusersModel, from_diffusers, to_diffusers, why_not
+from ddpm_kedro.models.trained import TrainedModel, weights_fingerprint
 from ddpm_kedro.models.unet import UNet
 
-__all__ = ["TrainedModel", "UNet"]
+__all__ = [
+    "DiffusersModel",
+    "TrainedModel",
+    "UNet",
+    "from_diffusers",
+    "to_diffusers",
+    "weights_fingerprint",
+    "why_not",
+]

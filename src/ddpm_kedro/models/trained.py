@@ -1,5 +1,6 @@
 """A trained model: the network, and all that is needed to use it."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,6 +22,7 @@ class TrainedModel:
         image_shape: (C, H, W).
         class_names: one name a class the network knows; empty for a model without classes.
         images_seen: in training.
+        imported: from elsewhere: it is what it is, whatever the parameters of now.
     """
 
     network: UNet
@@ -28,11 +30,17 @@ class TrainedModel:
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     images_seen: int
+    imported: bool = False
 
     @property
     def run_id(self) -> str:
         """Of the training run."""
         return self.made_by.fingerprint
+
+    @property
+    def parameters(self) -> ModelParameters:
+        """Those of the network."""
+        return ModelParameters.model_validate(self.made_by.parameters["model"])
 
     @property
     def diffusion(self) -> DiffusionParameters:
@@ -47,6 +55,7 @@ class TrainedModel:
             "weights": "ema",
             "image_shape": list(self.image_shape),
             "class_names": list(self.class_names),
+            **({"imported": True} if self.imported else {}),
             **self.made_by.as_dict(),
         }
 
@@ -66,4 +75,14 @@ class TrainedModel:
             image_shape=tuple(config["image_shape"]),
             class_names=tuple(config["class_names"]),
             images_seen=config["images_seen"],
+            imported=config.get("imported", False),
         )
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """A short name for tensors: equal names and values, equal name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

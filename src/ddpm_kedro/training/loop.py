@@ -49,6 +49,8 @@ class Trainer:
         self.device, self.seed = hardware.device, run.training.seed
         with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
             network = UNet(run.model, run.image_shape[0], len(run.class_names))
+        if run.initial_weights is not None:
+            network.load_state_dict(run.initial_weights)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = OPTIMIZERS[run.optimizer.name](self.network.parameters(), run.optimizer)
@@ -78,6 +80,7 @@ class Trainer:
             history=history,
             image_shape=self.run.image_shape,
             class_names=self.run.class_names,
+            initial_model=self.run.initial_model,
         )
 
     def step(self, step: int, pixels: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -1,18 +1,22 @@
 """What a training run is: its parameters, its name, and where it stands."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
+from torch import Tensor
+
 from ddpm_kedro.images.augmentation import AugmentedImages
+from ddpm_kedro.models import TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
+    UserError,
 )
-from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.provenance import Provenance, differences
 
 Row = dict[str, float]
 """One row of the history: ``images_seen`` and the figures measured there."""
@@ -26,6 +30,8 @@ class Run:
         data: fingerprint of the training images.
         image_shape: (C, H, W).
         class_names: the classes the network learns; empty for none.
+        initial_model: fingerprint of the weights that it starts from; None where it starts from nothing.
+        initial_weights: these weights.
     """
 
     model: ModelParameters
@@ -36,6 +42,8 @@ class Run:
     data: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    initial_model: str | None = None
+    initial_weights: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -45,9 +53,15 @@ class Run:
         diffusion: DiffusionParameters,
         optimizer: OptimizerParameters,
         training: TrainingParameters,
+        initial_model: TrainedModel | None = None,
     ) -> Self:
-        """The run that these images and parameters make."""
-        return cls(
+        """The run that these images and parameters make, from these weights or from nothing.
+
+        Raises:
+            UserError: for an initial model that is another network than this run trains.
+        """
+        weights = None if initial_model is None else initial_model.network.state_dict()
+        run = cls(
             model=model,
             diffusion=diffusion,
             augmentation=images.parameters,
@@ -56,13 +70,21 @@ class Run:
             data=images.store.made_by.fingerprint,
             image_shape=images.store.image_shape,
             class_names=images.store.class_names if model.class_conditional else (),
+            initial_model=None if weights is None else weights_fingerprint(weights),
+            initial_weights=weights,
         )
+        if initial_model is not None:
+            _check_same_network(initial_model, run)
+        return run
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Any]) -> Self:
         """The run of the node ``train_model`` with these inputs, by their names in the catalog."""
-        groups = (inputs[f"params:{name}"] for name in ("model", "diffusion", "optimizer", "training"))
-        return cls.of(inputs["augmented_images"], *groups)
+        model, diffusion, optimizer, training = (
+            inputs[f"params:{name}"] for name in ("model", "diffusion", "optimizer", "training")
+        )
+        images, initial_model = inputs["augmented_images"], inputs.get("initial_model")
+        return cls.of(images, model, diffusion, optimizer, training, initial_model)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -99,6 +121,7 @@ class Checkpoint:
         history: rows so far.
         image_shape, class_names: of the images.
         num_images: when it is finished.
+        initial_model: fingerprint of the weights that it started from, or None.
     """
 
     run_id: str
@@ -113,6 +136,7 @@ class Checkpoint:
     history: list[Row]
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    initial_model: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -122,4 +146,25 @@ class Checkpoint:
 
 def made_by(run: Run | Checkpoint) -> Provenance:
     """What makes the model of a run."""
-    return Provenance(run.parameters, {"training_images": run.data})
+    started = {} if run.initial_model is None else {"initial_model": run.initial_model}
+    return Provenance(run.parameters, {"training_images": run.data} | started)
+
+
+def _check_same_network(initial: TrainedModel, run: Run) -> None:
+    """The weights must be of the network that is trained; dropout may differ, and what classes are called."""
+    has, wanted = (
+        {"model": model.model_dump(mode="json", exclude={"dropout", "class_conditional"})}
+        for model in (initial.parameters, run.model)
+    )
+    changes = differences(wanted, has)
+    around = {
+        "image shape": (run.image_shape, initial.image_shape),
+        "classes": (len(run.class_names), len(initial.class_names)),
+    }
+    changes += [f"{name}: {ours} → {theirs}" for name, (ours, theirs) in around.items() if ours != theirs]
+    if changes:
+        raise UserError(
+            f"training.initial_model is not the network that these parameters and images make: {'; '.join(changes)} "
+            "there. Take over its model parameters (lists go into conf/local/parameters.yml), images of its shape, and "
+            "model.class_conditional=false for a model without classes; or start from another model."
+        )

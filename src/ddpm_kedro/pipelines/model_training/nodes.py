@@ -10,7 +10,7 @@ from PIL import Image
 from ddpm_kedro.images.augmentation import AugmentedImages, to_uint8
 from ddpm_kedro.images.grid import labelled_grid
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, why_not
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
@@ -49,20 +49,23 @@ def train_model(
     diffusion: DiffusionParameters,
     optimizer: OptimizerParameters,
     training: TrainingParameters,
+    initial_model: TrainedModel | None = None,
 ) -> Iterator[TrainingOutputs]:
     """Train, yielding at every report interval what there is to keep.
 
-    Goes on from ``resume_checkpoint`` where that is of the same run: equal parameters, equal images.
+    Goes on from ``resume_checkpoint`` where that is of the same run: equal parameters, images and initial weights.
 
     Yields:
         Preview pictures by name, all rows of the history, and a checkpoint ({} where none is due).
     """
-    run = Run.of(augmented_images, model, diffusion, optimizer, training)
+    run = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
     resume = _same_run(resume_checkpoint, run)
     if resume is not None and resume.finished:
         logger.info("Run %s is already trained: %s images seen.", run.run_id, f"{resume.images_seen:,}")
         yield {}, resume.history, {}
         return
+    if resume is None and initial_model is not None:
+        _tell_start(initial_model, run)
     hardware = choose_hardware(training.device, training.precision)
     logger.info("Training on %s", hardware.reason)
     for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
@@ -82,6 +85,21 @@ def export_model(checkpoint: Checkpoint) -> TrainedModel:
     return TrainedModel.from_config(config, checkpoint.average)
 
 
+def export_to_diffusers(model: TrainedModel) -> DiffusersModel | dict[str, Any]:
+    """The model in diffusers' format; {} where it has no equal there, which is said."""
+    if reason := why_not(model):
+        logger.info("Not exported to diffusers: %s.", reason)
+        return {}
+    return to_diffusers(model)
+
+
+def _tell_start(initial_model: TrainedModel, run: Run) -> None:
+    """What the weights were trained with, where that is something else."""
+    logger.info("Starts from the weights %s of run %s.", run.initial_model, initial_model.run_id)
+    if changed := differences({"diffusion": initial_model.diffusion.shaping()}, {"diffusion": run.diffusion.shaping()}):
+        logger.warning("The initial model was trained with another diffusion: %s", "; ".join(changed))
+
+
 def _same_run(checkpoint: Checkpoint | None, run: Run) -> Checkpoint | None:
     """The checkpoint, if it is of this run; says what happens."""
     if checkpoint is None:
@@ -94,6 +112,8 @@ def _same_run(checkpoint: Checkpoint | None, run: Run) -> Checkpoint | None:
     changed = differences(checkpoint.parameters, run.parameters)
     if checkpoint.data != run.data:
         changed.append(f"training images: {checkpoint.data} → {run.data}")
+    if checkpoint.initial_model != run.initial_model:
+        changed.append(f"initial weights: {checkpoint.initial_model or 'none'} → {run.initial_model or 'none'}")
     logger.info(
         "Run %s starts anew, since these differ from run %s: %s", run.run_id, checkpoint.run_id, "; ".join(changed)
     )

@@ -5,12 +5,17 @@ import warnings
 from kedro.pipeline import Node, Pipeline
 from kedro.utils import KedroExperimentalWarning
 
-from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.pipelines.model_training.nodes import (
+    augment_images,
+    export_model,
+    export_to_diffusers,
+    train_model,
+)
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """training_images → augmented_images → checkpoint, history and previews → model."""
+    """training_images → augmented_images → checkpoint, history and previews → model → diffusers_model."""
     warnings.filterwarnings("ignore", "The 'preview_fn' feature", KedroExperimentalWarning)  # tested with this Kedro
     return Pipeline(
         [
@@ -31,12 +36,14 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:diffusion",
                     "params:optimizer",
                     "params:training",
+                    "initial_model",
                 ],
                 ["training_previews", "training_history", "checkpoint"],  # the checkpoint last: see hooks.run_guard
                 name="train_model",
                 preview_fn=NETWORK_PREVIEW,
             ),
             Node(export_model, "checkpoint", "model", name="export_model"),
+            Node(export_to_diffusers, "model", "diffusers_model", name="export_to_diffusers"),
         ],
         tags="model_training",
         namespace="model_training",

@@ -1,0 +1,150 @@
+"""A model in diffusers' format on disk."""
+
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.models import DiffusersModel
+from ddpm_kedro.models.diffusers_config import VERSION
+from ddpm_kedro.parameters import UserError
+
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+CLASSES, OWN = "unet_with_classes", "ddpm_kedro.json"
+PIPELINE = {
+    "_class_name": "DDPMPipeline",
+    "_diffusers_version": VERSION,
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "unet": ["diffusers", "UNet2DModel"],
+}
+Nothing = dict[str, Any]
+Part = tuple[Path, Path]  # config.json and the tensors
+
+
+class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
+    """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving ``{}`` leaves no folder behind.
+
+    Also read: folders without ``unet/``, as the first published ones are, and tensors in a ``.bin`` file.
+    """
+
+    def load(self) -> DiffusersModel:
+        """All that the folder holds, on the CPU; nothing in it is executed.
+
+        Raises:
+            UserError: for a folder or a file that is not there, or cannot be read.
+        """
+        folder, own = self._filepath, self._filepath / OWN
+        unet, scheduler = self._unet(), self._scheduler()
+        with_classes = _part(folder / CLASSES) if own.exists() and (folder / CLASSES).exists() else None
+        files = [*unet, scheduler, *(with_classes or ()), *([own] if own.exists() else ())]
+        return DiffusersModel(
+            unet=_read_part(unet),
+            scheduler=_read_json(scheduler),
+            with_classes=_read_part(with_classes) if with_classes else None,
+            own=_read_json(own) if own.exists() else None,
+            fingerprint=_hash(files),
+        )
+
+    def save(self, data: DiffusersModel | Nothing) -> None:
+        """Write beside the old folder, then take its place; or only remove the old one, which is of another model."""
+        if not isinstance(data, DiffusersModel):
+            shutil.rmtree(self._filepath, ignore_errors=True)
+            return
+        documents = {"model_index.json": PIPELINE, "scheduler/scheduler_config.json": data.scheduler}
+        parts = {"unet": data.unet, CLASSES: data.with_classes}
+        with replaced_folder(self._filepath) as new:
+            for name, (config, weights) in ((name, part) for name, part in parts.items() if part is not None):
+                (new / name).mkdir()
+                save_file(
+                    {key: w.contiguous() for key, w in weights.items()}, new / name / WEIGHTS[0], {"format": "pt"}
+                )
+                documents[f"{name}/config.json"] = config
+            if data.own is not None:
+                documents[OWN] = data.own
+            for name, document in documents.items():
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_text(json.dumps(document, indent=2) + "\n")
+
+    def _unet(self) -> Part:
+        if not self._named:
+            raise UserError(
+                "import_model.path names no folder: `kedro run --pipelines import_model --params import_model.path=…`"
+            )
+        if (self._filepath / "model.safetensors").exists():
+            raise UserError(
+                f"import_model.path: {self._filepath} is a model of this project already. To start a training from it, "
+                "name it in training.initial_model."
+            )
+        for folder in (self._filepath / "unet", self._filepath):
+            if (folder / "config.json").exists():
+                return _part(folder)
+        raise UserError(
+            f"import_model.path: no model in {self._filepath}. A folder in diffusers' format holds unet/config.json, "
+            f"unet/{WEIGHTS[0]} and scheduler/scheduler_config.json, or all of them without folders; what "
+            "save_pretrained() writes, and what is published beside a model's name, is such a folder."
+        )
+
+    def _scheduler(self) -> Path:
+        for folder in (self._filepath / "scheduler", self._filepath):
+            if (folder / "scheduler_config.json").exists():
+                return folder / "scheduler_config.json"
+        raise UserError(
+            f"{self._filepath} has no scheduler_config.json, and so nothing tells the noise schedule: put the one that "
+            "the model was trained with there, or into a folder scheduler/."
+        )
+
+
+def _part(folder: Path) -> Part:
+    """The two files of a network; tensors in safetensors before those in older files."""
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            return folder / "config.json", folder / name
+    raise UserError(f"No weights in {folder}: {WEIGHTS[0]} belongs there, or the older {WEIGHTS[1]}.")
+
+
+def _read_part(part: Part) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return _read_json(part[0]), _read_tensors(part[1])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no names and values.")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors, or is damaged; nothing in it was executed. Get the model as safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): copy or download it again.") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise UserError(f"{path} holds something else than names and tensors.")
+    return dict(tensors)
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]

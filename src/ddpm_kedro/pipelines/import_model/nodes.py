@@ -1,0 +1,31 @@
+"""Make a model in diffusers' format one of this project."""
+
+import logging
+
+from ddpm_kedro.models import DiffusersModel, TrainedModel, from_diffusers
+from ddpm_kedro.parameters import ImportModelParameters
+
+logger = logging.getLogger(__name__)
+
+
+def convert_model(
+    model_to_import: DiffusersModel, import_model: ImportModelParameters
+) -> tuple[TrainedModel, TrainedModel]:
+    """The same network as a model of this project, twice: a training replaces the one and may start from the other.
+
+    Raises:
+        UserError: for what this project does not support, and for weights that do not fit.
+    """
+    model = from_diffusers(model_to_import, import_model.class_names)
+    diffusion = model.diffusion
+    logger.info(
+        "Imported a U-Net of %.1f M parameters, for images %s (channels, height, width) and %d classes; %s schedule of "
+        "%d timesteps, predicts %s.",
+        sum(parameter.numel() for parameter in model.network.parameters()) / 1e6,
+        "×".join(map(str, model.image_shape)),
+        len(model.class_names),
+        diffusion.schedule,
+        diffusion.num_timesteps,
+        diffusion.target,
+    )
+    return model, model

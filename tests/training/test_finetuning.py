@@ -1,0 +1,99 @@
+"""A training that starts from a model: from its weights, as a run of its own, resumed to the bit."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm_kedro.images.augmentation import AugmentedImages
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.parameters import ModelParameters, UserError
+from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.loop import Trainer
+from ddpm_kedro.training.run import Run
+from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store, randomise
+from tests.training.test_loop import run_training, same, weights
+
+
+def initial(
+    model: ModelParameters = MODEL, channels: int = 1, classes: int = 3, size: int = 8, scale: float = 0.1
+) -> TrainedModel:
+    groups = {"model": model.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
+    names = tuple(str(index) for index in range(classes))
+    network = randomise(UNet(model, channels, classes), scale).eval()
+    return TrainedModel(network, Provenance(groups, {"imported": "x"}), (channels, size, size), names, 0)  # type: ignore[arg-type]
+
+
+def run_from(start: TrainedModel | None, store: ImageStore, **groups: dict[str, Any]) -> Run:
+    bases = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING}
+    made = {name: changed(base, **groups.get(name, {})) for name, base in bases.items()}
+    return Run.of(AugmentedImages(store, NO_AUGMENTATION), **made, initial_model=start)
+
+
+def test_a_training_that_moves_nothing_keeps_the_initial_loss(store: ImageStore) -> None:
+    start = initial()
+    run = run_from(start, store, optimizer={"lr": 1e-12})
+    trainer = Trainer(run, AugmentedImages(store, NO_AUGMENTATION), store, choose_hardware("cpu", "fp32"))
+    trainer.average.load_state_dict(start.network.state_dict())
+    wanted = trainer.validation_loss()
+    reports = run_training(run, store)
+    assert [row["validation_loss"] for row in reports[-1].history] == pytest.approx([wanted] * 2, rel=1e-6)
+    from_nothing = run_training(run_from(None, store, optimizer={"lr": 1e-12}), store)[-1].history[0]
+    assert abs(from_nothing["validation_loss"] - wanted) > 0.01
+    assert reports[-1].checkpoint is not None
+    for states in (reports[-1].checkpoint.network, reports[-1].checkpoint.average):
+        for name, tensor in start.network.state_dict().items():
+            torch.testing.assert_close(states[name], tensor)
+
+
+def test_the_initial_model_itself_is_left_as_it_is(store: ImageStore) -> None:
+    start = initial()
+    before = {name: tensor.clone() for name, tensor in start.network.state_dict().items()}
+    assert not same(weights(run_training(run_from(start, store), store)), before)
+    assert same(start.network.state_dict(), before)
+
+
+def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(store: ImageStore) -> None:
+    run = run_from(initial(), store)
+    whole = weights(run_training(run, store))
+    stopped = run_training(run, store, stop_at=3)[-1].checkpoint
+    assert stopped is not None
+    assert (stopped.images_seen, stopped.initial_model) == (24, run.initial_model)
+    assert same(weights(run_training(run_from(initial(), store), store, resume=stopped)), whole)
+    assert not same(weights(run_training(run_from(None, store), store)), whole)
+
+
+def test_another_initial_model_is_another_run_and_the_same_elsewhere_is_not(store: ImageStore) -> None:
+    runs = [run_from(start, store) for start in (None, initial(), initial(scale=0.2))]
+    assert len({run.run_id for run in runs}) == 3
+    path = run_from(initial(), store, training={"initial_model": "elsewhere"})
+    assert path.run_id == runs[1].run_id
+    renamed = replace(initial(), class_names=("a", "b", "c"), images_seen=7)
+    assert run_from(renamed, store).run_id == runs[1].run_id
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (initial(changed(MODEL, width=16)), ["model.width: 8 → 16 there"]),
+        (initial(changed(MODEL, channel_multipliers=[1, 2, 2])), ["channel_multipliers: [1, 2] → [1, 2, 2]"]),
+        (initial(changed(MODEL, norm_eps=1e-6)), ["model.norm_eps: 1e-05 → 1e-06"]),
+        (initial(channels=3), ["image shape: (1, 8, 8) → (3, 8, 8)"]),
+        (initial(size=16), ["image shape: (1, 8, 8) → (1, 16, 16)"]),
+        (initial(classes=0), ["classes: 3 → 0 there", "model.class_conditional=false"]),
+        (initial(changed(MODEL, width=16), classes=5), ["model.width: 8 → 16", "classes: 3 → 5"]),
+    ],
+)
+def test_another_network_is_refused_with_what_differs(start: TrainedModel, words: list[str], store: ImageStore) -> None:
+    with pytest.raises(UserError) as error:
+        run_from(start, store)
+    for word in [*words, "training.initial_model", "Take over its model parameters"]:
+        assert word in str(error.value)
+
+
+def test_dropout_and_the_names_of_classes_may_differ() -> None:
+    run = run_from(initial(changed(MODEL, dropout=0.1)), make_store(), model={"dropout": 0.2})
+    assert run.class_names == ("class 0", "class 1", "class 2")
