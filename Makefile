@@ -4,16 +4,14 @@
 #   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
 #   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
 #   make image  the container image, with Docker      make image-test  build it and try it
-#   make mutants  plant known bugs in copies: the tests must notice each
+#   make mutants  plant known bugs in copies          make screenshots  the pictures in docs/
+#   make bench-sampling  every solver, and diffusers
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-<<<<<<< HEAD
-.PHONY: help run test lint viz digits sweep repro format lock install clean image image-test screenshots
-=======
-.PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test
->>>>>>> mutants
+.PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test screenshots \
+	bench-sampling
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -64,6 +62,10 @@ screenshots: $(VENV)/.installed-dev $(VENV)/.browser
 
 digits: $(VENV)/.installed
 	$(BIN)/python benchmarks/digits.py $(ARGS)
+
+# After make run: how good and how fast each solver is, beside diffusers.
+bench-sampling: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/sampling.py $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm_kedro.diffusion import (
     SAMPLERS,
@@ -28,6 +27,7 @@ from ddpm_kedro.diffusion import (
 from ddpm_kedro.models import UNet
 from ddpm_kedro.parameters import DiffusionParameters
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
+from tests.synchronisations import Synchronisations
 
 SHAPE = (1, 8, 8)
 NOISE = changed(DIFFUSION, schedule="linear", num_timesteps=1000, target="noise")
@@ -240,16 +240,6 @@ def test_guidance_has_an_interval() -> None:
     pure_noise = make_schedule(ZERO).steps(5)[0]
     torch.testing.assert_close(x0(3.0, (0.5, math.inf), pure_noise), x0(3.0, None, pure_noise))
     torch.testing.assert_close(x0(3.0, (0.5, 10.0), pure_noise), x0(1.0, None, pure_noise))
-
-
-class Synchronisations(TorchDispatchMode):
-    """Counts how often a value is fetched from the device: on a GPU, each makes the host wait."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -13,6 +13,7 @@ from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.loop import Trainer
 from tests.conftest import TRAINING
+from tests.synchronisations import Synchronisations
 from tests.training.test_loop import batch_of, make_run
 
 CPU = choose_hardware("cpu", "fp32")
@@ -49,3 +50,14 @@ def test_every_step_is_augmented_and_noised_in_its_own_way(store: ImageStore) ->
     assert not any(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
     torch.manual_seed(5)  # nothing is drawn from torch's global generator
     assert all(torch.equal(a, b) for a, b in zip(first[:3], trainer.batch(0, pixels)[:3], strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_step_does_not_wait_for_the_device(optimizer: str, store: ImageStore) -> None:
+    augmentation = {"horizontal_flip": True, "vertical_flip": True, "crop_padding": 1}
+    trainer = make_trainer(store, optimizer={"name": optimizer}, augmentation=augmentation)
+    pixels = read_pixels(store, torch.arange(8))
+    trainer.step(0, pixels)
+    with Synchronisations() as seen:
+        trainer.step(1, pixels)
+    assert seen.count == 0

@@ -103,8 +103,7 @@ def draw_images(
             watch(x, x0)
         return x0
 
-    first = plan.steps[0]
-    x = first.sigma * (noise() if start_noise is None else start_noise)
-    if image is not None:
-        x = x + first.alpha * image
-    return SAMPLERS[plan.sampler](denoise, x, plan.steps, noise, **plan.options or {})
+    first, given = plan.steps[0], 0.0 if image is None else image
+    x = first.alpha * given + first.sigma * (noise() if start_noise is None else start_noise)
+    with autocast():  # around all steps: the weights are cast once; what a sampler computes is float32 all the same
+        return SAMPLERS[plan.sampler](denoise, x, plan.steps, noise, **plan.options or {})

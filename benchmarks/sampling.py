@@ -1,0 +1,150 @@
+"""Sampling: how good the digits are after how many evaluations of each solver, and how fast beside diffusers.
+
+``make bench-sampling`` prints both tables as Markdown. The digits are those of the model in data/06_models/model;
+speed is measured with U-Nets of random weights that diffusers' pipeline draws with, too.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler
+
+from ddpm_kedro.datasets.diffusers import DiffusersDataset
+from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
+from ddpm_kedro.datasets.image_store import ImageStoreDataset
+from ddpm_kedro.datasets.model import ModelDataset
+from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.metrics.figures import kernel_distance
+from ddpm_kedro.models import TrainedModel, UNet, to_diffusers
+from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
+from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.training.hardware import choose_hardware
+
+DATA = Path("data")
+IMAGES, BATCH = 500, 250  # of each solver
+SOLVERS = [  # and steps
+    *(("ddpm", count) for count in (20, 100, 1000)),
+    *(("ddim", count) for count in (5, 10, 20, 50)),
+    *(("dpm_solver++", count) for count in (5, 10, 20, 50)),
+    *(("heun", count) for count in (3, 6, 10, 25)),
+]
+ROUNDS, STEPS, WIDTHS = 5, 10, (32, 64)
+NETWORK = {
+    "channel_multipliers": (1, 2, 2),
+    "blocks_per_level": 2,
+    "attention_levels": (1,),
+    "head_channels": None,
+    "norm_groups": 8,
+    "norm_eps": 1e-6,
+    "dropout": 0.0,
+    "patch_size": 1,
+    "class_conditional": False,
+}
+
+
+def quality() -> None:
+    """KID of every solver's digits to the training digits, with guidance as usual."""
+    model = ModelDataset(filepath=str(DATA / "06_models/model")).load()
+    extractor = FeatureExtractorDataset(filepath=str(DATA / "06_models/feature_extractor")).load()
+    training = ImageStoreDataset(filepath=str(DATA / "05_model_input/training_images")).load()
+    holdout = ImageStoreDataset(filepath=str(DATA / "05_model_input/holdout_images")).load()
+    hardware = choose_hardware("auto", "auto")
+    reference, _ = extractor(training.images)
+    labels = torch.arange(IMAGES) % len(model.class_names)
+    print(f"{IMAGES} digits each, {hardware.reason}, guidance 1.75\n")
+    print("| solver | steps | evaluations | KID ± spread | accuracy of classes | seconds |\n|---|---|---|---|---|---|")
+    for name, steps in SOLVERS:
+        plan = SamplingPlan(model.diffusion, name, steps, 1.75)
+        start = time.perf_counter()
+        drawn = [
+            draw_images(
+                model.network, plan, model.image_shape, 1, part.tolist(), labels[part], autocast=hardware.autocast
+            )
+            for part in torch.arange(IMAGES).split(BATCH)
+        ]
+        seconds = time.perf_counter() - start
+        features, logits = extractor(to_uint8(torch.cat(drawn)).numpy())
+        value, spread = kernel_distance(features, reference, 50, 100)
+        right = float((logits.argmax(1) == labels).float().mean())
+        asked = 2 * (2 * steps - 1 if name == "heun" else steps)
+        print(f"| {name} | {steps} | {asked} | {value:.3f} ± {spread:.3f} | {right:.1%} | {seconds:.1f} |", flush=True)
+    value, spread = kernel_distance(extractor(holdout.images)[0], reference, 50, 100)
+    print(f"| real, held out | | | {value:.3f} ± {spread:.3f} | | |\n")
+    difference(model)
+
+
+def difference(model: TrainedModel) -> None:
+    """How far pictures in bfloat16 are from those in float32."""
+    plan, labels = SamplingPlan(model.diffusion, "dpm_solver++", 10, 1.75), torch.arange(100) % 10
+
+    def pictures(autocast: Callable[[], Any]) -> Any:
+        drawn = draw_images(model.network, plan, model.image_shape, 0, range(100), labels, autocast=autocast)
+        return to_uint8(drawn).numpy().astype(np.int64)
+
+    apart = np.abs(pictures(lambda: torch.autocast("cpu", torch.bfloat16)) - pictures(nullcontext)).mean()
+    print(f"bf16 and fp32, the same noise, DPM-Solver++ 2M: {apart:.2f} grey levels of 255 apart on average.\n")
+
+
+def speed() -> None:
+    """For a small and a larger network."""
+    for width in WIDTHS:
+        speed_of(width)
+
+
+def speed_of(width: int) -> None:
+    """Images a second of DDIM, beside diffusers' pipeline with the same weights; in turns, medians."""
+    p, diffusion = (
+        ModelParameters.model_validate(NETWORK | {"width": width}),
+        DiffusionParameters(num_timesteps=1000, schedule="linear", target="noise"),
+    )
+    torch.manual_seed(0)
+    groups = {"model": p.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
+    model = TrainedModel(UNet(p, 3).eval(), Provenance(groups, {}), (3, 32, 32), (), 0)
+    with tempfile.TemporaryDirectory() as folder:
+        DiffusersDataset(filepath=f"{folder}/model").save(to_diffusers(model))
+        pipeline = DDIMPipeline.from_pretrained(f"{folder}/model")
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    network, plan = model.network.to(memory_format=torch.channels_last), SamplingPlan(diffusion, "ddim", STEPS)
+    hardware = choose_hardware("auto", "auto")
+
+    def ours(batch: int) -> None:
+        to_uint8(draw_images(network, plan, model.image_shape, 0, range(batch), autocast=hardware.autocast))
+
+    def theirs(batch: int) -> None:
+        pipeline(batch_size=batch, num_inference_steps=STEPS, output_type="np")
+
+    def theirs_bf16(batch: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            theirs(batch)
+
+    weights = sum(weight.numel() for weight in network.parameters())
+    print(f"DDIM, {STEPS} steps, 32×32×3, {weights / 1e6:.1f} M parameters, {torch.get_num_threads()} threads\n")
+    print(
+        "| batch | ours, " + hardware.precision + " | diffusers, fp32 | diffusers, bf16 autocast |\n|---|---|---|---|"
+    )
+    for batch in (1, 64):
+        seconds: dict[str, list[float]] = {"ours": [], "theirs": [], "theirs_bf16": []}
+        for _ in range(ROUNDS + 1):
+            for name, run in (("ours", ours), ("theirs", theirs), ("theirs_bf16", theirs_bf16)):
+                start = time.perf_counter()
+                run(batch)
+                seconds[name].append(time.perf_counter() - start)
+        rates = [batch / statistics.median(times[1:]) for times in seconds.values()]  # the first round warms up
+        print(f"| {batch} | {' | '.join(f'{rate:.2f}' for rate in rates)} images/s |", flush=True)
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or ["quality", "speed"]
+    for part in (quality, speed):
+        if part.__name__ in chosen:
+            part()
