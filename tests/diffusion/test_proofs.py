@@ -84,6 +84,15 @@ def test_every_process_samples_a_gaussian(name: str, sampler: str) -> None:
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.05)
 
 
+def test_heun_does_not_take_the_mean_of_slopes_from_almost_pure_noise() -> None:
+    """The cosine schedule ends at sigma / alpha = 20,000; a few steps on, it is 6."""
+    steps = make_schedule(PLANS["cosine"]).steps(10)
+    generator = torch.Generator().manual_seed(0)
+    x = SAMPLERS["heun"](ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
+    assert float(x.mean()) == pytest.approx(MEAN, abs=0.03)
+    assert float(x.std()) == pytest.approx(DEVIATION, rel=0.1)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     name=st.sampled_from(sorted(PLANS)),
@@ -284,3 +293,21 @@ def test_a_given_start_is_taken_in_place_of_the_seeds() -> None:
     found = [draw_images(network, plan, SHAPE, seed, range(2), start_noise=start) for seed in (0, 1)]
     assert torch.equal(*found)
     assert not torch.equal(found[0], draw_images(network, plan, SHAPE, 0, range(2)))
+
+
+def test_samplers_compute_in_float32_though_the_network_does_not() -> None:
+    network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
+    seen: list[Tensor] = []
+    inside: list[torch.dtype] = []
+    network.conv_in.register_forward_hook(lambda module, given, made: inside.append(made.dtype))
+    drawn = draw_images(
+        network,
+        SamplingPlan(NOISE, "dpm_solver++", 5),
+        SHAPE,
+        0,
+        range(2),
+        autocast=lambda: torch.autocast("cpu", torch.bfloat16),
+        watch=lambda x, x0: seen.extend((x, x0)),
+    )
+    assert {tensor.dtype for tensor in (*seen, drawn)} == {torch.float32}
+    assert set(inside) == {torch.bfloat16}

@@ -53,7 +53,7 @@ SAMPLING = [
         ("noise in the last picture", "if then.sigma > 0:\n            x = x + (", "if True:\n            x = x + ("),
         ("DPM-Solver++ of first order", "if then.sigma > 0 and h_before < math.inf else x0", "if False else x0"),
         ("DPM-Solver++ looks back", "(2 * h_before) * (x0 - x0_before)", "(2 * h_before) * (x0_before - x0)"),
-        ("Heun of first order", "if then.sigma > 0 and now.alpha > 0:", "if False:"),
+        ("Heun of first order", "if then.sigma > 0 and now.sigma <= sigma_max * now.alpha:", "if False:"),
     ),
     Mutant(
         "noise of DDIM not derived again after clamping",

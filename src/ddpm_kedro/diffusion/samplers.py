@@ -21,6 +21,7 @@ from ddpm_kedro.diffusion.schedules import Step
 
 Denoise = Callable[[Tensor, Step], Tensor]
 Noise = Callable[[], Tensor]
+KARRAS_SIGMA_MAX = 80.0  # Karras et al. (2022), table 1
 
 
 class Sampler(Protocol):
@@ -81,15 +82,18 @@ def dpm_solver(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise)
     return x
 
 
-def heun(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise) -> Tensor:
+def heun(
+    denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, sigma_max: float = KARRAS_SIGMA_MAX
+) -> Tensor:
     """Heun's method (Karras et al. 2022, algorithm 1) in x / alpha: two evaluations a step, but one for the last.
 
-    From pure noise (alpha = 0) and to no noise, a step is Euler's.
+    To no noise a step is Euler's; and from noise levels sigma / alpha above ``sigma_max``, where nothing is seen of the
+    image, and the next level is too far away for the mean of two slopes.
     """
     for now, then in pairwise(steps):
         x0 = denoise(x, now)
         euler = then.alpha * x0 + then.sigma / now.sigma * (x - now.alpha * x0)
-        if then.sigma > 0 and now.alpha > 0:
+        if then.sigma > 0 and now.sigma <= sigma_max * now.alpha:
             level_now, level_then = now.sigma / now.alpha, then.sigma / then.alpha
             slope = (x / now.alpha - x0) / level_now
             slope_then = (euler / then.alpha - denoise(euler, then)) / level_then

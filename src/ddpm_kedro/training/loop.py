@@ -156,7 +156,9 @@ class Trainer:
             return None, None
         classes = len(self.run.class_names)
         labels = torch.arange(p.preview_images) % classes if classes else None
-        plan = SamplingPlan(self.run.diffusion, "ddim", p.preview_steps, p.preview_guidance_scale if classes else 1.0)
+        plan = SamplingPlan(
+            self.run.diffusion, "dpm_solver++", p.preview_steps, p.preview_guidance_scale if classes else 1.0
+        )
         pictures = draw_images(
             self.average, plan, self.run.image_shape, self.seed, range(p.preview_images), labels, self.hardware.autocast
         )
