@@ -175,6 +175,8 @@ def test_fine_tuning_an_imported_model(
     caplog.clear()
     ok(project.kedro_run(*TRAIN, f"{TINY},training.initial_model=data/smoke/mine"))
     assert f"starts anew, since these differ from run {tuned.run_id}: initial weights: " in caplog.text
+    told = [record.message for record in caplog.records if record.name == staleness.__name__]
+    assert not told  # a training is given its start, and does not make it
     assert model_of(project).run_id != tuned.run_id
     message = failed(project.kedro_run(*TRAIN, f"{TINY},training.initial_model=data/smoke/nowhere"))
     assert "training.initial_model: no model in" in message
