@@ -52,7 +52,7 @@ def test_images_of_other_parameters_are_mentioned_once(project: Project, caplog:
 
 def test_samples_of_another_seed_and_another_model(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
     project = finished
-    rendering = ("--nodes", "render_samples")
+    rendering = ("--nodes", "sampling.render_samples")
     assert warned(project, caplog, *rendering) == []
     [message] = warned(project, caplog, *rendering, "--params", "sampling.seed=9")
     assert "samples on disk" in message
