@@ -58,6 +58,8 @@ repro: $(VENV)/.installed-dvc
 
 # Pictures for docs/, of the last run.
 screenshots: $(VENV)/.installed-dev $(VENV)/.browser
+	$(BIN)/kedro run --pipelines image_to_image,inpainting,interpolation
+	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python -m pytest --no-cov tests/integration/test_viz.py --screenshots $(ARGS)
 
 digits: $(VENV)/.installed

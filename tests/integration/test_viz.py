@@ -11,15 +11,21 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+import plotly.graph_objects as go
 import pytest
 from kedro.framework.startup import bootstrap_project
+from kedro.pipeline import Pipeline
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from plotly.subplots import make_subplots
 
-from ddpm_kedro.pipeline_registry import MAIN_JOB, register_pipelines
+from ddpm_kedro.diffusion import make_schedule
+from ddpm_kedro.parameters import DiffusionParameters
+from ddpm_kedro.pipeline_registry import MAIN_JOB
 from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.slow
@@ -118,7 +124,7 @@ def test_at_first_sight_there_are_the_pipelines_and_what_flows_between_them(
 ) -> None:
     page.goto(address)
     names = drawn(page)
-    assert {name for name in register_pipelines() if name in MAIN_JOB} <= names
+    assert set(MAIN_JOB) <= names
     assert {"training_images", "model", "samples", "metrics", "report"} <= names
     assert "train_model" not in names
     keep(page, shown, "pipeline")
@@ -126,7 +132,8 @@ def test_at_first_sight_there_are_the_pipelines_and_what_flows_between_them(
 
 def test_every_node_is_drawn(page: Page, address: str, shown: Shown) -> None:
     page.goto(f"{address}/?pid=__default__&expandAllPipelines=true")
-    pipeline = register_pipelines()["__default__"]
+    packages = [import_module(f"ddpm_kedro.pipelines.{name}") for name in MAIN_JOB]
+    pipeline = sum((package.create_pipeline() for package in packages), Pipeline([]))
     assert {node.short_name for node in pipeline.nodes} | pipeline.all_outputs() <= drawn(page)
     layers = page.locator(".pipeline-layer-name").all_text_contents()
     assert layers == ["raw", "model_input", "models", "model_output", "reporting"]
@@ -217,3 +224,31 @@ def test_the_report_needs_nothing_else(page: Page, shown: Shown) -> None:
     assert page.evaluate("() => [...document.images].every(image => image.naturalWidth > 50)")
     assert page.locator(".js-plotly-plot").count() == 2
     assert "KID(classifier)" in page.locator("table").nth(1).inner_text()
+
+
+# Okabe and Ito (2008): told apart by the colour-blind
+SCHEDULES = {
+    "linear": "#0072B2",
+    "scaled_linear": "#E69F00",
+    "cosine": "#009E73",
+    "sigmoid": "#CC79A7",
+    "flow": "#000000",
+}
+
+
+def test_the_schedules_are_drawn_for_the_documentation(page: Page, shown: Shown) -> None:
+    figure = make_subplots(rows=1, cols=2, subplot_titles=["alpha", "log SNR = log(alpha² / sigma²)"])
+    for name, colour in SCHEDULES.items():
+        target = "velocity" if name == "flow" else "v"
+        table = make_schedule(DiffusionParameters(num_timesteps=1000, schedule=name, target=target))
+        log_snr = (table.alpha / table.sigma).square().clamp(min=1e-9).log()
+        assert (log_snr.diff() <= 0).all()
+        for column, values in ((1, table.alpha), (2, log_snr)):
+            line = go.Scatter(y=values.tolist(), name=name, line_color=colour, showlegend=column == 1)
+            figure.add_trace(line, row=1, col=column)
+    figure.update_xaxes(title="timestep")
+    figure.update_layout(template="plotly_white", height=380, width=980, margin={"t": 50, "b": 50, "r": 20})
+    page.set_content(figure.to_html(include_plotlyjs=True))
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert page.locator(".js-plotly-plot .legend .traces").count() == len(SCHEDULES)
+    keep(page, shown, "schedules", ".js-plotly-plot")
