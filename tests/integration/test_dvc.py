@@ -165,7 +165,7 @@ def test_every_folder_of_code_belongs_to_a_stage() -> None:
     without_effect = {
         "hooks",
         "provenance.py",
-        "parameters.py",
+        "parameters",
         "pipeline_registry.py",
         "cli",
         "runs.py",

@@ -1,0 +1,109 @@
+"""Checked parameters: one frozen Pydantic model a group, in the order of ``conf/base/parameters.yml``.
+
+Kedro builds these models from the YAML before any node runs; a node's annotation names its group.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ddpm_kedro.parameters.base import ConflictError, Device, DivergedError, Group, Precision, UserError, nearest
+from ddpm_kedro.parameters.drawing import (
+    EvaluationParameters,
+    ImageToImageParameters,
+    ImportModelParameters,
+    InpaintingParameters,
+    InterpolationParameters,
+    ReportingParameters,
+    SamplingParameters,
+    TrackingParameters,
+)
+from ddpm_kedro.parameters.training import (
+    AugmentationParameters,
+    DatasetParameters,
+    DiffusionParameters,
+    ImagesParameters,
+    ModelParameters,
+    OptimizerParameters,
+    TrainingParameters,
+)
+
+__all__ = [
+    "AugmentationParameters",
+    "ConflictError",
+    "DatasetParameters",
+    "Device",
+    "DiffusionParameters",
+    "DivergedError",
+    "EvaluationParameters",
+    "Group",
+    "ImageToImageParameters",
+    "ImagesParameters",
+    "ImportModelParameters",
+    "InpaintingParameters",
+    "InterpolationParameters",
+    "ModelParameters",
+    "OptimizerParameters",
+    "Parameters",
+    "Precision",
+    "ReportingParameters",
+    "SamplingParameters",
+    "TrackingParameters",
+    "TrainingParameters",
+    "UserError",
+    "check_parameters",
+    "nearest",
+]
+
+
+class Parameters(Group):
+    """Every parameter of the project."""
+
+    use: dict[str, str | None]
+    """Which option of each group: see ``ddpm_kedro.config``."""
+    dataset: DatasetParameters
+    images: ImagesParameters
+    augmentation: AugmentationParameters
+    model: ModelParameters
+    diffusion: DiffusionParameters
+    optimizer: OptimizerParameters
+    training: TrainingParameters
+    sampling: SamplingParameters
+    image_to_image: ImageToImageParameters
+    inpainting: InpaintingParameters
+    interpolation: InterpolationParameters
+    evaluation: EvaluationParameters
+    reporting: ReportingParameters
+    tracking: TrackingParameters
+    import_model: ImportModelParameters
+
+
+def check_parameters(raw: Mapping[str, Any]) -> Parameters:
+    """Build all groups from plain data.
+
+    Raises:
+        UserError: with one line for each value that is not accepted.
+    """
+    try:
+        return Parameters.model_validate(raw)
+    except ValidationError as error:
+        conflict = all(problem["type"] == "value_error" for problem in error.errors())
+        kind = ConflictError if conflict else UserError
+        raise kind("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    """One line about one wrong value: its full name, what was found, what is accepted."""
+    keys = [str(key) for key in problem["loc"]]
+    name = ".".join(keys)
+    match problem["type"]:
+        case "extra_forbidden":
+            group: Any = Parameters if len(keys) == 1 else Parameters.model_fields[keys[0]].annotation
+            return f"Unknown parameter '{name}'. {nearest(keys[-1], list(group.model_fields))}"
+        case "missing":
+            return f"Parameter '{name}' is missing."
+        case "value_error":
+            return f"Parameter '{name}': {problem['ctx']['error']}."
+        case _:
+            return f"Parameter '{name}' = {problem['input']!r}: {problem['msg'].lower()}."

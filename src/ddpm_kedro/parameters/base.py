@@ -1,0 +1,47 @@
+"""What all groups share: how values are checked, and what is said about a wrong one."""
+
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class UserError(Exception):
+    """A person's mistake. The message says what was found, where, and what to do; no traceback is shown."""
+
+
+class ConflictError(UserError):
+    """Each value is accepted by itself, but not together with another one."""
+
+
+class DivergedError(UserError):
+    """These parameters do not train."""
+
+
+def nearest(word: str, accepted: list[str]) -> str:
+    """The end of an error message that suggests what may have been meant.
+
+    >>> nearest("batch_sise", ["batch_size", "seed"])
+    "Did you mean 'batch_size'? Accepted: batch_size, seed."
+    """
+    close = get_close_matches(word, accepted, n=3, cutoff=0.5)
+    meant = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{meant}Accepted: {', '.join(accepted)}."
+
+
+class Group(BaseModel):
+    """A group of parameters: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Names whose values do not shape what is made, so that they may change between a run and its continuation."""
+
+    def shaping(self) -> dict[str, Any]:
+        """The values that decide what is made, as plain data: what names a run."""
+        return self.model_dump(mode="json", exclude=set(self.without_effect))
