@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddpm_kedro.diffusion import generator_for
-from ddpm_kedro.training import loop, randomness
+from ddpm_kedro.training import randomness, trainer
 from ddpm_kedro.training.hardware import Hardware
 
 GPU = Hardware(torch.device("cuda"), "bf16", "a fake one")
@@ -29,9 +29,9 @@ def fake_gpu() -> Iterator[None]:
         warnings.catch_warnings(action="ignore", category=UserWarning),  # that copied weights have no data
         patch.object(Tensor, "numpy", _any_indices),
         patch.object(nn.Module, "_apply", _move),
-        patch.object(loop, "generator_for", lambda *counters, device="cpu": generator_for(*counters)),
+        patch.object(trainer, "generator_for", lambda *counters, device="cpu": generator_for(*counters)),
         patch.object(randomness, "_epoch_order", randomness._epoch_order.__wrapped__),  # its cache would keep fakes
-        patch.object(loop, "seeded", lambda *_: nullcontext()),
+        patch.object(trainer, "seeded", lambda *_: nullcontext()),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

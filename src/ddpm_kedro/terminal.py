@@ -20,6 +20,14 @@ PLAIN = {
 }
 
 
+def only_the_first_process_speaks() -> None:
+    """Of the processes of one training all say the same: warnings and errors of the others are enough."""
+    if os.environ.get("RANK", "0") != "0":
+        levels = {"kedro": logging.WARNING, "kedro.io": logging.ERROR, "ddpm_kedro": logging.WARNING}
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def plain_logs_without_a_terminal() -> None:
     """Rich wraps at 80 columns where it does not know the width; a file or a container deserves whole lines.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_kedro.images.augmentation import AugmentedImages, augment, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.grid import labelled_grid, to_picture
 from ddpm_kedro.images.store import ImageStore, stratified_holdout
 from ddpm_kedro.parameters import UserError
@@ -14,6 +14,10 @@ from tests.conftest import NO_AUGMENTATION, changed, make_store
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def numbers(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return torch.rand(NUMBERS, len(images), generator=generator(seed))
 
 
 def test_holdout_takes_the_same_share_of_every_class() -> None:
@@ -38,13 +42,28 @@ def test_an_empty_side_is_an_error(fraction: float) -> None:
 
 def test_nothing_turned_on_changes_nothing() -> None:
     images = torch.rand(5, 3, 6, 7)
-    assert torch.equal(augment(images, NO_AUGMENTATION, generator()), images)
+    assert torch.equal(
+        augment(
+            images,
+            NO_AUGMENTATION,
+            numbers(
+                images,
+            ),
+        ),
+        images,
+    )
 
 
 @pytest.mark.parametrize(("flip", "axis"), [("horizontal_flip", -1), ("vertical_flip", -2)])
 def test_flips_turn_about_half_of_the_images(flip: str, axis: int, device: torch.device) -> None:
     images = torch.rand(400, 1, 4, 5, device=device)
-    out = augment(images, changed(NO_AUGMENTATION, **{flip: True}), generator())
+    out = augment(
+        images,
+        changed(NO_AUGMENTATION, **{flip: True}),
+        numbers(
+            images,
+        ),
+    )
     turned = (out == images.flip(axis)).flatten(1).all(1)
     untouched = (out == images).flatten(1).all(1)
     assert (turned ^ untouched).all()
@@ -53,7 +72,13 @@ def test_flips_turn_about_half_of_the_images(flip: str, axis: int, device: torch
 
 def test_crops_shift_each_image_by_itself_within_the_padding(device: torch.device) -> None:
     base = torch.arange(36.0, device=device).view(1, 1, 6, 6)
-    out = augment(base.expand(300, -1, -1, -1), changed(NO_AUGMENTATION, crop_padding=2), generator())
+    out = augment(
+        base.expand(300, -1, -1, -1),
+        changed(NO_AUGMENTATION, crop_padding=2),
+        numbers(
+            base.expand(300, -1, -1, -1),
+        ),
+    )
     padded = torch.nn.functional.pad(base, (2, 2, 2, 2), mode="replicate")[0, 0]
     windows = {tuple(padded[y : y + 6, x : x + 6].flatten().tolist()): (y, x) for y in range(5) for x in range(5)}
     shifts = {windows[tuple(image.flatten().tolist())] for image in out}
@@ -62,12 +87,12 @@ def test_crops_shift_each_image_by_itself_within_the_padding(device: torch.devic
 
 def test_a_seed_means_the_same_whatever_else_is_turned_on() -> None:
     images = torch.rand(50, 1, 6, 6)
-    alone = augment(images, changed(NO_AUGMENTATION, vertical_flip=True), generator(3))
-    both = augment(images, changed(NO_AUGMENTATION, vertical_flip=True, horizontal_flip=True), generator(3))
-    again = augment(images, changed(NO_AUGMENTATION, vertical_flip=True), generator(3))
+    alone = augment(images, changed(NO_AUGMENTATION, vertical_flip=True), numbers(images, 3))
+    both = augment(images, changed(NO_AUGMENTATION, vertical_flip=True, horizontal_flip=True), numbers(images, 3))
+    again = augment(images, changed(NO_AUGMENTATION, vertical_flip=True), numbers(images, 3))
     assert torch.equal(alone, again)
     assert all(torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in zip(alone, both, strict=True))
-    assert not torch.equal(alone, augment(images, changed(NO_AUGMENTATION, vertical_flip=True), generator(4)))
+    assert not torch.equal(alone, augment(images, changed(NO_AUGMENTATION, vertical_flip=True), numbers(images, 4)))
 
 
 def test_batches_are_floats_in_range_and_come_from_the_store(store: ImageStore, device: torch.device) -> None:

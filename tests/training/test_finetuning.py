@@ -12,8 +12,8 @@ from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.parameters import ModelParameters, UserError
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.hardware import choose_hardware
-from ddpm_kedro.training.loop import Trainer
 from ddpm_kedro.training.run import Run
+from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store, randomise
 from tests.training.test_loop import run_training, same, weights
 

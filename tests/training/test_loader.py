@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import TrainingParameters, UserError
 from ddpm_kedro.training import loader
 from ddpm_kedro.training.loader import StepPixels, read_steps
 from ddpm_kedro.training.randomness import batch_indices
@@ -27,6 +28,11 @@ class Usage(NamedTuple):
     free: int
 
 
+def read(store: ImageStore, training: TrainingParameters, steps: range, device: str = "cpu") -> Iterator[torch.Tensor]:
+    pixels = StepPixels(store, training.seed, training.batch_size)
+    return read_steps(pixels, training, steps, torch.device(device))
+
+
 def test_the_pixels_of_a_step_are_those_of_its_indices(store: ImageStore) -> None:
     pixels = StepPixels(store, seed=3, batch_size=8)[5]
     assert pixels.dtype == torch.uint8
@@ -37,7 +43,7 @@ def test_the_pixels_of_a_step_are_those_of_its_indices(store: ImageStore) -> Non
 def test_any_number_of_workers_reads_the_same(workers: int, store: ImageStore) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    batches = list(read_steps(store, changed(TRAINING, loader_workers=workers), range(2, 9), pin_memory=False))
+    batches = list(read(store, changed(TRAINING, loader_workers=workers), range(2, 9)))
     expected = StepPixels(store, TRAINING.seed, TRAINING.batch_size)
     assert len(batches) == 7
     assert all(torch.equal(batch, expected[step]) for batch, step in zip(batches, range(2, 9), strict=True))
@@ -51,7 +57,7 @@ def test_any_number_of_workers_learns_the_same(store: ImageStore) -> None:
 
 
 def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
-    batches = read_steps(store, changed(TRAINING, loader_workers=2), range(50), pin_memory=False)
+    batches = read(store, changed(TRAINING, loader_workers=2), range(50))
     next(batches), next(batches)  # one of each worker: both are ready
     for worker in multiprocessing.active_children():
         os.kill(worker.pid or 0, signal.SIGINT)
@@ -61,15 +67,15 @@ def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore, caplog: py
 
 def test_a_worker_that_dies_costs_no_batch(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
     """A stop signal to all processes of a job ends the workers, but the last checkpoint has still to be written."""
-    batches = read_steps(store, changed(TRAINING, loader_workers=1), range(50), pin_memory=False)
-    read = [next(batches)]
+    batches = read(store, changed(TRAINING, loader_workers=1), range(50))
+    seen = [next(batches)]
     [worker] = multiprocessing.active_children()
     os.kill(worker.pid or 0, signal.SIGKILL)
     time.sleep(0.5)  # the training is elsewhere when the worker dies: nothing may be raised there
-    read += list(batches)
+    seen += list(batches)
     expected = StepPixels(store, TRAINING.seed, TRAINING.batch_size)
-    assert len(read) == 50
-    assert all(torch.equal(batch, expected[step]) for step, batch in enumerate(read))
+    assert len(seen) == 50
+    assert all(torch.equal(batch, expected[step]) for step, batch in enumerate(seen))
     assert "A loader worker died" in caplog.text
 
 
@@ -79,7 +85,7 @@ def test_an_error_of_the_reading_itself_is_no_dead_worker(store: ImageStore, mon
 
     monkeypatch.setattr(loader, "read_pixels", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        list(read_steps(store, TRAINING, range(2), pin_memory=False))
+        list(read(store, TRAINING, range(2)))
 
 
 def test_too_little_shared_memory_is_said_before_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +94,15 @@ def test_too_little_shared_memory_is_said_before_work_begins(tmp_path: Path, mon
     for free, fits in ((10 * 2**20, True), (10 * 2**20 - 1, False)):
         monkeypatch.setattr(loader.shutil, "disk_usage", lambda _, free=free: Usage(2**30, 0, free))
         if fits:
-            read_steps(store, changed(TRAINING, loader_workers=2), range(1), pin_memory=False)
+            read(store, changed(TRAINING, loader_workers=2), range(1))
             continue
         with pytest.raises(UserError, match=r"loader_workers = 2 keeps 5 batches, 10 MiB, .*--shm-size"):
-            read_steps(store, changed(TRAINING, loader_workers=2), range(1), pin_memory=False)
-    read_steps(store, TRAINING, range(1), pin_memory=False)  # without workers nothing is shared
+            read(store, changed(TRAINING, loader_workers=2), range(1))
+    read(store, TRAINING, range(1))  # without workers nothing is shared
 
 
 def test_where_nothing_is_mounted_for_shared_memory_nothing_is_checked(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path / "none")
-    read_steps(store, changed(TRAINING, loader_workers=2), range(1), pin_memory=False)
+    read(store, changed(TRAINING, loader_workers=2), range(1))

@@ -14,10 +14,11 @@ from ddpm_kedro.models import UNet
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.loader import StepPixels
-from ddpm_kedro.training.loop import Report, Trainer, train
+from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.optimizers import learning_rate
 from ddpm_kedro.training.randomness import seeded
 from ddpm_kedro.training.run import Run
+from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store, randomise
 
 
@@ -235,7 +236,7 @@ def test_the_learning_rate_of_the_schedule_is_used(store: ImageStore) -> None:
 
 def test_a_loss_that_is_no_number_ends_the_training(store: ImageStore) -> None:
     run = make_run(store, optimizer={"lr": 1e30, "max_grad_norm": 1e30, "warmup_images": 0})
-    with pytest.raises(UserError, match=r"The loss is (nan|inf) after .* images, learning rate"):
+    with pytest.raises(UserError, match=r"The loss is (nan|inf) in step \d, after .* images, learning rate"):
         run_training(run, store)
 
 

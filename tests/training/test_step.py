@@ -11,7 +11,7 @@ from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
-from ddpm_kedro.training.loop import Trainer
+from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import TRAINING
 from tests.synchronisations import Synchronisations
 from tests.training.test_loop import batch_of, make_run

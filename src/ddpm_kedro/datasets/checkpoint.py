@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import os
 import pickle
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
-FORMAT = "ddpm_kedro checkpoint 1"
+FORMAT = "ddpm_kedro checkpoint 2"
 DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError, TypeError, ValueError)
 Nothing = dict[str, Any]
 
@@ -27,13 +29,15 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     Args:
         filepath: of the latest checkpoint.
-        archive: folder that keeps ``<run id>/checkpoint.pt`` of earlier runs.
+        archive: folder that keeps ``<run id>/checkpoint.pt`` of earlier runs, and ``<run id>/checkpoints/`` with those
+            before the latest of each run.
+        keep: checkpoints of a run, the latest included.
         metadata: free-form.
     """
 
-    def __init__(self, *, filepath: str, archive: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, filepath: str, archive: str, keep: int = 1, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._archive = Path(archive)
+        self._archive, self._keep = Path(archive), keep
 
     def load(self) -> Checkpoint | None:
         """The checkpoint, on the CPU; nothing in the file is executed.
@@ -47,14 +51,16 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """Write, with whatever another run left put aside first."""
         if not isinstance(data, Checkpoint):
             return
-        self._keep_other_run(data.run_id)
+        self._keep_earlier(data)
         content = {field.name: getattr(data, field.name) for field in fields(data)}
         with atomic_write(self._filepath) as file:
             torch.save({"format": FORMAT} | content, file)
+        for surplus in self._earlier(data.run_id)[max(self._keep - 1, 0) :]:
+            surplus.unlink()
 
     def archived(self, run_id: str) -> Path:
         """Where the checkpoint of an earlier run is kept."""
-        return self._archive / run_id / "checkpoint.pt"
+        return self._archive / run_id / self._filepath.name
 
     def restore(self, run_id: str) -> Checkpoint | None:
         """Make the kept checkpoint of an earlier run the latest one again; None where there is none."""
@@ -83,10 +89,22 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         self._filepath.replace(kept)
         return kept
 
-    def _keep_other_run(self, run_id: str) -> None:
-        if not self._exists() or (earlier := self._read(mmap=True).run_id) == run_id:
+    def _keep_earlier(self, new: Checkpoint) -> None:
+        """Keep what would be overwritten: of another run its last, of this run some."""
+        if not self._exists():
             return
-        logger.info("The checkpoint of the earlier run %s is kept as %s", earlier, self._put_aside())
+        earlier = self._read(mmap=True)
+        if earlier.run_id != new.run_id:
+            logger.info("The checkpoint of the earlier run %s is kept as %s", earlier.run_id, self._put_aside())
+        elif self._keep > 1 and earlier.images_seen != new.images_seen:
+            kept = self._archive / new.run_id / "checkpoints" / f"images_seen_{earlier.images_seen:010d}.pt"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            if not kept.exists():
+                _link(self._filepath, kept)
+
+    def _earlier(self, run_id: str) -> list[Path]:
+        """The checkpoints of a run before its latest, the newest first."""
+        return sorted((self._archive / run_id / "checkpoints").glob("images_seen_*.pt"), reverse=True)
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
@@ -101,5 +119,17 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         except DAMAGED as error:
             raise UserError(
                 f"{self._filepath} is damaged or no checkpoint of this version ({type(error).__name__}). "
-                "Move it away to train from the beginning."
+                f"Move it away to train from the beginning{self._or_take_an_earlier_one()}."
             ) from error
+
+    def _or_take_an_earlier_one(self) -> str:
+        found = sorted(self._archive.glob("*/checkpoints/images_seen_*.pt"), key=lambda path: path.stat().st_mtime)
+        return f", or put an earlier one in its place: mv {found[-1]} {self._filepath}" if found else ""
+
+
+def _link(path: Path, new: Path) -> None:
+    """The same file under a second name; a copy where the file system knows no such thing."""
+    try:
+        os.link(path, new)
+    except OSError:
+        shutil.copy2(path, new)

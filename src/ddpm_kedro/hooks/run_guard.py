@@ -19,7 +19,8 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.parameters import Parameters, UserError
+from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.parameters import DivergedError, Parameters, UserError
 from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
@@ -82,8 +83,16 @@ class RunGuard:
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Keep what a finished run left under its id."""
         self._give_signals_back()
-        if {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
+        if first_process() and {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
             self._archive(pipeline, catalog)
+
+    @hook_impl
+    def on_node_error(self, error: Exception, catalog: DataCatalog) -> None:
+        """Keep the batch with which a training went wrong."""
+        if isinstance(error, DivergedError) and error.batch and first_process():
+            catalog.save("diverged_batch", error.batch)
+            dataset: Any = catalog.get("diverged_batch")
+            logger.error("The batch of that step is kept in %s", dataset._filepath)
 
     @hook_impl
     def on_pipeline_error(self) -> None:

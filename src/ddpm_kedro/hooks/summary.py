@@ -16,6 +16,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ddpm_kedro.hooks.together import first_process
+
 logger = logging.getLogger(__name__)
 PLACES = {
     "samples_grid": "Pictures",
@@ -35,6 +37,8 @@ class Summary:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Say where the results are; on a terminal, show some."""
+        if not first_process():
+            return
         made, console = pipeline.all_outputs(), rich.get_console()
         if "metrics" in made:
             _tell_figures(catalog.load("metrics"), console)

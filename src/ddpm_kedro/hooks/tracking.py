@@ -18,6 +18,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.provenance import flatten
 
 logger = logging.getLogger(__name__)
@@ -56,15 +57,17 @@ class Tracking:
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
         """A training begins, or goes on."""
-        if node.short_name != "train_model" or self.parameters["tracking"]["mode"] == "disabled":
+        off = self.parameters["tracking"]["mode"] == "disabled"
+        if node.short_name != "train_model" or off or not first_process():
             return
-        from ddpm_kedro.training.run import Run  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.training.resuming import Start  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.training.run import Run  # noqa: PLC0415
 
-        run, checkpoint = Run.from_inputs(inputs), inputs["resume_checkpoint"]
-        resumed = checkpoint.images_seen if checkpoint is not None and checkpoint.run_id == run.run_id else 0
-        if resumed < run.num_images:
+        start = Start.of(Run.from_inputs(inputs), inputs["resume_checkpoint"])
+        if not start.finished:
             with self._safely():
-                self._begin(run.run_id, resumed)
+                seen = 0 if start.checkpoint is None else start.checkpoint.images_seen
+                self._begin(start.run.tracking_id or start.run.run_id, seen)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:

@@ -9,22 +9,24 @@ from torch import Tensor
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import AugmentationParameters
 
+NUMBERS = 4  # that augmenting a picture takes
 
-def augment(images: Tensor, parameters: AugmentationParameters, generator: torch.Generator) -> Tensor:
+
+def augment(images: Tensor, parameters: AugmentationParameters, numbers: Tensor) -> Tensor:
     """Flip and crop every picture of a batch by itself.
 
-    Unlike torchvision's transforms, which change a whole batch alike, this draws for each picture; and all numbers
-    are drawn at once on the CPU, so that a seed means the same on every device and whatever else is turned on.
+    Unlike torchvision's transforms, which change a whole batch alike, this has numbers for each picture, and always
+    the same ones for the same change, whatever else is turned on.
 
     Args:
         images: (N, C, H, W), float.
-        generator: on the CPU.
+        numbers: (NUMBERS, N), uniform in [0, 1).
 
     Returns:
         Like ``images``.
     """
     n, _, height, width = images.shape
-    horizontal, vertical, down, right = torch.rand(4, n, generator=generator).to(images.device)
+    horizontal, vertical, down, right = numbers.to(images.device)
     if parameters.horizontal_flip:
         images = torch.where((horizontal < 0.5)[:, None, None, None], images.flip(-1), images)
     if parameters.vertical_flip:
@@ -63,11 +65,12 @@ class AugmentedImages:
         Returns:
             (N, C, H, W) float32 in [-1, 1] on ``device``.
         """
-        return self.from_pixels(read_pixels(self.store, indices), generator, device)
+        numbers = torch.rand(NUMBERS, len(indices), generator=generator)
+        return self.from_pixels(read_pixels(self.store, indices), numbers, device)
 
-    def from_pixels(self, pixels: Tensor, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-        """The same from pictures (N, H, W, C) uint8 that were read before."""
-        return augment(to_float(pixels, device), self.parameters, generator)
+    def from_pixels(self, pixels: Tensor, numbers: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The same from pictures (N, H, W, C) uint8 that were read before, and numbers for :func:`augment`."""
+        return augment(to_float(pixels, device), self.parameters, numbers)
 
     def labels(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor | None:
         """Labels of the pictures, (N,) int64; None where there are no classes."""

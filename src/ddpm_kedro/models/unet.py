@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddpm_kedro.models.blocks import (
     Downsample,
@@ -25,6 +26,7 @@ class Level(nn.Module):
         self, widths: list[tuple[int, int]], attention: bool, embedding_width: int, p: ModelParameters
     ) -> None:
         super().__init__()
+        self.recompute = False
         self.resnets = nn.ModuleList(
             ResidualBlock(i, o, embedding_width, p.norm_groups, p.norm_eps, p.dropout) for i, o in widths
         )
@@ -34,6 +36,11 @@ class Level(nn.Module):
 
     def step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
         """Residual block ``index``, and its attention if this level has any."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._step, index, x, embedding, use_reentrant=False)
+        return self._step(index, x, embedding)
+
+    def _step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
         x = self.resnets[index](x, embedding)
         return self.attentions[index](x) if self.attentions else x
 
@@ -128,6 +135,11 @@ class UNet(nn.Module):
             before = width
         self.conv_norm_out = nn.GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
         self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
+
+    def recompute_activations(self, recompute: bool) -> None:
+        """In training, keep only what goes into each block, and compute the rest again in the backward pass."""
+        for level in (*self.down_blocks, *self.up_blocks):
+            level.recompute = recompute
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict for a batch.

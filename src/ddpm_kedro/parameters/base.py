@@ -1,5 +1,6 @@
 """What all groups share: how values are checked, and what is said about a wrong one."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,7 +21,15 @@ class ConflictError(UserError):
 
 
 class DivergedError(UserError):
-    """These parameters do not train."""
+    """These parameters do not train.
+
+    Attributes:
+        batch: tensors by name, what the first step that went wrong was given.
+    """
+
+    def __init__(self, message: str, batch: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 def nearest(word: str, accepted: list[str]) -> str:

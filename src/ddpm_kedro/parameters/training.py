@@ -159,6 +159,13 @@ class TrainingParameters(Group):
     """Images of one step."""
     num_images: PositiveInt
     """Images seen in all; rounded up to whole batches."""
+    resume: Literal["auto", "never", "require"]
+    """auto goes on from a checkpoint that these parameters made, or made for another length; never begins anew;
+    require goes on from the latest checkpoint, whatever else differs."""
+    export: Literal["last", "best"]
+    """Which checkpoint becomes the model: the last, or that of the lowest validation loss."""
+    keep_checkpoints: PositiveInt
+    """Checkpoints of a run that are kept, the latest included."""
     ema_decay: Fraction
     """Of the averaged weights, per step; warmed up as min(decay, (1 + step) / (10 + step))."""
     label_dropout: Fraction
@@ -172,18 +179,41 @@ class TrainingParameters(Group):
     preview_images: NonNegativeInt
     """Images of a preview; 0 for none."""
     preview_steps: PositiveInt
-    """DDIM steps of a preview."""
+    """DPM-Solver++ steps of a preview."""
     preview_guidance_scale: Annotated[float, Field(ge=0)]
+    accumulation_steps: PositiveInt
+    """Parts in which a batch is computed one after the other: less memory, the same gradients but for rounding."""
+    activation_checkpointing: bool
+    """Compute activations a second time in the backward pass: less memory, about a third more time."""
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
+    """Mode of torch.compile; its compilation takes minutes."""
     loader_workers: NonNegativeInt
-    """Processes that read images ahead; 0 reads them in the training process."""
+    """Processes that read images ahead; 0 reads them in the training process, or on a GPU where they fit there."""
+    process_timeout: PositiveInt
+    """Under torchrun: seconds to wait for the other processes."""
     device: Device
     precision: Precision
     deterministic: bool
     """Only algorithms that give the same bytes every time; on a GPU that costs speed."""
 
+    @model_validator(mode="after")
+    def _whole_parts(self) -> Self:
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps = {self.accumulation_steps} does not divide batch_size = {self.batch_size}"
+            )
+        return self
+
     without_effect: ClassVar[frozenset[str]] = frozenset(
         {
             "initial_model",
+            "resume",
+            "export",
+            "keep_checkpoints",
+            "accumulation_steps",
+            "activation_checkpointing",
+            "compile",
+            "process_timeout",
             "report_interval",
             "checkpoint_interval",
             "validation_images",

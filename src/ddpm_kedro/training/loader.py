@@ -1,12 +1,13 @@
-"""The raw pictures of each step, read ahead by worker processes where asked for."""
+"""The raw pictures of each step: read ahead by worker processes where asked for, or kept on the device."""
 
 import logging
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import current_thread, main_thread
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -19,28 +20,57 @@ from ddpm_kedro.training.randomness import batch_indices
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Linux keeps what processes share
 BATCHES_AHEAD = 2  # of each worker
+SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may take: the network needs the rest
+FREE_MEMORY: dict[str, Callable[[], int]] = {"cuda": lambda: torch.cuda.mem_get_info()[0]}
+"""Bytes free on a device whose memory is its own, by its type."""
 
 
 class StepPixels(Dataset[Tensor]):
-    """Item k is the batch of step k, (N, H, W, C) uint8: always the same for the same seed."""
+    """Item k is the batch of step k, (N, H, W, C) uint8: always the same for the same seed.
 
-    def __init__(self, store: ImageStore, seed: int, batch_size: int) -> None:
-        self.store, self.seed, self.batch_size = store, seed, batch_size
+    Args:
+        store: the images.
+        seed, batch_size: of the training.
+        rows: (M,) int64, which of the batch are read; None for all.
+    """
+
+    def __init__(self, store: ImageStore, seed: int, batch_size: int, rows: Tensor | None = None) -> None:
+        self.store, self.seed, self.batch_size, self.rows = store, seed, batch_size, rows
+
+    def indices(self, step: int) -> Tensor:
+        """Which images these are, (M,) int64."""
+        indices = batch_indices(self.seed, step, self.batch_size, len(self.store))
+        return indices if self.rows is None else indices[self.rows]
 
     def __getitem__(self, step: int) -> Tensor:
-        return read_pixels(self.store, batch_indices(self.seed, step, self.batch_size, len(self.store)))
+        return read_pixels(self.store, self.indices(step))
 
 
-def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pin_memory: bool) -> Iterator[Tensor]:
-    """The batches of these steps in turn, the same ones whatever the number of workers.
+class DevicePixels(StepPixels):
+    """The same, from images that lie on the device: only their numbers go there at every step."""
+
+    def __init__(self, pixels: StepPixels, device: torch.device) -> None:
+        super().__init__(pixels.store, pixels.seed, pixels.batch_size, pixels.rows)
+        self.images = torch.from_numpy(np.ascontiguousarray(pixels.store.images)).to(device)
+
+    def __getitem__(self, step: int) -> Tensor:
+        return self.images[self.indices(step).to(self.images.device)]
+
+
+def read_steps(
+    pixels: StepPixels, training: TrainingParameters, steps: range, device: torch.device
+) -> Iterator[Tensor]:
+    """The batches of these steps in turn, the same ones however they are read.
 
     Raises:
         UserError: where the batches that the workers read ahead do not fit into shared memory.
     """
     workers = training.loader_workers
     if workers:
-        _check_shared_memory(store, training)
-    pixels = StepPixels(store, training.seed, training.batch_size)
+        _check_shared_memory(pixels, training)
+    elif pixels.store.images.nbytes < SHARE_OF_DEVICE * FREE_MEMORY.get(device.type, int)():
+        kept = DevicePixels(pixels, device)
+        return (kept[step] for step in steps)
     loader = DataLoader(
         pixels,
         batch_size=None,
@@ -48,7 +78,7 @@ def read_steps(store: ImageStore, training: TrainingParameters, steps: range, pi
         num_workers=workers,
         prefetch_factor=BATCHES_AHEAD if workers else None,
         worker_init_fn=_leave_ctrl_c_to_the_parent,
-        pin_memory=pin_memory,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else it draws from torch's global one
     )
     return _outlive_workers(loader, pixels, steps)
@@ -82,11 +112,11 @@ def _quietly(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
     return batches
 
 
-def _check_shared_memory(store: ImageStore, training: TrainingParameters) -> None:
+def _check_shared_memory(pixels: StepPixels, training: TrainingParameters) -> None:
     if not SHARED_MEMORY.is_dir():
         return
     batches = training.loader_workers * BATCHES_AHEAD + 1  # and the one in use
-    needed = batches * training.batch_size * store.images[0].nbytes / 2**20
+    needed = batches * len(pixels.indices(0)) * pixels.store.images[0].nbytes / 2**20
     free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
     if needed > free:
         raise UserError(

@@ -1,25 +1,23 @@
 """The training loop."""
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ddpm_kedro.diffusion import TARGETS, SamplingPlan, diffusion_loss, draw_images, generator_for, make_schedule
-from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import UNet
-from ddpm_kedro.parameters import DivergedError, UserError
+from ddpm_kedro.parameters import DivergedError, TrainingParameters, UserError
 from ddpm_kedro.training.hardware import Hardware
-from ddpm_kedro.training.loader import read_steps
-from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
+from ddpm_kedro.training.processes import Processes
 from ddpm_kedro.training.progress import progress_bar
-from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
+from ddpm_kedro.training.trainer import Trainer
+
+STEPS_UNWATCHED = 32  # between two looks at a GPU for a loss that is no number: a look waits for the device
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Report:
         preview: (N, H, W, C) uint8 samples of the averaged weights, or None.
         preview_labels: (N,) int64, or None.
         checkpoint: where a checkpoint is due, or None.
+        best: whether the checkpoint has the lowest validation loss so far.
     """
 
     images_seen: int
@@ -39,130 +38,7 @@ class Report:
     preview: Tensor | None
     preview_labels: Tensor | None
     checkpoint: Checkpoint | None
-
-
-class Trainer:
-    """Network, average, optimizer and data of a run, and the step that moves them."""
-
-    def __init__(self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware) -> None:
-        self.run, self.images, self.holdout, self.hardware = run, images, holdout, hardware
-        self.device, self.seed = hardware.device, run.training.seed
-        with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
-            network = UNet(run.model, run.image_shape[0], len(run.class_names))
-        if run.initial_weights is not None:
-            network.load_state_dict(run.initial_weights)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = OPTIMIZERS[run.optimizer.name](self.network.parameters(), run.optimizer)
-        self.scaler = hardware.grad_scaler()
-        self.schedule = make_schedule(run.diffusion).to(self.device)
-        self.target = TARGETS[run.diffusion.target]
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the checkpoint stood."""
-        self.network.load_state_dict(checkpoint.network)
-        self.average.load_state_dict(checkpoint.average)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.scaler.load_state_dict(checkpoint.scaler)
-
-    def checkpoint(self, images_seen: int, history: list[Row]) -> Checkpoint:
-        """All that :meth:`restore` and the rest of the run need."""
-        return Checkpoint(
-            run_id=self.run.run_id,
-            parameters=self.run.parameters,
-            data=self.run.data,
-            images_seen=images_seen,
-            num_images=self.run.num_images,
-            network=self.network.state_dict(),
-            average=self.average.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            scaler=self.scaler.state_dict(),
-            history=history,
-            image_shape=self.run.image_shape,
-            class_names=self.run.class_names,
-            initial_model=self.run.initial_model,
-        )
-
-    def step(self, step: int, pixels: Tensor) -> tuple[Tensor, Tensor, float]:
-        """One step of Ho et al. (2020), algorithm 1.
-
-        Args:
-            step: its number.
-            pixels: (N, H, W, C) uint8, its pictures.
-
-        Returns:
-            Loss and gradient norm as they lie on the device, and the learning rate.
-        """
-        p = self.run.training
-        lr = learning_rate((step + 1) * p.batch_size, self.run.num_images, self.run.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        with seeded(self.device, self.seed, Stream.DROPOUT, step), self.hardware.autocast():
-            loss = diffusion_loss(self.network, self.schedule, self.target, *self.batch(step, pixels)).mean()
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        update_average(self.average, self.network, step, p.ema_decay)
-        return loss.detach(), norm, lr
-
-    def batch(self, step: int, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Pictures, timesteps, noise and labels of a step: always the same for the same seed."""
-        p = self.run.training
-        indices = batch_indices(self.seed, step, p.batch_size, len(self.images))
-        x0 = self.images.from_pixels(pixels, augmentation_generator(self.seed, step), self.device)
-        generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
-        timesteps = self.schedule.rows(torch.rand(len(x0), generator=generator, device=self.device))
-        noise = torch.randn(x0.shape, generator=generator, device=self.device)
-        labels = self.images.labels(indices, self.device) if self.run.class_names else None
-        if labels is not None and p.label_dropout:
-            drop = torch.rand(len(x0), generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))
-            labels = torch.where((drop < p.label_dropout).to(self.device), self.network.num_classes, labels)
-        return x0, timesteps, noise, labels
-
-    @torch.no_grad()
-    def validation_loss(self) -> float:
-        """Loss of the averaged weights on the hold-out, with the same noise and evenly spread timesteps every time."""
-        p = self.run.training
-        count = min(p.validation_images, len(self.holdout))
-        chosen = torch.arange(count) * len(self.holdout) // count
-        generator = generator_for(self.seed, Stream.VALIDATION)
-        spread = (torch.randperm(count, generator=generator) + 0.5) / count
-        timesteps = self.schedule.rows(spread.to(self.device))
-        total = 0.0
-        for part in torch.arange(count).split(p.batch_size):
-            x0 = to_float(read_pixels(self.holdout, chosen[part]), self.device)
-            noise = torch.randn(x0.shape, generator=generator).to(self.device)
-            labels = self.holdout_labels(chosen[part])
-            with self.hardware.autocast():
-                loss = diffusion_loss(
-                    self.average, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
-                )
-            total += loss.sum().item()
-        return total / count
-
-    def holdout_labels(self, indices: Tensor) -> Tensor | None:
-        """Labels of the hold-out (N,), or None."""
-        if not self.run.class_names or self.holdout.labels is None:
-            return None
-        return torch.from_numpy(self.holdout.labels[indices.numpy()]).to(self.device)
-
-    def preview(self) -> tuple[Tensor | None, Tensor | None]:
-        """The same few samples every time, drawn with few steps: pictures (N, H, W, C) uint8 and labels."""
-        p = self.run.training
-        if p.preview_images == 0:
-            return None, None
-        classes = len(self.run.class_names)
-        labels = torch.arange(p.preview_images) % classes if classes else None
-        plan = SamplingPlan(
-            self.run.diffusion, "dpm_solver++", p.preview_steps, p.preview_guidance_scale if classes else 1.0
-        )
-        pictures = draw_images(
-            self.average, plan, self.run.image_shape, self.seed, range(p.preview_images), labels, self.hardware.autocast
-        )
-        return to_uint8(pictures).cpu(), labels
+    best: bool = False
 
 
 def train(
@@ -173,77 +49,162 @@ def train(
     resume: Checkpoint | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[Report]:
-    """Train from the beginning or from a checkpoint of the same run, and report at every interval.
+    """Train from the beginning or from a checkpoint, and report at every interval.
 
-    The last report always has a checkpoint; that of a run asked to stop has nothing else that is new.
+    The last report always has a checkpoint; that of a run asked to stop has nothing else that is new. Where several
+    processes train, each calls this with equal arguments, and a stop that one of them is asked for stops all.
 
     Raises:
-        UserError: for a batch larger than the data, or a loss that is not a number any more.
+        UserError: for a batch larger than the data or that the processes cannot divide, and a loss that is not a number
+            any more.
     """
-    p = run.training
-    if p.batch_size > len(images):
-        raise UserError(f"training.batch_size = {p.batch_size} is more than the {len(images)} training images.")
-    trainer = Trainer(run, images, holdout, hardware)
-    history, first = [], 0
-    if resume is not None:
-        trainer.restore(resume)
-        history, first = list(resume.history), resume.images_seen // p.batch_size
-    meter, saved_at = Meter(), first * p.batch_size
-    steps = range(first, run.num_steps)
-    batches = read_steps(images.store, p, steps, pin_memory=hardware.device.type == "cuda")
-    with progress_bar(first * p.batch_size, run.num_images) as show:
-        for step, pixels in zip(steps, batches, strict=True):
-            meter.add(p.batch_size, *trainer.step(step, pixels))
-            seen = (step + 1) * p.batch_size
-            show(seen, meter.text)
-            finished = step + 1 == run.num_steps
-            if not finished and should_stop():  # at once: whoever stops a process does not wait for previews
-                yield Report(seen, history, None, None, trainer.checkpoint(seen, history))
+    p, processes = run.training, Processes.current()
+    _check_batch(p, len(images), processes)
+    _check_start(run, resume, processes)
+    trainer = Trainer(run, images, holdout, hardware, processes)
+    standing = Standing(trainer, resume)
+    steps = range(standing.images_seen // p.batch_size, run.num_steps)
+
+    def stopping() -> bool:
+        return processes.any(should_stop())
+
+    with progress_bar(standing.images_seen, run.num_images, processes.rank == 0) as show:
+        for step, pixels in zip(steps, trainer.read(steps), strict=True):
+            made = trainer.step(step, pixels, stopping)
+            if made is not None:
+                standing.add(step, *made)
+                show(standing.images_seen, standing.meter.text)
+            finished = made is not None and step == steps[-1]
+            if made is None or (not finished and stopping()):  # at once: whoever stops it does not wait for previews
+                yield standing.stop()
                 return
-            if finished or seen // p.report_interval > (seen - p.batch_size) // p.report_interval:
-                history = [*history, meter.row(seen) | {"validation_loss": trainer.validation_loss()}]
-                due = finished or seen - saved_at >= p.checkpoint_interval
-                saved_at = seen if due else saved_at
-                yield Report(seen, history, *trainer.preview(), trainer.checkpoint(seen, history) if due else None)
-                meter.restart()
+            if finished or standing.crossed(p.report_interval):
+                yield standing.report(finished)
+
+
+class Standing:
+    """Where a training stands, and what it has to show."""
+
+    def __init__(self, trainer: Trainer, resume: Checkpoint | None) -> None:
+        self.trainer = trainer
+        self.images_seen, self.history, self.best = 0, list[Row](), math.inf
+        if resume is not None:
+            trainer.restore(resume)
+            self.images_seen, self.history = resume.images_seen, list(resume.history)
+            self.best = resume.best_validation_loss
+        self.meter = Meter(trainer.processes, trainer.run.training.batch_size, None if resume is None else resume.meter)
+        self.saved = self.images_seen
+        self.first_bad = torch.tensor(-1, device=trainer.device)
+        self.bad_loss = torch.tensor(0.0, device=trainer.device)
+
+    def add(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
+        """Count a step."""
+        self.images_seen = (step + 1) * self.trainer.run.training.batch_size
+        self.meter.add(loss, norm, lr)
+        # The scaler of fp16 skips steps whose gradients overflow, and goes on with a smaller scale.
+        watched = loss if self.trainer.scaler.is_enabled() else loss + norm
+        new = (self.first_bad < 0) & ~watched.isfinite()
+        self.first_bad = torch.where(new, step, self.first_bad)
+        self.bad_loss = torch.where(new, loss, self.bad_loss)
+        if self.trainer.device.type == "cpu" or step % STEPS_UNWATCHED == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Raise DivergedError where a loss or a gradient was not finite."""
+        step = int(self.trainer.processes.largest(self.first_bad))
+        if step < 0:
+            return
+        loss = float(self.bad_loss)
+        what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
+        seen = step * self.trainer.run.training.batch_size
+        saved = f"The last checkpoint is of {self.saved:,} images" if self.saved else "There is no checkpoint yet"
+        raise DivergedError(
+            f"The {what} in step {step + 1:,}, after {seen:,} images, learning rate {self.meter.lr:.2e}. "
+            f"{saved}. Lower optimizer.lr, or use training.precision=fp32.",
+            {"step": torch.tensor(step), **self.trainer.whole_batch(step)},
+        )
+
+    def crossed(self, interval: int) -> bool:
+        """Whether the latest step passed a multiple of so many images."""
+        return self.images_seen // interval > (self.images_seen - self.trainer.run.training.batch_size) // interval
+
+    def report(self, finished: bool) -> Report:
+        """A row of the history, a preview, and a checkpoint where one is due."""
+        self.check()
+        p, rows = self.trainer.run.training, self.history
+        loss = self.trainer.validation_loss()
+        before = rows[-1]["images_seen"] if rows else 0
+        due = finished or self.images_seen // p.checkpoint_interval > before // p.checkpoint_interval
+        self.history = [*rows, self.meter.row(self.images_seen) | {"validation_loss": loss}]
+        self.meter.restart()
+        better = due and loss < self.best
+        self.best = loss if better else self.best
+        preview = self.trainer.preview()
+        return Report(self.images_seen, self.history, *preview, self._checkpoint() if due else None, better)
+
+    def stop(self) -> Report:
+        """A checkpoint, and nothing else that is new."""
+        self.check()
+        return Report(self.images_seen, self.history, None, None, self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
+        self.saved = self.images_seen
+        return self.trainer.checkpoint(self.images_seen, self.history, self.meter.state(), self.best)
 
 
 class Meter:
-    """Sums since the last report. Nothing is read from the device before :meth:`row`."""
+    """Sums since the last report, also across a stop. Nothing is read from the device before it is asked for."""
 
-    def __init__(self) -> None:
-        self.text = ""
-        self.restart()
+    def __init__(self, processes: Processes, batch_size: int, state: Mapping[str, float] | None = None) -> None:
+        self.processes, self.batch_size, self.text, self.lr = processes, batch_size, "", 0.0
+        self.restart(state)
 
-    def restart(self) -> None:
-        """Begin a new interval now."""
-        self.steps, self.images, self.lr = 0, 0, 0.0
-        self.loss, self.norm = torch.zeros(()), torch.zeros(())
-        self.start = time.perf_counter()
+    def restart(self, state: Mapping[str, float] | None = None) -> None:
+        """Begin a new interval now, or go on with one."""
+        begun = {"steps": 0, "loss": 0.0, "norm": 0.0, "seconds": 0.0, **(state or {})}
+        self.steps = int(begun["steps"])
+        self.loss, self.norm = torch.tensor(begun["loss"]), torch.tensor(begun["norm"])
+        self.start = time.perf_counter() - begun["seconds"]
 
-    def add(self, images: int, loss: Tensor, norm: Tensor, lr: float) -> None:
+    def add(self, loss: Tensor, norm: Tensor, lr: float) -> None:
         """Count a step."""
-        self.steps, self.images, self.lr = self.steps + 1, self.images + images, lr
+        self.steps, self.lr = self.steps + 1, lr
         self.loss, self.norm = loss + self.loss, norm + self.norm  # a zero of the CPU adds to any device
 
-    def row(self, images_seen: int) -> Row:
-        """The interval as one row of the history.
+    def state(self) -> Row:
+        """The sums, alike in all processes."""
+        loss, norm, seconds = float(self.processes.mean(self.loss)), float(self.norm), time.perf_counter() - self.start
+        return {"steps": self.steps, "loss": loss, "norm": norm, "seconds": seconds}
 
-        Raises:
-            DivergedError: where the loss is not finite.
-        """
-        loss = float(self.loss) / self.steps
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss is {loss} after {images_seen:,} images, learning rate {self.lr:.2e}. The last checkpoint "
-                "is from before that; lower optimizer.lr, or use training.precision=fp32."
-            )
+    def row(self, images_seen: int) -> Row:
+        """The interval as one row of the history."""
+        sums = self.state()
         row = {
             "images_seen": images_seen,
-            "loss": loss,
+            "loss": sums["loss"] / self.steps,
             "learning_rate": self.lr,
-            "gradient_norm": float(self.norm) / self.steps,
-            "images_per_second": self.images / (time.perf_counter() - self.start),
+            "gradient_norm": sums["norm"] / self.steps,
+            "images_per_second": self.steps * self.batch_size / sums["seconds"],
         }
-        self.text = f"loss {loss:.4f}  lr {self.lr:.1e}  {row['images_per_second']:.0f}/s"
+        self.text = f"loss {row['loss']:.4f}  lr {self.lr:.1e}  {row['images_per_second']:.0f}/s"
         return row
+
+
+def _check_batch(p: TrainingParameters, images: int, processes: Processes) -> None:
+    if p.batch_size > images:
+        raise UserError(f"training.batch_size = {p.batch_size} is more than the {images} training images.")
+    if p.batch_size % (processes.count * p.accumulation_steps):
+        parts = f" in {p.accumulation_steps} parts (training.accumulation_steps)" if p.accumulation_steps > 1 else ""
+        raise UserError(
+            f"training.batch_size = {p.batch_size} cannot be divided among {processes.count} processes{parts}; "
+            f"choose a multiple of {processes.count * p.accumulation_steps}."
+        )
+
+
+def _check_start(run: Run, resume: Checkpoint | None, processes: Processes) -> None:
+    """Data folders of several hosts that are not one and the same would lead to several trainings."""
+    if not processes.agree((run.run_id, 0 if resume is None else resume.images_seen)):
+        raise UserError(
+            "The processes do not see the same images and the same checkpoint. The data folder must lie on storage "
+            "that all hosts share, and all must be given the same parameters."
+        )

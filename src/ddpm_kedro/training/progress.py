@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(completed: int, total: int) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(completed: int, total: int, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
     """A bar on a terminal, nothing elsewhere; ``update(images_seen, text)`` moves it."""
     console = rich.get_console()
     columns = (
@@ -20,7 +20,7 @@ def progress_bar(completed: int, total: int) -> Iterator[Callable[[int, str], No
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=2) as bar:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), refresh_per_second=2) as bar:
         task = bar.add_task("", total=total, completed=completed)
         yield lambda images_seen, text: bar.update(task, completed=images_seen, description=text)
 

@@ -1,5 +1,6 @@
 """What a training run is: its parameters, its name, and where it stands."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -32,6 +33,9 @@ class Run:
         class_names: the classes the network learns; empty for none.
         initial_model: fingerprint of the weights that it starts from; None where it starts from nothing.
         initial_weights: these weights.
+        continued_from: ``<run id>@<images seen>`` of a run with other parameters that this one goes on from; None
+            where everything it did follows from its own.
+        tracking_id: under which it is tracked: that of the run it went on from, if any.
     """
 
     model: ModelParameters
@@ -44,6 +48,8 @@ class Run:
     class_names: tuple[str, ...]
     initial_model: str | None = None
     initial_weights: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
+    continued_from: str | None = None
+    tracking_id: str | None = None
 
     @classmethod
     def of(
@@ -119,9 +125,12 @@ class Checkpoint:
         images_seen: so far; which batch comes next, its noise and the learning rate follow from it.
         network, average, optimizer, scaler: state dicts.
         history: rows so far.
+        meter: sums since the last row.
         image_shape, class_names: of the images.
         num_images: when it is finished.
+        best_validation_loss: of the checkpoints so far, this one included.
         initial_model: fingerprint of the weights that it started from, or None.
+        continued_from, tracking_id: as of :class:`Run`.
     """
 
     run_id: str
@@ -134,9 +143,13 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     history: list[Row]
+    meter: Row
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    best_validation_loss: float = math.inf
     initial_model: str | None = None
+    continued_from: str | None = None
+    tracking_id: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -146,8 +159,10 @@ class Checkpoint:
 
 def made_by(run: Run | Checkpoint) -> Provenance:
     """What makes the model of a run."""
-    started = {} if run.initial_model is None else {"initial_model": run.initial_model}
-    return Provenance(run.parameters, {"training_images": run.data} | started)
+    began = {"initial_model": run.initial_model, "continued_from": run.continued_from}
+    return Provenance(
+        run.parameters, {"training_images": run.data} | {name: what for name, what in began.items() if what is not None}
+    )
 
 
 def _check_same_network(initial: TrainedModel, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -17,17 +18,20 @@ from ddpm_kedro.parameters import (
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
+    UserError,
 )
 from ddpm_kedro.provenance import differences
 from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.progress import summary
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
+from ddpm_kedro.training.resuming import Start
 from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by
 
 logger = logging.getLogger(__name__)
 PREVIEW = 100  # images of the preview, at most
-TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Checkpoint | dict[str, Any]]
+Perhaps = Checkpoint | dict[str, Any]
+TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Perhaps, Perhaps]
 
 
 def augment_images(
@@ -53,16 +57,18 @@ def train_model(
 ) -> Iterator[TrainingOutputs]:
     """Train, yielding at every report interval what there is to keep.
 
-    Goes on from ``resume_checkpoint`` where that is of the same run: equal parameters, images and initial weights.
+    Goes on from ``resume_checkpoint`` where ``training.resume`` allows it: see :class:`Start`.
 
     Yields:
-        Preview pictures by name, all rows of the history, and a checkpoint ({} where none is due).
+        Preview pictures by name, all rows of the history, the best checkpoint ({} where this is not the best so far),
+        and the latest ({} where none is due).
     """
-    run = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
-    resume = _same_run(resume_checkpoint, run)
-    if resume is not None and resume.finished:
-        logger.info("Run %s is already trained: %s images seen.", run.run_id, f"{resume.images_seen:,}")
-        yield {}, resume.history, {}
+    asked = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
+    start = Start.of(asked, resume_checkpoint)
+    run, resume = start.run, start.checkpoint
+    _tell(start)
+    if resume is not None and start.finished:
+        yield {}, resume.history, {}, _under(run, resume) if start.other else {}
         return
     if resume is None and initial_model is not None:
         _tell_start(initial_model, run)
@@ -71,11 +77,16 @@ def train_model(
     for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
         if report.history and report.history[-1]["images_seen"] == report.images_seen:
             logger.info(summary(report.history[-1], run.num_images))
-        yield _previews(report, run), report.history, report.checkpoint or {}
+        checkpoint: Perhaps = report.checkpoint or {}
+        yield _previews(report, run), report.history, checkpoint if report.best else {}, checkpoint
 
 
-def export_model(checkpoint: Checkpoint) -> TrainedModel:
-    """The averaged weights, with the configuration that rebuilds the network."""
+def export_model(
+    checkpoint: Checkpoint, best_checkpoint: Checkpoint | None, training: TrainingParameters
+) -> TrainedModel:
+    """The averaged weights of the last or the best checkpoint, with the configuration that rebuilds the network."""
+    if training.export == "best":
+        checkpoint = _best(checkpoint, best_checkpoint)
     config = {
         "images_seen": checkpoint.images_seen,
         "image_shape": checkpoint.image_shape,
@@ -100,24 +111,49 @@ def _tell_start(initial_model: TrainedModel, run: Run) -> None:
         logger.warning("The initial model was trained with another diffusion: %s", "; ".join(changed))
 
 
-def _same_run(checkpoint: Checkpoint | None, run: Run) -> Checkpoint | None:
-    """The checkpoint, if it is of this run; says what happens."""
+def _tell(start: Start) -> None:
+    """How the run begins."""
+    run, checkpoint = start.run, start.checkpoint
+    changed = "; ".join(start.changed)
     if checkpoint is None:
-        logger.info("Run %s starts.", run.run_id)
-        return None
-    if checkpoint.run_id == run.run_id:
-        if not checkpoint.finished:
-            logger.info("Run %s goes on after %s images.", run.run_id, f"{checkpoint.images_seen:,}")
-        return checkpoint
-    changed = differences(checkpoint.parameters, run.parameters)
-    if checkpoint.data != run.data:
-        changed.append(f"training images: {checkpoint.data} → {run.data}")
-    if checkpoint.initial_model != run.initial_model:
-        changed.append(f"initial weights: {checkpoint.initial_model or 'none'} → {run.initial_model or 'none'}")
-    logger.info(
-        "Run %s starts anew, since these differ from run %s: %s", run.run_id, checkpoint.run_id, "; ".join(changed)
+        why = f" anew, since these differ from run {start.other}: {changed}" if start.other else ""
+        logger.info("Run %s starts%s.", run.run_id, why)
+        return
+    seen = f"{checkpoint.images_seen:,}"
+    if start.finished:
+        logger.info("Run %s is already trained: %s images seen.", run.run_id, seen)
+    elif start.other is None:
+        logger.info("Run %s goes on after %s images.", run.run_id, seen)
+    else:
+        logger.info("Run %s goes on from run %s after %s images; changed: %s.", run.run_id, start.other, seen, changed)
+        if run.continued_from is not None:
+            logger.warning("Trained from the beginning, these parameters would lead to another model.")
+
+
+def _under(run: Run, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint of a run that asks for no more than was trained already, under its own name."""
+    return replace(
+        checkpoint,
+        run_id=run.run_id,
+        parameters=run.parameters,
+        num_images=run.num_images,
+        continued_from=run.continued_from,
     )
-    return None
+
+
+def _best(checkpoint: Checkpoint, best: Checkpoint | None) -> Checkpoint:
+    """The best checkpoint, if it is of the same training."""
+    if best is None or (best.tracking_id, best.data) != (checkpoint.tracking_id, checkpoint.data):
+        raise UserError(
+            "training.export = best, but the best checkpoint on disk is of another run. Train this one again "
+            "(training.resume=never), or export its last checkpoint: training.export=last."
+        )
+    logger.info(
+        "The best of the checkpoints is exported: %s images, validation loss %.4f.",
+        f"{best.images_seen:,}",
+        best.best_validation_loss,
+    )
+    return best
 
 
 def _previews(report: Report, run: Run) -> dict[str, Image.Image]:

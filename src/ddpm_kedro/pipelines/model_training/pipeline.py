@@ -38,11 +38,12 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:training",
                     "initial_model",
                 ],
-                ["training_previews", "training_history", "checkpoint"],  # the checkpoint last: see hooks.run_guard
+                # The checkpoint last: see hooks.run_guard.
+                ["training_previews", "training_history", "best_checkpoint", "checkpoint"],
                 name="train_model",
                 preview_fn=NETWORK_PREVIEW,
             ),
-            Node(export_model, "checkpoint", "model", name="export_model"),
+            Node(export_model, ["checkpoint", "best_checkpoint", "params:training"], "model", name="export_model"),
             Node(export_to_diffusers, "model", "diffusers_model", name="export_to_diffusers"),
         ],
         tags="model_training",

@@ -1,0 +1,91 @@
+"""One training in several processes, started by torchrun: who writes, and that all of them can reach each other."""
+
+import logging
+import os
+import warnings
+from datetime import timedelta
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+
+from ddpm_kedro.parameters import UserError
+
+logger = logging.getLogger(__name__)
+TRAINING = "model_training"
+COMMAND = f"torchrun --nproc-per-node 2 -m ddpm_kedro --pipelines {TRAINING}"
+
+
+class Together:
+    """Does nothing unless torchrun started this process."""
+
+    def __init__(self) -> None:
+        self.timeout = timedelta()
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note how long to wait for the others."""
+        self.timeout = timedelta(seconds=context.config_loader["parameters"]["training"]["process_timeout"])
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Meet the other processes; all but the first keep what they make to themselves."""
+        if "RANK" not in os.environ:
+            return
+        if list(run_params["pipeline_names"] or ()) != [TRAINING]:
+            if int(os.environ["RANK"]):
+                raise SystemExit(1)  # the first says why
+            raise UserError(
+                f"torchrun is for training alone: {COMMAND}. Everything else takes one process: kedro run --pipelines …"
+            )
+        self._meet()
+        if int(os.environ["RANK"]):
+            for name in pipeline.all_outputs():
+                catalog[name] = MemoryDataset(copy_mode="assign")
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        """Part."""
+        _part()
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self) -> None:
+        """Part."""
+        _part()
+
+    def _meet(self) -> None:
+        import torch  # noqa: PLC0415  takes seconds
+        import torch.distributed as dist  # noqa: PLC0415
+
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            backend = "cpu:gloo,cuda:nccl"  # decisions of the processes need not wait for their devices
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        try:
+            with warnings.catch_warnings():
+                dist.init_process_group(backend, timeout=self.timeout)
+        except (dist.DistError, RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"The other processes of this training were not met at {where} within {self.timeout} "
+                f"(MASTER_ADDR:MASTER_PORT; training.process_timeout): {first}"
+            ) from error
+        if dist.get_rank() == 0 and dist.get_world_size() > 1:
+            logger.info("%d processes train together.", dist.get_world_size())
+
+
+def first_process() -> bool:
+    """Whether this process speaks and writes: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _part() -> None:
+    if "RANK" not in os.environ:
+        return
+    import torch.distributed as dist  # noqa: PLC0415
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

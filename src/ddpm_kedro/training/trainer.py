@@ -1,0 +1,226 @@
+"""Network, average, optimizer and data of a run, and the step that moves them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ddpm_kedro.diffusion import (
+    TARGETS,
+    SamplingPlan,
+    derive_seed,
+    diffusion_loss,
+    draw_images,
+    generator_for,
+    image_noise,
+    make_schedule,
+)
+from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.models import UNet
+from ddpm_kedro.training.hardware import Hardware
+from ddpm_kedro.training.loader import StepPixels, read_steps
+from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
+from ddpm_kedro.training.processes import Processes
+from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
+from ddpm_kedro.training.run import Checkpoint, Row, Run
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Pictures (N, C, H, W) in [-1, 1], timesteps (N,), noise like the pictures, labels (N,) or None."""
+ALONE = Processes()
+
+
+class Trainer:
+    """Moves the weights of a run; with others of its kind in other processes, each on its part of every batch."""
+
+    def __init__(
+        self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, processes: Processes = ALONE
+    ) -> None:
+        self.run, self.images, self.holdout, self.hardware, self.processes = run, images, holdout, hardware, processes
+        self.device, self.seed = hardware.device, run.training.seed
+        with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
+            network = UNet(run.model, run.image_shape[0], len(run.class_names))
+        if run.initial_weights is not None:
+            network.load_state_dict(run.initial_weights)
+        network.recompute_activations(run.training.activation_checkpointing)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = OPTIMIZERS[run.optimizer.name](self.network.parameters(), run.optimizer)
+        self.scaler = hardware.grad_scaler()
+        self.schedule = make_schedule(run.diffusion).to(self.device)
+        self.target = TARGETS[run.diffusion.target]
+        self.rows = processes.rows(run.training.batch_size, run.training.accumulation_steps)
+        self.pixels = StepPixels(images.store, self.seed, run.training.batch_size, self.rows)
+        self.shared = self._shared(self.network)
+        if run.training.compile != "none":
+            self.shared.compile(mode=run.training.compile)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Stand where the checkpoint stood."""
+        self.network.load_state_dict(checkpoint.network)
+        self.average.load_state_dict(checkpoint.average)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.scaler.load_state_dict(checkpoint.scaler)
+
+    def checkpoint(self, images_seen: int, history: list[Row], meter: Row, best_validation_loss: float) -> Checkpoint:
+        """All that :meth:`restore` and the rest of the run need."""
+        return Checkpoint(
+            run_id=self.run.run_id,
+            parameters=self.run.parameters,
+            data=self.run.data,
+            images_seen=images_seen,
+            num_images=self.run.num_images,
+            network=self.network.state_dict(),
+            average=self.average.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            history=history,
+            meter=meter,
+            image_shape=self.run.image_shape,
+            class_names=self.run.class_names,
+            best_validation_loss=best_validation_loss,
+            initial_model=self.run.initial_model,
+            continued_from=self.run.continued_from,
+            tracking_id=self.run.tracking_id or self.run.run_id,
+        )
+
+    def read(self, steps: range) -> Iterator[Tensor]:
+        """What :meth:`step` takes, for these steps in turn."""
+        return read_steps(self.pixels, self.run.training, steps, self.device)
+
+    def step(
+        self, step: int, pixels: Tensor, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Tensor, Tensor, float] | None:
+        """One step of Ho et al. (2020), algorithm 1.
+
+        Args:
+            step: its number.
+            pixels: (N, H, W, C) uint8, its pictures.
+            should_stop: asked between the parts of a batch.
+
+        Returns:
+            Loss and gradient norm as they lie on the device, and the learning rate; None where the step was given up,
+            which leaves all as it was before.
+        """
+        p = self.run.training
+        lr = learning_rate((step + 1) * p.batch_size, self.run.num_images, self.run.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        losses = []
+        for part, batch in enumerate(_parts(self.batch(step, pixels), p.accumulation_steps)):
+            if part and should_stop():
+                return None
+            losses.append(self._gradients(step, part, batch))
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        update_average(self.average, self.network, step, p.ema_decay)
+        return torch.stack(losses).sum(), norm, lr
+
+    def _gradients(self, step: int, part: int, batch: Batch) -> Tensor:
+        """Add the gradients of one part of a batch; gives its share of the loss."""
+        parts, ranks = self.run.training.accumulation_steps, self.processes.count
+        number = (step * parts + part) * ranks + self.processes.rank  # each part has a dropout of its own
+        with self._exchange(part == parts - 1):
+            with seeded(self.device, self.seed, Stream.DROPOUT, number), self.hardware.autocast():
+                loss = diffusion_loss(self.shared, self.schedule, self.target, *batch).mean() / parts
+            self.scaler.scale(loss).backward()
+        return loss.detach()
+
+    def batch(self, step: int, pixels: Tensor, rows: Tensor | None = None) -> Batch:
+        """The batch of a step, or those rows of it that this process computes: always the same for the same seed.
+
+        Its numbers are drawn for the batch of all processes, so that how many there are does not matter.
+        """
+        p = self.run.training
+        n, rows = p.batch_size, self.rows if rows is None else rows
+        here = rows.to(self.device)
+        x0 = self.images.from_pixels(
+            pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
+        )
+        generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
+        timesteps = self.schedule.rows(torch.rand(n, generator=generator, device=self.device))[here]
+        noise = torch.randn(n, *x0.shape[1:], generator=generator, device=self.device)[here]
+        indices = batch_indices(self.seed, step, n, len(self.images))[rows]
+        labels = self.images.labels(indices, self.device) if self.run.class_names else None
+        if labels is not None and p.label_dropout:
+            drop = torch.rand(n, generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))[rows]
+            labels = torch.where((drop < p.label_dropout).to(self.device), self.network.num_classes, labels)
+        return x0, timesteps, noise, labels
+
+    def whole_batch(self, step: int) -> dict[str, Tensor]:
+        """What a step is given in all processes together, by name."""
+        p = self.run.training
+        pixels = StepPixels(self.images.store, self.seed, p.batch_size)
+        batch = self.batch(step, pixels[step], torch.arange(p.batch_size))
+        names = ("images", "timesteps", "noise", "labels")
+        return {name: tensor.cpu() for name, tensor in zip(names, batch, strict=True) if tensor is not None}
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """The averaged network's loss on the hold-out, with timesteps spread evenly and always the same noise.
+
+        Its reproducible course tells more than the training loss, whose timesteps differ from step to step.
+        """
+        p = self.run.training
+        count = min(p.validation_images, len(self.holdout))
+        chosen = torch.arange(count) * len(self.holdout) // count
+        shuffled = torch.randperm(count, generator=generator_for(self.seed, Stream.VALIDATION))
+        timesteps = self.schedule.rows(((shuffled + 0.5) / count).to(self.device))
+        seed, total = derive_seed(self.seed, Stream.VALIDATION), torch.zeros((), device=self.device)
+        for part in self.processes.share(count).split(p.batch_size):
+            x0 = to_float(read_pixels(self.holdout, chosen[part]), self.device)
+            noise = image_noise(seed, part.tolist(), self.run.image_shape, self.device)()
+            labels = self.holdout_labels(chosen[part])
+            with self.hardware.autocast():
+                loss = diffusion_loss(
+                    self.average, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
+                )
+            total += loss.sum()
+        return float(self.processes.sum(total)) / count
+
+    def holdout_labels(self, indices: Tensor) -> Tensor | None:
+        """Labels of the hold-out (N,), or None."""
+        if not self.run.class_names or self.holdout.labels is None:
+            return None
+        return torch.from_numpy(self.holdout.labels[indices.numpy()]).to(self.device)
+
+    def preview(self) -> tuple[Tensor | None, Tensor | None]:
+        """The same few samples every time, drawn with few steps: pictures (N, H, W, C) uint8 and labels."""
+        p = self.run.training
+        if p.preview_images == 0:
+            return None, None
+        classes = len(self.run.class_names)
+        labels = torch.arange(p.preview_images) % classes if classes else None
+        guidance = p.preview_guidance_scale if classes else 1.0
+        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, guidance)
+        here = self.processes.share(p.preview_images)
+        drawn = torch.empty(0, *self.run.image_shape)
+        if len(here):
+            theirs = None if labels is None else labels[here]
+            shape, autocast = self.run.image_shape, self.hardware.autocast
+            drawn = draw_images(self.average, plan, shape, self.seed, here.tolist(), theirs, autocast)
+        return self.processes.gather(to_uint8(drawn).cpu()), labels
+
+    def _shared(self, network: nn.Module) -> Any:
+        """The network whose gradients are the mean of all processes'."""
+        if self.processes.count == 1:
+            return network
+        return DistributedDataParallel(network, gradient_as_bucket_view=True)
+
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged once a batch, with its last part."""
+        return nullcontext() if last or self.processes.count == 1 else self.shared.no_sync()
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """The batch in equal parts, in order."""
+    *tensors, labels = batch
+    labelled = [None] * count if labels is None else labels.chunk(count)
+    yield from zip(*(tensor.chunk(count) for tensor in tensors if tensor is not None), labelled, strict=True)
