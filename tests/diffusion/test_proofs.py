@@ -137,6 +137,18 @@ class Answer(nn.Module):
         return self.target.make(self.meant, noise, self.alpha, self.sigma)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "edm"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_network_means_is_what_is_predicted(schedule: str, target: str) -> None:
+    """In drawing as in training, x_t reaches the network scaled."""
+    p = changed(DIFFUSION, num_timesteps=1000, schedule=schedule, target=target)
+    x, meant, table = torch.randn(2, *SHAPE), torch.rand(2, *SHAPE) * 2 - 1, make_schedule(p).to("cpu")
+    step = table.steps(10)[4]
+    row = int((table.timestep - step.timestep).abs().argmin())
+    found = Denoiser(Answer(p, meant, torch.full((2,), row)), TARGETS[target])(x, step)
+    torch.testing.assert_close(found, meant, atol=1e-4, rtol=1e-4)
+
+
 def losses(p: DiffusionParameters) -> Tensor:
     """Of one wrong x_0, at several timesteps."""
     generator = torch.Generator().manual_seed(0)

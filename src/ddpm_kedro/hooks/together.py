@@ -2,7 +2,7 @@
 
 import logging
 import os
-import warnings
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -35,8 +35,9 @@ class Together:
         if "RANK" not in os.environ:
             return
         if list(run_params["pipeline_names"] or ()) != [TRAINING]:
-            if int(os.environ["RANK"]):
-                raise SystemExit(1)  # the first says why
+            if int(os.environ["RANK"]):  # the first says why: torchrun must not end it before
+                time.sleep(10)
+                raise SystemExit(1)
             raise UserError(
                 f"torchrun is for training alone: {COMMAND}. Everything else takes one process: kedro run --pipelines …"
             )
@@ -65,8 +66,7 @@ class Together:
             backend = "cpu:gloo,cuda:nccl"  # decisions of the processes need not wait for their devices
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         try:
-            with warnings.catch_warnings():
-                dist.init_process_group(backend, timeout=self.timeout)
+            dist.init_process_group(backend, timeout=self.timeout)
         except (dist.DistError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(

@@ -68,6 +68,8 @@ def train(
     def stopping() -> bool:
         return processes.any(should_stop())
 
+    if standing.meter.steps and standing.crossed(p.report_interval):  # where the stop came it was due, too
+        yield standing.report(finished=False)
     with progress_bar(standing.images_seen, run.num_images, processes.rank == 0) as show:
         for step, pixels in zip(steps, trainer.read(steps), strict=True):
             made = trainer.step(step, pixels, stopping)
@@ -156,13 +158,13 @@ class Meter:
     """Sums since the last report, also across a stop. Nothing is read from the device before it is asked for."""
 
     def __init__(self, processes: Processes, batch_size: int, state: Mapping[str, float] | None = None) -> None:
-        self.processes, self.batch_size, self.text, self.lr = processes, batch_size, "", 0.0
+        self.processes, self.batch_size, self.text = processes, batch_size, ""
         self.restart(state)
 
     def restart(self, state: Mapping[str, float] | None = None) -> None:
         """Begin a new interval now, or go on with one."""
-        begun = {"steps": 0, "loss": 0.0, "norm": 0.0, "seconds": 0.0, **(state or {})}
-        self.steps = int(begun["steps"])
+        begun = {"steps": 0, "lr": 0.0, "loss": 0.0, "norm": 0.0, "seconds": 0.0, **(state or {})}
+        self.steps, self.lr = int(begun["steps"]), begun["lr"]
         self.loss, self.norm = torch.tensor(begun["loss"]), torch.tensor(begun["norm"])
         self.start = time.perf_counter() - begun["seconds"]
 
@@ -174,7 +176,7 @@ class Meter:
     def state(self) -> Row:
         """The sums, alike in all processes."""
         loss, norm, seconds = float(self.processes.mean(self.loss)), float(self.norm), time.perf_counter() - self.start
-        return {"steps": self.steps, "loss": loss, "norm": norm, "seconds": seconds}
+        return {"steps": self.steps, "lr": self.lr, "loss": loss, "norm": norm, "seconds": seconds}
 
     def row(self, images_seen: int) -> Row:
         """The interval as one row of the history."""

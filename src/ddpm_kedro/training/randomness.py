@@ -36,9 +36,8 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
     """
     first, end = step * batch_size, (step + 1) * batch_size
     epochs = range(first // count, -(-end // count))
-    row = torch.cat([_epoch_order(seed, epoch, count) for epoch in epochs])
-    start = first - epochs[0] * count
-    return row[start : start + batch_size]
+    parts = [_epoch_order(seed, epoch, count)[max(first - epoch * count, 0) : end - epoch * count] for epoch in epochs]
+    return torch.cat(parts)
 
 
 def augmentation_generator(seed: int, step: int) -> torch.Generator:

@@ -1,0 +1,170 @@
+"""One training in several processes, as torchrun starts them."""
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import pytest
+import torch
+
+from tests.conftest import Project
+from tests.integration.test_whole_job import ok
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TRAINING = ["-m", "ddpm_kedro", "--env", "smoke", "--pipelines", "model_training"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def params(**values: object) -> str:
+    chosen = {"precision": "fp32", "device": "cpu", "preview_images": 0, "process_timeout": 60} | values
+    return ",".join(f"training.{name}={value}" for name, value in chosen.items())
+
+
+def together(project: Project, parameters: str, *options: str) -> "subprocess.Popen[str]":
+    command = [*TORCHRUN, "--master-port", str(free_port()), *options, *TRAINING, "--params", parameters]
+    output: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=project.folder, env=ENVIRONMENT, text=True, **output)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def output_of(process: "subprocess.Popen[str]") -> IO[str]:
+    assert process.stdout is not None
+    return process.stdout
+
+
+def history(project: Project) -> list[dict[str, float]]:
+    with (project.data / "08_reporting/training_history.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def final_weights(project: Project) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    return load_file(project.data / "06_models/model/model.safetensors")
+
+
+@pytest.fixture
+def ingested(project: Project) -> Project:
+    ok(project.kedro_run("--pipelines", "data_ingestion"))
+    return project
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) -> None:
+    """20 steps, each a row of the history; the second rank writes nothing, previews come from both."""
+    short = params(num_images=160, report_interval=8, checkpoint_interval=160, preview_images=3, batch_size=8)
+    process = together(ingested, short)
+    said = output_of(process).read()
+    assert process.wait() == 0, said
+    assert (
+        said.count("20 of 160 images") == said.count("160 of 160 images") == 0 or said.count("160 of 160 images") == 1
+    )
+    assert "2 processes train together." in said
+    assert "WARNING" not in said
+    shared, weights = history(ingested), final_weights(ingested)
+    previews = {path.name for path in (ingested.data / "08_reporting/training_previews").rglob("*.png")}
+    ingested.data.joinpath("06_models").rename(tmp_path / "models")
+    ok(ingested.kedro_run("--pipelines", "model_training", "--params", short))
+    alone = history(ingested)
+    assert len(alone) == len(shared) == len(previews) == 20
+    for ours, theirs in zip(shared, alone, strict=True):
+        for figure in ("loss", "validation_loss", "gradient_norm"):
+            assert ours[figure] == pytest.approx(theirs[figure], abs=1e-5, rel=1e-5)
+    for name, tensor in final_weights(ingested).items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -> None:
+    long = params(num_images=8000, report_interval=80, checkpoint_interval=4000, accumulation_steps=2)
+    process = together(ingested, long)
+    for line in output_of(process):
+        if "80 of 8,000 images" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    asked = time.monotonic()
+    rest = output_of(process).read()
+    process.wait()
+    assert time.monotonic() - asked < 10
+    [seen] = [int(found.replace(",", "")) for found in re.findall(r"Stopped after ([\d,]+) images", rest)]
+    assert 80 <= seen < 8000
+    result = ok(
+        ingested.kedro_run("--pipelines", "model_training", "--params", f"{long},training.num_images={seen + 8}")
+    )
+    assert result.exception is None
+    config = json.loads((ingested.data / "06_models/model/config.json").read_text())
+    assert config["images_seen"] == seen + 8
+    assert "continued_from" in config["inputs"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project) -> None:
+    long = params(num_images=800, report_interval=80, checkpoint_interval=80)
+    process = together(ingested, long, "--max-restarts", "1")
+    said, killed = [], False
+    for line in output_of(process):
+        said.append(line)
+        if "240 of 800 images" in line and not killed:
+            killed = True
+            os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    text = "".join(said)
+    assert process.wait() == 0, text
+    assert killed
+    assert re.search(r"goes on after \d+ images", text), text
+    assert [row["images_seen"] for row in history(ingested)] == list(range(80, 801, 80))
+
+
+def rank_of(agent: int, rank: int) -> int:
+    """The process id of a rank."""
+    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
+        if f"\0RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise AssertionError("no such rank")
+
+
+@pytest.mark.slow
+def test_torchrun_is_for_training_alone(project: Project) -> None:
+    done = subprocess.run(
+        [*TORCHRUN, "-m", "ddpm_kedro", "--env", "smoke"],
+        cwd=project.folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode
+    said = done.stdout + done.stderr
+    assert said.count("torchrun is for training alone: torchrun --nproc-per-node") == 1
+    assert not (project.data / "05_model_input").exists()
+
+
+def test_a_master_that_cannot_be_reached_is_named_in_time(ingested: Project) -> None:
+    port = free_port()
+    alone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *TRAINING, "--params", params(process_timeout=2)],
+        cwd=ingested.folder,
+        env=ENVIRONMENT | alone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"were not met at 127.0.0.1:{port} within 0:00:02" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - start < 40
