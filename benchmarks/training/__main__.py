@@ -6,9 +6,7 @@ What each part measured is kept under data/benchmarks/; the page is made of what
 import argparse
 import sys
 
-import torch
-
-from benchmarks.training import growth, page, plot, processes, quality, results, step
+from benchmarks.training import growth, page, plot, processes, project, quality, step
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
 
@@ -45,7 +43,7 @@ def main(words: list[str]) -> None:
     arguments = parse(words)
     command = " ".join(["make bench", *([f'ARGS="{" ".join(words)}"'] if words else [])])
     if arguments.parts & {"step", "share"}:  # a share is of the steps that are measured
-        groups = quality.parameters(ROOT)
+        groups = project.parameters(ROOT)
         shape, lists = Shape(width=arguments.width), (arguments.only, arguments.batches, arguments.precisions)
         save("step", command, step.measure(groups, shape, *lists, arguments.rounds))
     if "quality" in arguments.parts:
@@ -60,7 +58,7 @@ def main(words: list[str]) -> None:
 
 def measure_quality(arguments: argparse.Namespace, command: str) -> None:
     """One candidate after another; each is kept at once."""
-    digits = quality.Digits.of(ROOT)
+    digits = project.Digits.of(ROOT)
     before = load("quality")
     found = {"rows": before.get("rows", []), "floor": quality.floor(digits, arguments.images)}
     commands = list(dict.fromkeys([*before.get("commands", []), command]))
@@ -77,7 +75,7 @@ def measure_growth(arguments: argparse.Namespace, command: str) -> None:
     if arguments.processes:
         rows = processes.measure(arguments.processes, arguments.num_images, arguments.params)
     else:
-        groups = quality.parameters(ROOT)
+        groups = project.parameters(ROOT)
         rows = growth.measure(groups, arguments.rounds)
         rows += [growth.loop_overhead(groups, growth.SMALL, batch, 20 * arguments.rounds) for batch in (8, 32)]
     save("growth", command, {"rows": merged(before, rows, ("what", "value")), "rounds": arguments.rounds})

@@ -4,16 +4,16 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-
 from benchmarks.training.learners import Ours
 from benchmarks.training.networks import Shape, our_parameters, parameter_count
 from benchmarks.training.results import Row
 from benchmarks.training.step import NUM_IMAGES, random_store, timed
+
 from ddpm_kedro.diffusion import diffusion_loss
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
@@ -31,14 +31,17 @@ GRID: dict[str, list[tuple[int, Shape]]] = {
     "resolution": [(BATCH, replace(SMALL, size=size)) for size in (16, 32, 64, 128)],
 }
 STORES = (1_000, 10_000, 100_000, 1_000_000)
-CORES: int = torch.get_num_threads()
+Point = tuple[str, int, int, Shape, ImageStore]
+"""What grows, how far, and with that the batch, the network and its images."""
 
 
 def measure(groups: dict[str, Any], rounds: int) -> list[Row]:
     """Batch, width and resolution, each alone; then the store, and the loop."""
     rows = []
     for what, grid in GRID.items():
-        rows += in_turns([(what, _value(what, *point), *point, random_store(point[1], 512)) for point in grid], groups, rounds)
+        rows += in_turns(
+            [(what, _value(what, *point), *point, random_store(point[1], 512)) for point in grid], groups, rounds
+        )
         print(f"{what}: done", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         points = [("images", count, BATCH, SMALL, sparse_store(SMALL, count, Path(folder))) for count in STORES]
@@ -57,7 +60,7 @@ def sparse_store(shape: Shape, count: int, folder: Path) -> ImageStore:
     return ImageStore(images, None, (), Provenance({}, {}))
 
 
-def in_turns(points: list[tuple[str, int, int, Shape, ImageStore]], groups: dict[str, Any], rounds: int) -> list[Row]:
+def in_turns(points: list[Point], groups: dict[str, Any], rounds: int) -> list[Row]:
     """Seconds of a step at each point, reading its images included: medians of rounds, after one to warm up."""
     hardware = choose_hardware("cpu", "auto")
     made = [(Ours(groups | {"model": our_parameters(shape)}, store, hardware), StepPixels(store, 0, batch))
@@ -65,14 +68,19 @@ def in_turns(points: list[tuple[str, int, int, Shape, ImageStore]], groups: dict
     seconds: list[list[float]] = [[] for _ in points]
     for turn in range(rounds + 1):
         for (learner, pixels), taken in zip(made, seconds, strict=True):
-            run = lambda one=learner, read=pixels: one.step(turn, read[turn], None, NUM_IMAGES)  # noqa: B023, E731
-            taken.append(timed(run))
+            taken.append(timed(partial(_read_and_step, learner, pixels, turn)))
     rows = []
     for (what, value, batch, _, _), (learner, _), taken in zip(points, made, seconds, strict=True):
         median = statistics.median(taken[1:])
         row = {"what": what, "value": value, "batch": batch, "precision": hardware.precision}
-        rows.append(row | {"parameters": parameter_count(learner.network), "seconds": median, "per_image": median / batch})
+        rows.append(
+            row | {"parameters": parameter_count(learner.network), "seconds": median, "per_image": median / batch}
+        )
     return rows
+
+
+def _read_and_step(learner: Ours, pixels: StepPixels, turn: int) -> None:
+    learner.step(turn, pixels[turn], None, NUM_IMAGES)
 
 
 def loop_overhead(groups: dict[str, Any], shape: Shape, batch: int, steps: int) -> Row:

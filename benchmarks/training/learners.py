@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from benchmarks.training.networks import Shape, diffusers_network, lucidrains_network
 from denoising_diffusion_pytorch import GaussianDiffusion
 from denoising_diffusion_pytorch.classifier_free_guidance import GaussianDiffusion as ClassGaussianDiffusion
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
@@ -17,7 +18,6 @@ from diffusers.training_utils import EMAModel
 from ema_pytorch import EMA
 from torch import Tensor, nn
 
-from benchmarks.training.networks import Shape, diffusers_network, lucidrains_network
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.images.augmentation import AugmentedImages, to_float
 from ddpm_kedro.images.store import ImageStore

@@ -57,7 +57,7 @@ def our_parameters(shape: Shape) -> ModelParameters:
 
 
 def diffusers_network(shape: Shape) -> UNet2DModel:
-    """diffusers' U-Net, with one class more for the empty label."""
+    """Diffusers' U-Net, with one class more for the empty label."""
     levels = range(len(shape.multipliers))
     attention = ["Attn" if level in shape.attention else "" for level in levels]
     return UNet2DModel(
@@ -80,7 +80,7 @@ def diffusers_network(shape: Shape) -> UNet2DModel:
 
 
 def lucidrains_network(shape: Shape, label_dropout: float = 0.1) -> nn.Module:
-    """lucidrains' U-Net: two blocks a level always, linear attention on every level that has no full attention."""
+    """Lucidrains' U-Net: two blocks a level always, linear attention on every level that has no full attention."""
     if shape.classes:
         return ClassUnet(
             shape.width,

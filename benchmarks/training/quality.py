@@ -4,27 +4,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
-from kedro.framework.project import settings
-from kedro.framework.startup import bootstrap_project
-
 from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
 from benchmarks.training.networks import Shape, parameter_count
+from benchmarks.training.project import Digits
 from benchmarks.training.results import Row
 from benchmarks.training.step import timed
+
+from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
 from ddpm_kedro.images.augmentation import to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.metrics.figures import kernel_distance
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.randomness import batch_indices
 
-GROUPS = ("model", "diffusion", "augmentation", "optimizer", "training")
 IDENTITY = ("name", "lr", "seconds", "seed")
 SUBSETS, SUBSET = 50, 100  # of KID
 WARMING = 0.05  # of the time, before the length of the training is estimated
@@ -52,9 +49,9 @@ class Candidate:
     guidance: tuple[float, ...] = (1.0,)
 
 
-GUIDED = (1.0, 1.75)  # the second is our default
+GUIDED = (1.0, USUAL_GUIDANCE)
 CANDIDATES = {
-    "ours": Candidate("ours", classes=True, guidance=(1.75,)),
+    "ours": Candidate("ours", classes=True, guidance=(USUAL_GUIDANCE,)),
     **{f"diffusers-{width}": Candidate("diffusers", width) for width in (16, 32, 64)},
     **{f"diffusers-{width}-v": Candidate("diffusers", width, v=True) for width in (16, 32, 64)},
     **{
@@ -75,26 +72,6 @@ CANDIDATES = {
     "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
 }
 """All that were tried: the tuning is a part of the result."""
-
-
-@dataclass(frozen=True)
-class Digits:
-    """What the project's own pipelines made: its parameters, its images, and what judges."""
-
-    groups: dict[str, Any]
-    training: ImageStore
-    holdout: ImageStore
-    extractor: FeatureExtractor
-
-    @classmethod
-    def of(cls, root: Path) -> "Digits":
-        """After ``kedro run --pipelines data_ingestion`` and its evaluation."""
-        bootstrap_project(root)
-        with settings.SESSION_CLASS.create(project_path=root) as session:
-            catalog = session.load_context().catalog
-            groups = {name: catalog.load(f"params:{name}") for name in GROUPS}
-            names = ("training_images", "holdout_images", "feature_extractor")
-            return cls(groups, *(catalog.load(name) for name in names))
 
 
 def optimizer_of(candidate: Candidate, digits: Digits) -> OptimizerParameters:
@@ -118,9 +95,7 @@ def make(candidate: Candidate, digits: Digits, hardware: Hardware, seed: int) ->
     return Diffusers(shape, optimizer, hardware, v=candidate.v, average=True)
 
 
-def train(
-    learner: Learner, store: ImageStore, batch: int, classes: bool, seconds: float, seed: int, guess: int
-) -> int:
+def train(learner: Learner, store: ImageStore, batch: int, classes: bool, seconds: float, seed: int, guess: int) -> int:
     """Train for so many seconds, reading included; gives images seen.
 
     The schedule of the learning rate ends with the time: how many images will fit is estimated from those so far,
@@ -146,9 +121,8 @@ def faster_precision(made: Callable[[Hardware], Learner], store: ImageStore, bat
     for precision in ("fp32", "bf16"):
         hardware = choose_hardware("cpu", precision)
         learner = made(hardware)
-        step = lambda index, one=learner: one.step(index, pixels, labels, 10**6)  # noqa: E731
-        step(0)
-        taken[hardware] = min(timed(lambda index=index: step(index)) for index in range(1, 6))
+        steps = [partial(learner.step, index, pixels, labels, 10**6) for index in range(6)]
+        taken[hardware] = min([timed(step) for step in steps][1:])  # the first warms up
     return min(taken, key=lambda hardware: taken[hardware])
 
 

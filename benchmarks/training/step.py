@@ -4,13 +4,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-
 from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
+
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.provenance import Provenance
@@ -65,7 +66,7 @@ def products(precision: str) -> dict[str, tuple[Callable[[], Any], float]]:
     made: dict[str, tuple[Callable[[], Any], float]] = {}
     for m, k, n in PRODUCTS:
         a, b = torch.randn(m, k, dtype=DTYPES[precision]), torch.randn(k, n, dtype=DTYPES[precision])
-        made[f"{m}×{k}×{n}"] = (lambda a=a, b=b: torch.mm(a, b)), 2.0 * m * k * n
+        made[f"{m}×{k}×{n}"] = partial(torch.mm, a, b), 2.0 * m * k * n
     return made
 
 
@@ -83,16 +84,18 @@ def measure(
     for turn in range(rounds + 1):
         for name, precision, batch in grid:
             learners[name].hardware = choose_hardware("cpu", precision)
-            run = lambda n=name, b=batch: learners[n].step(turn, pixels[:b], None, NUM_IMAGES)  # noqa: B023, E731
+            run = partial(learners[name].step, turn, pixels[:batch], None, NUM_IMAGES)
             steps[name, precision, batch].append(timed(run))
-        for precision, kind in rates:
+        for (precision, kind), measured in rates.items():
             product, operations = multiply[precision][kind]
-            rates[precision, kind].append(operations / min(timed(product) for _ in range(3)))
+            measured.append(operations / min(timed(product) for _ in range(3)))
         print(f"round {turn} of {rounds}", flush=True)
     return _summary(learners, shape, steps, rates)
 
 
-def _summary(learners: dict[str, Learner], shape: Shape, steps: dict[Any, Any], rates: dict[Any, Any]) -> dict[str, Any]:
+def _summary(
+    learners: dict[str, Learner], shape: Shape, steps: dict[Any, Any], rates: dict[Any, Any]
+) -> dict[str, Any]:
     gemm: dict[str, dict[str, float]] = {}
     for (precision, kind), measured in rates.items():
         gemm.setdefault(precision, {})[kind] = statistics.median(measured[1:])  # the first round warms up
