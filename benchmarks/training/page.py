@@ -46,7 +46,8 @@ GROWTH = """
 ## How the cost grows
 
 Our step on a small U-Net, reading its images included, in {precision}: medians of rounds in which all points of a
-table take turns. The images of the last store lie in a memory-mapped file without content: a disk is not measured.
+table take turns. The stores are memory-mapped files, and what a step reads of them is in memory already: no disk is
+measured.
 """
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "batch": ("batch", lambda row: f"{row['value']}"),
