@@ -5,6 +5,7 @@ What each part measured is kept under data/benchmarks/; the page is made of what
 
 import argparse
 import sys
+from typing import Any
 
 from benchmarks.training import growth, page, plot, processes, project, quality, step
 from benchmarks.training.networks import Shape
@@ -61,24 +62,30 @@ def measure_quality(arguments: argparse.Namespace, command: str) -> None:
     digits = project.Digits.of(ROOT)
     before = load("quality")
     found = {"rows": before.get("rows", []), "floor": quality.floor(digits, arguments.images)}
-    commands = list(dict.fromkeys([*before.get("commands", []), command]))
+    found["commands"] = commands(before, command)
     for name in arguments.only or quality.CANDIDATES:
         row = quality.measure(name, digits, arguments.seconds, arguments.images, arguments.seed, arguments.lr)
         found["rows"] = merged(found["rows"], [row], quality.IDENTITY)
-        save("quality", command, found | {"commands": commands})
+        save("quality", command, found)
         print(f"{name}: {row['images_seen']:,} images seen, KID {row['kid']:.3f}", flush=True)
 
 
 def measure_growth(arguments: argparse.Namespace, command: str) -> None:
     """All but the processes, or the processes alone."""
-    before = load("growth").get("rows", [])
+    before = load("growth")
     if arguments.processes:
         rows = processes.measure(arguments.processes, arguments.num_images, arguments.params)
     else:
         groups = project.parameters(ROOT)
         rows = growth.measure(groups, arguments.rounds)
         rows += [growth.loop_overhead(groups, growth.SMALL, batch, 20 * arguments.rounds) for batch in (8, 32)]
-    save("growth", command, {"rows": merged(before, rows, ("what", "value")), "rounds": arguments.rounds})
+    found = {"rows": merged(before.get("rows", []), rows, ("what", "value")), "commands": commands(before, command)}
+    save("growth", command, found)
+
+
+def commands(before: dict[str, Any], command: str) -> list[str]:
+    """All whose rows were kept, each once."""
+    return list(dict.fromkeys([*before.get("commands", []), command]))
 
 
 if __name__ == "__main__":

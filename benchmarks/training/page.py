@@ -5,6 +5,8 @@ from typing import Any
 
 from benchmarks.training.results import Row
 
+from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
+
 PARTS = ("step", "quality", "growth")
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
@@ -113,7 +115,7 @@ def step(found: Found) -> str:
 
 def quality(found: Found) -> str:
     """One table for each time of training."""
-    text = QUALITY.format(usual=1.75)
+    text = QUALITY.format(usual=USUAL_GUIDANCE)
     for seconds in sorted({row["seconds"] for row in found["rows"]}):
         rows = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
         text += f"\n{rows[0]['images']} digits after {seconds:g} s:\n\n" + quality_table(rows, found["floor"])

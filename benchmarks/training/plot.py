@@ -25,7 +25,7 @@ def draw(found: dict[str, Found], file: Path) -> None:
         panel(part, axes)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

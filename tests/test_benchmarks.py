@@ -1,0 +1,322 @@
+"""What benchmarks/training computes is what it says; how fast anything is, no test asks."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.training import page, plot, processes, step
+from benchmarks.training.__main__ import parse
+from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
+from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
+from benchmarks.training.networks import (
+    Shape,
+    diffusers_network,
+    flops_per_image,
+    lucidrains_network,
+    our_parameters,
+    parameter_count,
+)
+from benchmarks.training.project import Digits
+from benchmarks.training.quality import CANDIDATES, IDENTITY, figures_of, measure, resolved, train
+from benchmarks.training.results import load, merged, save
+
+from ddpm_kedro.metrics.classifier import Classifier
+from ddpm_kedro.metrics.extractor import FeatureExtractor
+from ddpm_kedro.models import UNet
+from ddpm_kedro.training.hardware import choose_hardware
+from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store
+
+FP32 = choose_hardware("cpu", "fp32")
+TINY = Shape(width=8, multipliers=(1, 2), attention=(), blocks=1, groups=4, channels=1, size=8)
+GROUPS = {
+    "model": MODEL,
+    "diffusion": DIFFUSION,
+    "augmentation": NO_AUGMENTATION,
+    "optimizer": changed(OPTIMIZER, lr=3e-3, warmup_images=0),
+    "training": TRAINING,
+}
+
+
+def learner(project: str, shape: Shape, **options: Any) -> Learner:
+    if project == "ours":
+        groups = GROUPS | {"model": our_parameters(shape)}
+        return Ours(groups, make_store(8, 3 if shape.classes else 0), FP32)
+    kind = {"diffusers": Diffusers, "lucidrains": Lucidrains}[project]
+    return kind(shape, GROUPS["optimizer"], FP32, **options)
+
+
+def test_ours_and_that_of_diffusers_are_one_network() -> None:
+    with torch.device("meta"):
+        ours, theirs, other = UNet(our_parameters(Shape()), 3), diffusers_network(Shape()), lucidrains_network(Shape())
+    assert parameter_count(ours) == parameter_count(theirs) == 35_746_307  # google/ddpm-cifar10-32
+    assert flops_per_image(theirs, Shape()) == pytest.approx(flops_per_image(ours, Shape()), rel=0.02)
+    assert parameter_count(other) != parameter_count(ours)  # as the page says
+
+
+def test_operations_are_those_of_the_convolutions_and_products() -> None:
+    """A convolution in and out, and nothing between: 2 · 9 operations a weight and pixel, thrice but for x."""
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x))
+
+    assert flops_per_image(Small(), TINY) == 2 * 9 * 4 * 64 * (2 + 3)  # nobody asks for the gradient of x
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(
+    ("project", "options"),
+    [
+        ("ours", {}),
+        ("diffusers", {}),
+        ("diffusers", {"v": True, "average": True, "channels_last": True}),
+        ("lucidrains", {}),
+    ],
+)
+def test_steps_lower_the_loss(project: str, options: dict[str, Any], classes: int) -> None:
+    made, store = learner(project, replace(TINY, classes=classes), **options), make_store(8, classes)
+    labels = torch.from_numpy(store.labels) if classes else None
+    losses = [float(made.step(index, torch.from_numpy(store.images), labels, 8 * 120)) for index in range(120)]
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("project", ["ours", "diffusers", "lucidrains"])
+@pytest.mark.parametrize("size", [8, 7])
+def test_drawn_pictures_have_the_size_of_the_trained_ones(project: str, classes: int, size: int) -> None:
+    shape = replace(TINY, classes=classes, size=size)
+    store = make_store(8, classes, (size, size))
+    made = (
+        Ours(GROUPS | {"model": our_parameters(shape)}, store, FP32) if project == "ours" else learner(project, shape)
+    )
+    labels = torch.from_numpy(store.labels[:4]) if classes else None
+    made.step(0, torch.from_numpy(store.images), None if labels is None else torch.from_numpy(store.labels), 8)
+    drawn = made.draw(labels, 4, 1.75)
+    assert drawn.shape == (4, 1, size, size)
+    assert drawn.abs().max() <= 1
+
+
+def test_a_training_ends_with_its_time_and_its_schedule_with_it() -> None:
+    class Recorder:
+        hardware, network = FP32, torch.nn.Identity()
+
+        def __init__(self) -> None:
+            self.lengths: list[int] = []
+
+        def step(self, index: int, pixels: torch.Tensor, labels: Any, num_images: int) -> torch.Tensor:
+            assert labels is not None
+            torch.arange(10**5).sort()
+            self.lengths.append(num_images)
+            return torch.zeros(())
+
+        def draw(self, labels: Any, count: int, guidance: float) -> torch.Tensor:
+            raise NotImplementedError
+
+    recorder = Recorder()
+    seen = train(recorder, make_store(8), 4, True, 0.3, 0, 10**6)
+    assert seen == 4 * len(recorder.lengths)
+    assert recorder.lengths[0] == 10**6
+    assert recorder.lengths[-1] == pytest.approx(seen, rel=0.2)
+
+
+def test_every_candidate_trains_draws_and_is_judged() -> None:
+    store = make_store(40)
+    classifier = FeatureExtractor(
+        "classifier", Classifier(1, 3).eval(), store.image_shape, store.class_names, store.made_by
+    )
+    digits = Digits(GROUPS, store, store, classifier)
+    for name in ("ours", "diffusers-16-v-classes", "lucidrains-16"):
+        row = measure(name, digits, 0.05, 20, 1, 2e-3)
+        assert set(IDENTITY) < set(row)
+        assert row["images_seen"] >= row["batch"]
+        assert row["images"] == 20
+    assert resolved("ours", digits, 2e-3).lr == GROUPS["optimizer"].lr  # as the project ships it
+    assert {candidate.project for candidate in CANDIDATES.values()} == {"ours", "diffusers", "lucidrains"}
+
+
+def test_figures_are_of_what_was_drawn() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(40, 8), torch.arange(40) % 2
+    logits = torch.nn.functional.one_hot(labels, 2) * 100.0
+    logits[:10] = logits[:10].flip(1)
+    same, other = (figures_of(given, logits, features, labels) for given in (features, features + 3))
+    assert same["kid"] < 0.1 < other["kid"]
+    assert same["accuracy"] == 0.75
+    assert same["confidence"] == pytest.approx(1)
+    assert figures_of(features, logits, features, None)["accuracy"] is None
+
+
+def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "PRODUCTS", [(64, 64, 64), (128, 64, 64)])
+    shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
+    found = step.measure(GROUPS, shape, ["ours", "lucidrains"], [2], ["fp32", "bf16"], 2)
+    assert [(row["name"], row["precision"]) for row in found["rows"]] == [
+        ("ours", "fp32"),
+        ("lucidrains", "fp32"),
+        ("ours", "bf16"),
+        ("lucidrains", "bf16"),
+    ]
+    for row in found["rows"]:
+        best = max(found["gemm"][row["precision"]].values())
+        assert row["share"] == pytest.approx(row["flops_per_image"] * 2 / row["seconds"] / best)
+        assert row["fastest"] <= row["seconds"] <= row["slowest"]
+
+
+def test_growth_is_measured_at_every_point(tmp_path: Path) -> None:
+    assert [len(set(grid)) for grid in GRID.values()] == [6, 4, 4]
+    tiny = replace(TINY, channels=3)
+    points = [("images", count, 4, tiny, sparse_store(tiny, count, tmp_path)) for count in (10, 10**6)]
+    assert (tmp_path / "1000000.npy").stat().st_blocks * 512 < 10**7  # 192 MB by its length
+    rows = in_turns(points, GROUPS, 2)
+    assert [(row["what"], row["value"], row["batch"]) for row in rows] == [("images", 10, 4), ("images", 10**6, 4)]
+    loop = loop_overhead(GROUPS, replace(SMALL, width=8, size=8), 4, 5)
+    assert loop["overhead"] == pytest.approx(loop["seconds"] - loop["bare"])
+
+
+def test_processes_are_started_by_torchrun_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[list[str], dict[str, str]]] = []
+
+    def call(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        called.append((command, environment))
+        report = folder / "data" / "08_reporting" / "training_history.csv"
+        report.parent.mkdir(exist_ok=True)
+        report.write_text("images_seen,images_per_second\n8,1.0\n16,10.0\n24,30.0\n32,20.0\n")
+
+    monkeypatch.setattr(processes, "call", call)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 6)
+    rows = processes.measure([1, 2], 64, "optimizer.lr=1e-3")
+    assert [(row["value"], row["threads"], row["images_per_second"]) for row in rows] == [(1, 6, 20.0), (2, 3, 20.0)]
+    command, environment = called[-1]
+    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert "training.num_images=64," in command[-1]
+    assert command[-1].endswith(",optimizer.lr=1e-3")
+    assert environment == {"OMP_NUM_THREADS": "3"}
+
+
+AROUND = {
+    "machine": {"cpu": "A CPU", "cores": 12, "threads": 11, "native_bf16": True},
+    "versions": {"python": "3.11.99", "torch": "2.99.1"},
+    "date": "2026-01-02",
+    "command": 'make bench ARGS="step"',
+}
+STEP_ROW = {
+    "name": "ours",
+    "parameters": 35_746_307,
+    "precision": "bf16",
+    "batch": 37,
+    "seconds": 1.234,
+    "fastest": 1.123,
+    "slowest": 1.345,
+    "images_per_second": 29.98,
+    "flops_per_image": 37.32e9,
+    "flops_per_second": 987e9,
+    "share": 0.43,
+}
+QUALITY_ROW = {
+    "name": "diffusers-32",
+    "parameters": 123_456,
+    "precision": "fp32",
+    "batch": 38,
+    "lr": 0.00125,
+    "seconds": 217.0,
+    "seed": 6,
+    "classes": True,
+    "images_seen": 76_543,
+    "guidance": 1.75,
+    "images": 499,
+    "kid": 0.234,
+    "kid_spread": 0.056,
+    "accuracy": 0.876,
+    "confidence": 0.912,
+}
+GROWTH_ROWS = [
+    {"what": what, "value": value, "batch": 16, "precision": "bf16", "parameters": 1_570_000, "seconds": seconds}
+    | {"per_image": seconds / 16}
+    for what, value, seconds in (("batch", 129, 0.3216), ("width", 65, 0.4217), ("images", 1_234_567, 0.5218))
+]
+LOOP_ROW = {"what": "loop", "value": 33, "batch": 33, "precision": "bf16", "parameters": 1, "per_image": 1.0}
+LOOP_ROW |= {"seconds": 0.7654, "bare": 0.7321, "overhead": 0.0333, "overhead_share": 0.0435}
+PROCESS_ROWS = [
+    {"what": "processes", "value": count, "threads": 3 - count, "images_per_second": rate}
+    for count, rate in ((1, 345.0), (2, 621.0))
+]
+FOUND: dict[str, Any] = {
+    "step": AROUND
+    | {"rows": [STEP_ROW], "gemm": {"bf16": {"2048×2048×2048": 2.295e12}}, "rounds": 7, "width": 96, "size": 48},
+    "quality": AROUND
+    | {
+        "rows": [QUALITY_ROW],
+        "floor": {"kid": 0.012, "kid_spread": 0.034, "accuracy": 0.987, "confidence": 0.976},
+        "commands": ["make bench", 'make bench ARGS="quality"'],
+    },
+    "growth": AROUND | {"rows": [*GROWTH_ROWS, LOOP_ROW, *PROCESS_ROWS]},
+}
+NUMBERS = {
+    "step": [
+        "| ours | 35,746,307 | bf16 | 37 | 1.234 (1.123 – 1.345) | 29.98 | 37.32 | 987 | 43% |",
+        "| bf16 | 2295 |",
+        "Median of 7 rounds",
+        "at width 96, 48×48",
+        "2026-01-02 on A CPU, 12 cores, 11 threads, native bfloat16; python 3.11.99, torch 2.99.1; `make bench ARGS",
+    ],
+    "quality": [
+        "| diffusers-32 | 123,456 | fp32 | 38 | 0.00125 | 6 | 76,543 | 1.75 | 0.234 ± 0.056 | 87.6% | 91.2% |",
+        "| 0.012 ± 0.034 | 98.7% | 97.6% |",
+        "499 digits after 217 s",
+        '`make bench`, `make bench ARGS="quality"`',
+    ],
+    "growth": [
+        "| 129 | 321.6 | 20.10 |",
+        "| 65 (1.57 M) | 421.7 | 26.36 |",
+        "| 1,234,567 | 521.8 | 32.61 |",
+        "| 33 | 765.4 | 732.1 | 33.3 | 4.3% |",
+        "| 1 | 2 | 345 | 1.00× |",
+        "| 2 | 1 | 621 | 1.80× |",
+    ],
+}
+
+
+def test_the_page_has_every_number(tmp_path: Path) -> None:
+    text = page.make(FOUND)
+    for part, numbers in NUMBERS.items():
+        for number in numbers:
+            assert number in text, f"{part}: {number}"
+    plot.draw(FOUND, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_tells_nothing_that_was_not_measured(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {part: {} for part in page.PARTS}
+    assert page.make(nothing).strip() == page.INTRODUCTION.strip()
+    plot.draw(nothing, tmp_path / "plot.png")
+    assert not (tmp_path / "plot.png").exists()
+    assert "## A step" not in page.make(FOUND | {"step": {}})
+    alone = FOUND["growth"] | {"rows": PROCESS_ROWS}
+    assert "What the loop adds" not in page.make(nothing | {"growth": alone})
+
+
+def test_what_was_measured_is_kept_until_it_is_measured_again(tmp_path: Path) -> None:
+    assert load("step", tmp_path) == {}
+    save("step", "make bench", {"rows": [1]}, tmp_path)
+    found = load("step", tmp_path)
+    assert json.loads((tmp_path / "step.json").read_text()) == found
+    assert found["rows"] == [1]
+    assert set(found) == {"machine", "versions", "date", "command", "rows"}
+    old, new = [{"name": "a", "kid": 1}, {"name": "b", "kid": 2}], [{"name": "b", "kid": 3}]
+    assert merged(old, new, ("name",)) == [{"name": "a", "kid": 1}, {"name": "b", "kid": 3}]
+
+
+def test_parts_and_lists_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    given = parse(["quality", "--only", "ours,diffusers-32", "--seconds", "20"])
+    assert (given.parts, given.only, given.seconds) == ({"quality"}, ["ours", "diffusers-32"], 20)
+    assert parse([]).parts >= {"step", "quality", "growth", "plot"}
+    with pytest.raises(SystemExit):
+        parse(["speed"])
+    assert "unknown: speed" in capsys.readouterr().err
