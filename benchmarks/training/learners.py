@@ -170,7 +170,9 @@ class Diffusers(Peer):
         self.network.eval()
         x = torch.randn(count, self.shape.channels, *[self.shape.size + self.shape.padding] * 2)
         for t in scheduler.timesteps:
-            x = scheduler.step(self.predict(x, t, labels, guidance), t, x).prev_sample
+            with self.hardware.autocast():
+                output = self.predict(x, t, labels, guidance)
+            x = scheduler.step(output.float(), t, x).prev_sample
         return self.crop(x)
 
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
@@ -207,9 +209,9 @@ class Lucidrains(Peer):
     def draw(self, labels: Tensor | None, count: int, guidance: float) -> Tensor:
         """Fifty steps of DDIM, with the averaged weights; its guidance never is exactly 1."""
         model = self.average.ema_model.eval()
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+        with contextlib.redirect_stderr(io.StringIO()), self.hardware.autocast():  # stderr: its progress bar
             if labels is None:
                 drawn = model.sample(batch_size=count)
             else:
                 drawn = model.sample(labels, cond_scale=max(guidance, 1 + 1e-6))
-        return self.crop(drawn.clone() * 2 - 1)
+        return self.crop(drawn.clone().float() * 2 - 1)

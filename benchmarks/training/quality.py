@@ -66,7 +66,7 @@ CANDIDATES = {
     ),
     **{f"lucidrains-{width}": Candidate("lucidrains", width) for width in (16, 32, 64)},
     **{
-        f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True, guidance=(*GUIDED, 3.0))
+        f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True, guidance=(USUAL_GUIDANCE, 3.0))
         for width in (16, 32, 64)
     },
     "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
