@@ -5,13 +5,13 @@
 #   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
 #   make image  the container image, with Docker      make image-test  build it and try it
 #   make mutants  plant known bugs in copies          make screenshots  the pictures in docs/
-#   make bench-sampling  every solver, and diffusers
+#   make bench-sampling  every solver, and diffusers    make bench    training, and its peers
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test screenshots \
-	bench-sampling
+	bench bench-sampling
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -68,6 +68,10 @@ digits: $(VENV)/.installed
 # After make run: how good and how fast each solver is, beside diffusers.
 bench-sampling: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sampling.py $(ARGS)
+
+# After make run: docs/benchmarks.md. ARGS: the parts, of step share quality growth plot; --help for the rest.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.training $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

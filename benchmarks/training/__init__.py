@@ -1,0 +1,1 @@
+"""Training beside diffusers and lucidrains' denoising-diffusion-pytorch: ``make bench``, docs/benchmarks.md."""

@@ -1,0 +1,92 @@
+"""``python -m benchmarks.training [step] [share] [quality] [growth] [plot]``: measure, and write docs/benchmarks.md.
+
+What each part measured is kept under data/benchmarks/; the page is made of whatever lies there.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from benchmarks.training import growth, page, plot, processes, project, quality, step
+from benchmarks.training.networks import Shape
+from benchmarks.training.results import ROOT, load, merged, save
+
+PARTS = ("step", "share", "quality", "growth", "plot", "report")
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__.splitlines()[0])
+    names = lambda text: text.split(",")  # noqa: E731
+    numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all where none is named")
+    parser.add_argument("--only", type=names, default=[], help="candidates of step or quality, with commas")
+    parser.add_argument("--rounds", type=int, default=5, help="of step and growth, after one to warm up")
+    parser.add_argument("--batches", type=numbers, default=[8, 32], help="of step")
+    parser.add_argument("--precisions", type=names, default=["fp32", "bf16"], help="of step")
+    parser.add_argument("--width", type=int, default=128, help="of step, a multiple of 32")
+    parser.add_argument("--seconds", type=float, default=200, help="of training, for quality")
+    parser.add_argument("--images", type=int, default=500, help="that are drawn, for quality")
+    parser.add_argument("--lr", type=float, help="of the peers, for quality")
+    parser.add_argument("--seed", type=int, default=0, help="for quality")
+    parser.add_argument("--processes", type=numbers, help="growth with so many processes alone, such as 1,2")
+    parser.add_argument("--num-images", type=int, default=24_000, help="of a training with --processes")
+    parser.add_argument("--params", default="", help="of a training with --processes, as of kedro run")
+    arguments = parser.parse_args(words)
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+    arguments.parts = set(arguments.parts or PARTS)
+    return arguments
+
+
+def main(words: list[str]) -> None:
+    """Measure the parts that are asked for."""
+    arguments = parse(words)
+    command = " ".join(["make bench", *([f'ARGS="{" ".join(words)}"'] if words else [])])
+    if arguments.parts & {"step", "share"}:  # a share is of the steps that are measured
+        groups = project.parameters(ROOT)
+        shape, lists = Shape(width=arguments.width), (arguments.only, arguments.batches, arguments.precisions)
+        save("step", command, step.measure(groups, shape, *lists, arguments.rounds))
+    if "quality" in arguments.parts:
+        measure_quality(arguments, command)
+    if "growth" in arguments.parts:
+        measure_growth(arguments, command)
+    if arguments.parts & {"plot", "report"}:
+        found = {part: load(part) for part in page.PARTS}
+        plot.draw(found, ROOT / "docs" / "benchmarks.png")
+        (ROOT / "docs" / "benchmarks.md").write_text(page.make(found))
+
+
+def measure_quality(arguments: argparse.Namespace, command: str) -> None:
+    """One candidate after another; each is kept at once."""
+    digits = project.Digits.of(ROOT)
+    before = load("quality")
+    found = {"rows": before.get("rows", []), "floor": quality.floor(digits, arguments.images)}
+    found["commands"] = commands(before, command)
+    for name in arguments.only or quality.CANDIDATES:
+        row = quality.measure(name, digits, arguments.seconds, arguments.images, arguments.seed, arguments.lr)
+        found["rows"] = merged(found["rows"], [row], quality.IDENTITY)
+        save("quality", command, found)
+        print(f"{name}: {row['images_seen']:,} images seen, KID {row['kid']:.3f}", flush=True)
+
+
+def measure_growth(arguments: argparse.Namespace, command: str) -> None:
+    """All but the processes, or the processes alone."""
+    before = load("growth")
+    if arguments.processes:
+        rows = processes.measure(arguments.processes, arguments.num_images, arguments.params)
+    else:
+        groups = project.parameters(ROOT)
+        rows = growth.measure(groups, arguments.rounds)
+        rows += [growth.loop_overhead(groups, growth.SMALL, batch, 20 * arguments.rounds) for batch in (8, 32)]
+    found = {"rows": merged(before.get("rows", []), rows, ("what", "value")), "commands": commands(before, command)}
+    save("growth", command, found)
+
+
+def commands(before: dict[str, Any], command: str) -> list[str]:
+    """All whose rows were kept, each once."""
+    return list(dict.fromkeys([*before.get("commands", []), command]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

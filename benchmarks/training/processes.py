@@ -1,0 +1,72 @@
+"""The training with several processes, as a person starts it: by torchrun, on the command line."""
+
+import csv
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.training.results import ROOT, Row
+
+MODULE = [sys.executable, "-m", "ddpm_kedro"]
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+SETTINGS = "tracking.mode=disabled,training.preview_images=0,training.validation_images=1"
+
+
+def measure(counts: list[int], num_images: int, changes: str) -> list[Row]:
+    """Images a second of the default training with so many processes; the cores are shared out among them."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        project = make_project(Path(folder))
+        call([*MODULE, "--pipelines", "data_ingestion"], project, {})
+        for count in counts:
+            rate = images_per_second(project, count, num_images, changes)
+            threads = threads_of(count)
+            rows.append({"what": "processes", "value": count, "threads": threads, "images_per_second": rate})
+            print(f"{count} processes of {threads} threads: {rate:.0f} images/s", flush=True)
+    return rows
+
+
+def make_project(folder: Path) -> Path:
+    """A project with the real configuration and data of its own: it disturbs no run of this one."""
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+    (folder / "conf" / "local").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "src").mkdir()
+    (folder / "data").mkdir()
+    return folder
+
+
+def threads_of(count: int) -> int:
+    """Of each process."""
+    return max(1, (os.cpu_count() or 1) // count)
+
+
+def images_per_second(project: Path, count: int, num_images: int, changes: str) -> float:
+    """Median of the rows of the history, the first of which warms up."""
+    length = f"training.num_images={num_images},training.report_interval={max(1, num_images // 6)}"
+    given = ",".join(part for part in (length, f"training.checkpoint_interval={num_images}", SETTINGS, changes) if part)
+    arguments = ["-m", "ddpm_kedro", "--pipelines", "model_training", "--params", given]
+    shutil.rmtree(project / "data" / "06_models", ignore_errors=True)
+    history = project / "data" / "08_reporting" / "training_history.csv"
+    history.unlink(missing_ok=True)
+    call([*LAUNCHER, str(count), *arguments], project, {"OMP_NUM_THREADS": str(threads_of(count))})
+    with history.open() as file:
+        rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    return statistics.median(rates[1:] or rates)
+
+
+def call(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    """Run a command there; what it says is shown where it fails.
+
+    Raises:
+        RuntimeError: where it fails.
+    """
+    package = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+    around = os.environ | {"PYTHONPATH": package, "DO_NOT_TRACK": "1"} | environment
+    done = subprocess.run(command, cwd=folder, env=around, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

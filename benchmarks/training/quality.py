@@ -1,0 +1,201 @@
+"""How good the digits are after the same time of training."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+
+import torch
+from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
+from benchmarks.training.networks import Shape, parameter_count
+from benchmarks.training.project import Digits
+from benchmarks.training.results import Row
+from benchmarks.training.step import timed
+
+from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
+from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.metrics.figures import kernel_distance
+from ddpm_kedro.parameters import OptimizerParameters
+from ddpm_kedro.training.hardware import Hardware, choose_hardware
+from ddpm_kedro.training.loader import StepPixels
+from ddpm_kedro.training.randomness import batch_indices
+
+IDENTITY = ("name", "lr", "seconds", "seed")
+SUBSETS, SUBSET = 50, 100  # of KID
+WARMING = 0.05  # of the time, before the length of the training is estimated
+DRAWN_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trainer with its settings.
+
+    Attributes:
+        project: ours, diffusers or lucidrains; nothing else counts for ours, which is as the project ships it.
+        guidance: scales that are tried when the digits are drawn; the best counts. Ours is drawn with its default.
+        v: learn v on the cosine schedule with diffusers; see :class:`Diffusers`.
+    """
+
+    project: str
+    width: int = 0
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    attention: tuple[int, ...] = ()
+    classes: bool = False
+    batch: int = 32
+    lr: float = 1e-3
+    v: bool = False
+    guidance: tuple[float, ...] = (1.0,)
+
+
+GUIDED = (1.0, USUAL_GUIDANCE)
+CANDIDATES = {
+    "ours": Candidate("ours", classes=True, guidance=(USUAL_GUIDANCE,)),
+    **{f"diffusers-{width}": Candidate("diffusers", width) for width in (16, 32, 64)},
+    **{f"diffusers-{width}-v": Candidate("diffusers", width, v=True) for width in (16, 32, 64)},
+    **{
+        f"diffusers-{width}-v-classes": Candidate("diffusers", width, classes=True, v=True, guidance=GUIDED)
+        for width in (16, 32, 64)
+    },
+    "diffusers-32-v-classes-attention": Candidate(
+        "diffusers", 32, attention=(1,), classes=True, v=True, guidance=GUIDED
+    ),
+    "diffusers-32-v-classes-4-levels": Candidate(
+        "diffusers", 32, (1, 1, 2, 2), attention=(2,), classes=True, v=True, guidance=GUIDED
+    ),
+    **{f"lucidrains-{width}": Candidate("lucidrains", width) for width in (16, 32, 64)},
+    **{
+        f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True, guidance=(USUAL_GUIDANCE, 3.0))
+        for width in (16, 32, 64)
+    },
+    "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
+}
+"""All that were tried: the tuning is a part of the result."""
+
+
+def optimizer_of(candidate: Candidate, digits: Digits) -> OptimizerParameters:
+    """Of a peer: Adam with our schedule, warm-up and averages, and a learning rate of its own."""
+    ours: OptimizerParameters = digits.groups["optimizer"]
+    return ours.model_copy(update={"lr": candidate.lr})
+
+
+def make(candidate: Candidate, digits: Digits, hardware: Hardware, seed: int) -> Learner:
+    """The trainer, before its first step."""
+    if candidate.project == "ours":
+        training = digits.groups["training"].model_copy(update={"seed": seed})
+        return Ours(digits.groups | {"training": training}, digits.training, hardware)
+    torch.manual_seed(seed)
+    channels, size, _ = digits.training.image_shape
+    classes = len(digits.training.class_names) if candidate.classes else 0
+    shape = Shape(candidate.width, candidate.multipliers, candidate.attention, 1, 8, channels, size, classes)
+    optimizer = optimizer_of(candidate, digits)
+    if candidate.project == "lucidrains":
+        return Lucidrains(shape, optimizer, hardware)
+    return Diffusers(shape, optimizer, hardware, v=candidate.v, average=True)
+
+
+def train(learner: Learner, store: ImageStore, batch: int, classes: bool, seconds: float, seed: int, guess: int) -> int:
+    """Train for so many seconds, reading included; gives images seen.
+
+    The schedule of the learning rate ends with the time: how many images will fit is estimated from those so far,
+    once a few seconds have gone by, and again with every step.
+    """
+    pixels = StepPixels(store, seed, batch)
+    labels = torch.from_numpy(store.labels) if classes and store.labels is not None else None
+    index, length, start = 0, guess, time.perf_counter()
+    while (gone := time.perf_counter() - start) < seconds:
+        if gone > WARMING * seconds:
+            length = max(batch, int(index * batch * seconds / gone))
+        chosen = None if labels is None else labels[batch_indices(seed, index, batch, len(store))]
+        learner.step(index, pixels[index], chosen, length)
+        index += 1
+    return index * batch
+
+
+def faster_precision(made: Callable[[Hardware], Learner], store: ImageStore, batch: int, classes: bool) -> Hardware:
+    """fp32 or bf16, whichever makes the quicker steps of a learner that is thrown away; that time is not counted."""
+    pixels = torch.from_numpy(store.images[:batch].copy())
+    labels = torch.from_numpy(store.labels[:batch]) if classes and store.labels is not None else None
+    taken = {}
+    for precision in ("fp32", "bf16"):
+        hardware = choose_hardware("cpu", precision)
+        learner = made(hardware)
+        steps = [partial(learner.step, index, pixels, labels, 10**6) for index in range(6)]
+        taken[hardware] = min([timed(step) for step in steps][1:])  # the first warms up
+    return min(taken, key=lambda hardware: taken[hardware])
+
+
+def resolved(name: str, digits: Digits, lr: float | None) -> Candidate:
+    """A candidate of the table; ours has what the project's parameters say, a peer perhaps another learning rate."""
+    candidate = CANDIDATES[name]
+    if candidate.project != "ours":
+        return replace(candidate, lr=lr or candidate.lr)
+    width, rate = digits.groups["model"].width, digits.groups["optimizer"].lr
+    return replace(candidate, width=width, batch=digits.groups["training"].batch_size, lr=rate)
+
+
+def measure(name: str, digits: Digits, seconds: float, images: int, seed: int, lr: float | None) -> Row:
+    """Train, draw and judge one candidate."""
+    candidate = resolved(name, digits, lr)
+    hardware, batch, classes = choose_hardware("cpu", "auto"), candidate.batch, candidate.classes
+    if candidate.project != "ours":
+        hardware = faster_precision(lambda given: make(candidate, digits, given, seed), digits.training, batch, classes)
+    learner = make(candidate, digits, hardware, seed)
+    seen = train(learner, digits.training, batch, classes, seconds, seed, digits.groups["training"].num_images)
+    row = {
+        "name": name,
+        "project": candidate.project,
+        "width": candidate.width,
+        "classes": classes,
+        "batch": batch,
+        "lr": candidate.lr,
+        "parameters": parameter_count(learner.network),
+        "precision": hardware.precision,
+        "seconds": seconds,
+        "seed": seed,
+        "date": date.today().isoformat(),
+        "images_seen": seen,
+    }
+    return row | judge(learner, candidate, digits, images, seed)
+
+
+def judge(learner: Learner, candidate: Candidate, digits: Digits, images: int, seed: int) -> Row:
+    """Draw at every guidance scale; the figures of the one with the least KID."""
+    found = []
+    reference, _ = digits.extractor(digits.holdout.images)
+    for guidance in candidate.guidance:
+        torch.manual_seed(seed + 1)
+        labels = torch.arange(images) % len(digits.training.class_names) if candidate.classes else None
+        start = time.perf_counter()
+        drawn = to_uint8(draw(learner, labels, images, guidance)).numpy()
+        taken = time.perf_counter() - start
+        figures = figures_of(*digits.extractor(drawn), reference, labels)
+        found.append(figures | {"guidance": guidance, "sampling_seconds": taken, "images": images})
+    return min(found, key=lambda row: row["kid"])
+
+
+def draw(learner: Learner, labels: torch.Tensor | None, count: int, guidance: float) -> torch.Tensor:
+    """Some hundreds at a time."""
+    parts = torch.arange(count).split(DRAWN_AT_ONCE)
+    if isinstance(learner, Ours):  # a picture's noise follows from its number: all in one go
+        return learner.draw(labels, count, guidance)
+    return torch.cat([learner.draw(None if labels is None else labels[part], len(part), guidance) for part in parts])
+
+
+def figures_of(
+    features: torch.Tensor, logits: torch.Tensor, reference: torch.Tensor, labels: torch.Tensor | None
+) -> Row:
+    """KID to the hold-out, what share the classifier takes for the class asked for, and how sure it is."""
+    kid, spread = kernel_distance(features, reference, SUBSETS, SUBSET)
+    right = None if labels is None else float((logits.argmax(1) == labels).float().mean())
+    confidence = float(logits.softmax(1).amax(1).mean())
+    return {"kid": kid, "kid_spread": spread, "accuracy": right, "confidence": confidence}
+
+
+def floor(digits: Digits, images: int) -> Row:
+    """The same figures of training images, as many as are drawn."""
+    chosen = torch.randperm(len(digits.training), generator=torch.Generator().manual_seed(0))[:images].numpy()
+    labels = None if digits.training.labels is None else torch.from_numpy(digits.training.labels[chosen])
+    reference, _ = digits.extractor(digits.holdout.images)
+    return figures_of(*digits.extractor(digits.training.images[chosen]), reference, labels)

@@ -1,0 +1,59 @@
+"""What was measured, as JSON, and on what machine."""
+
+import json
+import os
+import platform
+import re
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_kedro.training.hardware import NATIVE_BF16
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "data" / "benchmarks"
+PACKAGES = ("torch", "diffusers", "denoising-diffusion-pytorch")
+
+Row = dict[str, Any]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, and what they have."""
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", file.read_text(), re.MULTILINE) if file.exists() else []
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "native_bf16": NATIVE_BF16["cpu"](),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what was compared."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def load(part: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """What was measured last; empty where nothing was."""
+    file = folder / f"{part}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def save(part: str, command: str, found: dict[str, Any], folder: Path = FOLDER) -> None:
+    """Keep what was measured, with where, when and how."""
+    around = {"machine": machine(), "versions": versions(), "date": date.today().isoformat(), "command": command}
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{part}.json"
+    file.with_suffix(".part").write_text(json.dumps(around | found, indent=1))
+    file.with_suffix(".part").replace(file)
+
+
+def merged(old: list[Row], new: list[Row], identity: tuple[str, ...]) -> list[Row]:
+    """The old rows and the new ones; a new one takes the place of an old one that agrees in ``identity``."""
+    rows = {tuple(row[name] for name in identity): row for row in [*old, *new]}
+    return list(rows.values())

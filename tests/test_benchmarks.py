@@ -1,0 +1,197 @@
+"""What benchmarks/training computes is what it says; how fast anything is, no test asks."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.training import processes, step
+from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
+from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
+from benchmarks.training.networks import (
+    Shape,
+    diffusers_network,
+    flops_per_image,
+    lucidrains_network,
+    our_parameters,
+    parameter_count,
+)
+from benchmarks.training.project import Digits
+from benchmarks.training.quality import CANDIDATES, IDENTITY, figures_of, measure, resolved, train
+
+from ddpm_kedro.metrics.classifier import Classifier
+from ddpm_kedro.metrics.extractor import FeatureExtractor
+from ddpm_kedro.models import UNet
+from ddpm_kedro.training.hardware import choose_hardware
+from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store
+
+FP32 = choose_hardware("cpu", "fp32")
+TINY = Shape(width=8, multipliers=(1, 2), attention=(), blocks=1, groups=4, channels=1, size=8)
+GROUPS = {
+    "model": MODEL,
+    "diffusion": DIFFUSION,
+    "augmentation": NO_AUGMENTATION,
+    "optimizer": changed(OPTIMIZER, lr=3e-3, warmup_images=0),
+    "training": TRAINING,
+}
+
+
+def learner(project: str, shape: Shape, **options: Any) -> Learner:
+    if project == "ours":
+        groups = GROUPS | {"model": our_parameters(shape)}
+        return Ours(groups, make_store(8, 3 if shape.classes else 0), FP32)
+    kind = {"diffusers": Diffusers, "lucidrains": Lucidrains}[project]
+    return kind(shape, GROUPS["optimizer"], FP32, **options)
+
+
+def test_ours_and_that_of_diffusers_are_one_network() -> None:
+    with torch.device("meta"):
+        ours, theirs, other = UNet(our_parameters(Shape()), 3), diffusers_network(Shape()), lucidrains_network(Shape())
+    assert parameter_count(ours) == parameter_count(theirs) == 35_746_307  # google/ddpm-cifar10-32
+    assert flops_per_image(theirs, Shape()) == pytest.approx(flops_per_image(ours, Shape()), rel=0.02)
+    assert parameter_count(other) != parameter_count(ours)  # as the page says
+
+
+def test_operations_are_those_of_the_convolutions_and_products() -> None:
+    """A convolution in and out, and nothing between: 2 · 9 operations a weight and pixel, thrice but for x."""
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x))
+
+    assert flops_per_image(Small(), TINY) == 2 * 9 * 4 * 64 * (2 + 3)  # nobody asks for the gradient of x
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(
+    ("project", "options"),
+    [
+        ("ours", {}),
+        ("diffusers", {}),
+        ("diffusers", {"v": True, "average": True, "channels_last": True}),
+        ("lucidrains", {}),
+    ],
+)
+def test_steps_lower_the_loss(project: str, options: dict[str, Any], classes: int) -> None:
+    made, store = learner(project, replace(TINY, classes=classes), **options), make_store(8, classes)
+    labels = torch.from_numpy(store.labels) if classes else None
+    losses = [float(made.step(index, torch.from_numpy(store.images), labels, 8 * 120)) for index in range(120)]
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("project", ["ours", "diffusers", "lucidrains"])
+@pytest.mark.parametrize("size", [8, 7])
+def test_drawn_pictures_have_the_size_of_the_trained_ones(project: str, classes: int, size: int) -> None:
+    shape = replace(TINY, classes=classes, size=size)
+    store = make_store(8, classes, (size, size))
+    made = (
+        Ours(GROUPS | {"model": our_parameters(shape)}, store, FP32) if project == "ours" else learner(project, shape)
+    )
+    labels = torch.from_numpy(store.labels[:4]) if classes else None
+    made.step(0, torch.from_numpy(store.images), None if labels is None else torch.from_numpy(store.labels), 8)
+    drawn = made.draw(labels, 4, 1.75)
+    assert drawn.shape == (4, 1, size, size)
+    assert drawn.abs().max() <= 1
+
+
+def test_a_training_ends_with_its_time_and_its_schedule_with_it() -> None:
+    class Recorder:
+        hardware, network = FP32, torch.nn.Identity()
+
+        def __init__(self) -> None:
+            self.lengths: list[int] = []
+
+        def step(self, index: int, pixels: torch.Tensor, labels: Any, num_images: int) -> torch.Tensor:
+            assert labels is not None
+            torch.arange(10**5).sort()
+            self.lengths.append(num_images)
+            return torch.zeros(())
+
+        def draw(self, labels: Any, count: int, guidance: float) -> torch.Tensor:
+            raise NotImplementedError
+
+    recorder = Recorder()
+    seen = train(recorder, make_store(8), 4, True, 0.3, 0, 10**6)
+    assert seen == 4 * len(recorder.lengths)
+    assert recorder.lengths[0] == 10**6
+    assert recorder.lengths[-1] == pytest.approx(seen, rel=0.2)
+
+
+def test_every_candidate_trains_draws_and_is_judged() -> None:
+    store = make_store(40)
+    classifier = FeatureExtractor(
+        "classifier", Classifier(1, 3).eval(), store.image_shape, store.class_names, store.made_by
+    )
+    digits = Digits(GROUPS, store, store, classifier)
+    for name in ("ours", "diffusers-16-v-classes", "lucidrains-16"):
+        row = measure(name, digits, 0.05, 20, 1, 2e-3)
+        assert set(IDENTITY) < set(row)
+        assert row["images_seen"] >= row["batch"]
+        assert row["images"] == 20
+    assert resolved("ours", digits, 2e-3).lr == GROUPS["optimizer"].lr  # as the project ships it
+    assert {candidate.project for candidate in CANDIDATES.values()} == {"ours", "diffusers", "lucidrains"}
+
+
+def test_figures_are_of_what_was_drawn() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(40, 8), torch.arange(40) % 2
+    logits = torch.nn.functional.one_hot(labels, 2) * 100.0
+    logits[:10] = logits[:10].flip(1)
+    same, other = (figures_of(given, logits, features, labels) for given in (features, features + 3))
+    assert same["kid"] < 0.1 < other["kid"]
+    assert same["accuracy"] == 0.75
+    assert same["confidence"] == pytest.approx(1)
+    assert figures_of(features, logits, features, None)["accuracy"] is None
+
+
+def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "PRODUCTS", [(64, 64, 64), (128, 64, 64)])
+    shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
+    found = step.measure(GROUPS, shape, ["ours", "lucidrains"], [2], ["fp32", "bf16"], 2)
+    assert [(row["name"], row["precision"]) for row in found["rows"]] == [
+        ("ours", "fp32"),
+        ("lucidrains", "fp32"),
+        ("ours", "bf16"),
+        ("lucidrains", "bf16"),
+    ]
+    for row in found["rows"]:
+        best = max(found["gemm"][row["precision"]].values())
+        assert row["share"] == pytest.approx(row["flops_per_image"] * 2 / row["seconds"] / best)
+        assert row["fastest"] <= row["seconds"] <= row["slowest"]
+
+
+def test_growth_is_measured_at_every_point(tmp_path: Path) -> None:
+    assert [len(set(grid)) for grid in GRID.values()] == [6, 4, 4]
+    tiny = replace(TINY, channels=3)
+    points = [("images", count, 4, tiny, sparse_store(tiny, count, tmp_path)) for count in (10, 10**6)]
+    assert (tmp_path / "1000000.npy").stat().st_blocks * 512 < 10**7  # 192 MB by its length
+    rows = in_turns(points, GROUPS, 2)
+    assert [(row["what"], row["value"], row["batch"]) for row in rows] == [("images", 10, 4), ("images", 10**6, 4)]
+    loop = loop_overhead(GROUPS, replace(SMALL, width=8, size=8), 4, 5)
+    assert loop["overhead"] == pytest.approx(loop["seconds"] - loop["bare"])
+
+
+def test_processes_are_started_by_torchrun_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[list[str], dict[str, str]]] = []
+
+    def call(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        called.append((command, environment))
+        report = folder / "data" / "08_reporting" / "training_history.csv"
+        report.parent.mkdir(exist_ok=True)
+        report.write_text("images_seen,images_per_second\n8,1.0\n16,10.0\n24,30.0\n32,20.0\n")
+
+    monkeypatch.setattr(processes, "call", call)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 6)
+    rows = processes.measure([1, 2], 64, "optimizer.lr=1e-3")
+    assert [(row["value"], row["threads"], row["images_per_second"]) for row in rows] == [(1, 6, 20.0), (2, 3, 20.0)]
+    command, environment = called[-1]
+    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert "training.num_images=64," in command[-1]
+    assert command[-1].endswith(",optimizer.lr=1e-3")
+    assert environment == {"OMP_NUM_THREADS": "3"}
