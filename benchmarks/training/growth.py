@@ -20,8 +20,9 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
-from ddpm_kedro.training.loop import Trainer, train
+from ddpm_kedro.training.loop import train
 from ddpm_kedro.training.run import Run
+from ddpm_kedro.training.trainer import Trainer
 
 SMALL = Shape(width=32, multipliers=(1, 2, 2), attention=(2,), blocks=1, groups=8)
 BATCH = 16

@@ -23,9 +23,9 @@ from ddpm_kedro.images.augmentation import AugmentedImages, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.training.hardware import Hardware
-from ddpm_kedro.training.loop import Trainer
 from ddpm_kedro.training.optimizers import learning_rate
 from ddpm_kedro.training.run import Run
+from ddpm_kedro.training.trainer import Trainer
 
 LABEL_DROPOUT = 0.1  # of whoever learns classes
 
@@ -68,7 +68,10 @@ class Ours:
         run = self.trainer.run
         changes = {"num_images": num_images, "batch_size": len(pixels)}
         self.trainer.run = replace(run, training=run.training.model_copy(update=changes))
-        return self.trainer.step(index, pixels)[0]
+        self.trainer.rows = torch.arange(len(pixels))
+        made = self.trainer.step(index, pixels)
+        assert made is not None  # nobody asked it to stop
+        return made[0]
 
     def draw(self, labels: Tensor | None, count: int, guidance: float) -> Tensor:
         """Ten steps of DPM-Solver++, with the averaged weights."""

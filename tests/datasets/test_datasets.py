@@ -1,7 +1,9 @@
 """Dataset classes: what is saved is loaded again, whole or not at all, and mistakes are named."""
 
+import errno
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,7 @@ CHECKPOINT = Checkpoint(
     optimizer={"state": {}},
     scaler={},
     history=[{"images_seen": 8, "loss": 0.5}],
+    meter={"steps": 1, "loss": 0.5},
     image_shape=(1, 8, 8),
     class_names=("a", "b"),
 )
@@ -140,6 +143,33 @@ class TestCheckpoint:
         assert kept is not None
         assert (kept.run_id, kept.images_seen) == ("run-a", 16)
         assert dataset.load().run_id == "run-b"
+
+    def test_some_of_a_runs_checkpoints_are_kept(self, tmp_path: Path) -> None:
+        path, archive = tmp_path / "checkpoint.pt", tmp_path / "runs"
+        dataset = CheckpointDataset(filepath=str(path), archive=str(archive), keep=3)
+        for seen in (8, 16, 24, 24, 32):
+            dataset.save(replace(CHECKPOINT, images_seen=seen))
+        kept = sorted((archive / "run-a/checkpoints").iterdir())
+        assert [file.name for file in kept] == ["images_seen_0000000016.pt", "images_seen_0000000024.pt"]
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(DatasetError, match=rf"or put an earlier one in its place: mv {re.escape(str(kept[1]))}"):
+            dataset.load()
+        kept[1].rename(path)
+        assert dataset.load().images_seen == 24
+
+    def test_a_full_disk_leaves_the_last_checkpoint_whole(
+        self, dataset: CheckpointDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset.save(CHECKPOINT)
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(DatasetError, match="No space left on device"):
+            dataset.save(replace(CHECKPOINT, images_seen=16))
+        assert dataset.load().images_seen == 8
+        assert os.listdir(tmp_path) == ["checkpoint.pt"]
 
     @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "code", "other format"])
     def test_damage_is_named_and_nothing_is_executed(

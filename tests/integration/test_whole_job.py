@@ -66,6 +66,7 @@ def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.Log
     assert len(project.history().splitlines()) == 3
     run = project.data / "runs" / config["run_id"]
     names = [
+        "checkpoints",  # before the last
         "metrics.json",
         "model",
         "nearest_neighbours.png",
@@ -102,7 +103,7 @@ def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: 
     assert now != earlier
     after = digest(project.data / "runs" / earlier)
     assert kept.items() <= after.items()
-    assert set(after) - set(kept) == {"checkpoint.pt"}
+    assert set(after) - set(kept) == {"checkpoint.pt", "best_checkpoint.pt"}
 
 
 def test_going_back_to_an_earlier_run_takes_up_its_checkpoint(

@@ -138,33 +138,66 @@ class TestTraining:
 
     def test_every_report_is_saved_and_the_last_has_a_checkpoint(self, store: ImageStore) -> None:
         outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))
-        assert [len(history) for _, history, _ in outputs] == [1, 2]
-        assert outputs[0][2] == {}
-        assert outputs[1][2].finished
-        names = [name for previews, _, _ in outputs for name in previews]
-        run_id = outputs[1][2].run_id
+        assert [len(history) for _, history, _, _ in outputs] == [1, 2]
+        assert outputs[0][2:] == ({}, {})
+        assert outputs[1][3].finished
+        assert outputs[1][2] is outputs[1][3]  # the only one is the best
+        names = [name for previews, _, _, _ in outputs for name in previews]
+        run_id = outputs[1][3].run_id
         assert names == [f"{run_id}/images_seen_0000000032", f"{run_id}/images_seen_0000000064"]
-        assert all(isinstance(p, Image.Image) for previews, _, _ in outputs for p in previews.values())
+        assert all(isinstance(p, Image.Image) for previews, _, _, _ in outputs for p in previews.values())
 
     def test_a_finished_run_yields_once_and_trains_no_more(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
-        finished = train(store)[-1][2]
-        assert train(store, finished) == [({}, finished.history, {})]
+        finished = train(store)[-1][3]
+        assert train(store, finished) == [({}, finished.history, {}, {})]
         assert f"Run {finished.run_id} is already trained: 64 images seen." in caplog.text
 
     def test_an_unfinished_run_goes_on(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
-        unfinished = train(store)[0][2]
+        unfinished = train(store)[0][3]
         assert [row["images_seen"] for row in train(store, unfinished)[-1][1]] == [32, 64]
         assert "goes on after 32 images" in caplog.text
+
+    def test_a_run_that_asks_for_no_more_than_was_trained_takes_it_over(
+        self, store: ImageStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        unfinished = train(store)[0][3]
+        [(_, history, _, taken)] = train(store, unfinished, training=changed(TRAINING, num_images=32))
+        assert history == unfinished.history
+        assert taken.finished
+        assert taken.continued_from == f"{unfinished.run_id}@32"
+        assert taken.run_id != unfinished.run_id
+        assert export_model(taken, None, TRAINING).run_id == taken.run_id
+
+    def test_what_went_on_with_other_parameters_is_a_warning(
+        self, store: ImageStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        unfinished = train(store)[0][3]
+        train(store, unfinished, training=changed(TRAINING, resume="require", seed=5))
+        assert f"goes on from run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
+        assert "would lead to another model" in caplog.text
+
+    def test_the_best_checkpoint_is_exported_when_asked_for(self, store: ImageStore) -> None:
+        first, last = (output[3] for output in train(store))
+        best = changed(TRAINING, export="best")
+        assert export_model(last, first, TRAINING).images_seen == 64
+        model = export_model(last, first, best)
+        assert model.images_seen == 32
+        assert all(tensor.equal(first.average[name]) for name, tensor in model.network.state_dict().items())
+        other = train(store, training=changed(best, seed=1))[0][3]
+        for wrong in (None, other):
+            with pytest.raises(UserError, match="the best checkpoint on disk is of another run"):
+                export_model(last, wrong, best)
 
     def test_other_parameters_start_anew_and_say_what_differs(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
-        earlier = train(store)[-1][2]
+        earlier = train(store)[-1][3]
         other = Provenance({}, {"raw_images": "other"})
         outputs = train(replace(store, made_by=other), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
         assert [row["images_seen"] for row in outputs[-1][1]] == [32, 64]
@@ -176,16 +209,16 @@ class TestTraining:
         stop.set()
         images = AugmentedImages(store, NO_AUGMENTATION)
         outputs = list(train_model(images, store, None, stop, MODEL, DIFFUSION, OPTIMIZER, TRAINING))
-        assert [output[2].images_seen for output in outputs] == [8]
+        assert [output[3].images_seen for output in outputs] == [8]
 
     def test_classes_can_be_left_out(self, store: ImageStore) -> None:
-        checkpoint = train(store, model=changed(MODEL, class_conditional=False))[-1][2]
+        checkpoint = train(store, model=changed(MODEL, class_conditional=False))[-1][3]
         assert checkpoint.class_names == ()
-        assert export_model(checkpoint).network.class_embedding is None
+        assert export_model(checkpoint, None, TRAINING).network.class_embedding is None
 
     def test_the_exported_weights_are_the_average(self, store: ImageStore) -> None:
-        checkpoint = train(store)[-1][2]
-        model = export_model(checkpoint)
+        checkpoint = train(store)[-1][3]
+        model = export_model(checkpoint, None, TRAINING)
         for name, tensor in model.network.state_dict().items():
             assert tensor.equal(checkpoint.average[name])
         assert any(not tensor.equal(checkpoint.network[name]) for name, tensor in model.network.state_dict().items())
@@ -196,7 +229,7 @@ class TestTraining:
 class TestSampling:
     @pytest.fixture
     def model(self, store: ImageStore) -> Any:
-        return export_model(train(store)[-1][2])
+        return export_model(train(store)[-1][3], None, TRAINING)
 
     def test_every_class_is_drawn_equally_often(self, model: Any) -> None:
         samples, report = sample_images(model, changed(SAMPLING, num_images=7))
@@ -217,7 +250,7 @@ class TestSampling:
             sample_images(model, changed(SAMPLING, label=label))
 
     def test_a_label_for_a_model_without_classes_is_an_error(self, store: ImageStore) -> None:
-        model = export_model(train(store, model=changed(MODEL, class_conditional=False))[-1][2])
+        model = export_model(train(store, model=changed(MODEL, class_conditional=False))[-1][3], None, TRAINING)
         unguided = changed(SAMPLING, guidance_scale=None)
         samples, report = sample_images(model, unguided)
         assert samples.labels is None
@@ -241,7 +274,7 @@ class TestSampling:
 
     def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:
         diffusion = changed(DIFFUSION, zero_terminal_snr=True)
-        model = export_model(train(store, diffusion=diffusion)[-1][2])
+        model = export_model(train(store, diffusion=diffusion)[-1][3], None, TRAINING)
         assert sample_images(model, SAMPLING)[0].images.std() > 1
         with pytest.raises(UserError, match="timestep_spacing = leading: a schedule that ends in pure noise"):
             sample_images(model, changed(SAMPLING, timestep_spacing="leading"))
