@@ -5,13 +5,14 @@
 #   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
 #   make image  the container image, with Docker      make image-test  build it and try it
 #   make mutants  plant known bugs in copies          make screenshots  the pictures in docs/
-#   make bench-sampling  every solver, and diffusers    make bench    training, and its peers
+#   make soak   kill a training 25 times, compare     make bench  training, and its peers
+#   make bench-sampling  every solver, and diffusers
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test screenshots \
-	bench bench-sampling
+	bench bench-sampling soak
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -22,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export DO_NOT_TRACK ?= 1
 
 help:
-	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+	@sed -n '2,10s/^# \{0,1\}//p' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run $(ARGS)
@@ -38,6 +39,10 @@ test: $(VENV)/.installed-dev $(VENV)/.browser
 $(VENV)/.browser: | $(VENV)/.installed-dev
 	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install --with-deps chromium
 	touch $@
+
+# Kill a short training 25 times, at random moments and in mid-write, and compare how it ends.
+soak: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak $(ARGS)
 
 # ARGS: words of the bugs' names, to take only those.
 mutants: $(VENV)/.installed-dev

@@ -61,7 +61,10 @@ class Ours:
 
     @hardware.setter
     def hardware(self, hardware: Hardware) -> None:
+        """Before the first step: the optimizer's state lies as the weights do."""
         self.trainer.hardware = hardware
+        for network in (self.trainer.network, self.trainer.average):
+            network.to(memory_format=hardware.memory_format)
 
     def step(self, index: int, pixels: Tensor, labels: Tensor | None, num_images: int) -> Tensor:
         """See :class:`Learner`."""

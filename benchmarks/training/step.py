@@ -75,16 +75,18 @@ def measure(
 ) -> dict[str, Any]:
     """Every candidate, batch, precision and product in turns, ``rounds`` times after one to warm up: medians."""
     store = random_store(shape, max(batches))
-    learners = {name: make(shape, groups, store) for name, make in CANDIDATES.items() if not only or name in only}
+    names = [name for name in CANDIDATES if not only or name in only]
+    learners = {(name, precision): CANDIDATES[name](shape, groups, store) for precision in precisions for name in names}
+    for (_, precision), learner in learners.items():
+        learner.hardware = choose_hardware("cpu", precision)
     pixels = torch.from_numpy(store.images)
-    grid = [(name, precision, batch) for batch in batches for precision in precisions for name in learners]
+    grid = [(name, precision, batch) for batch in batches for precision in precisions for name in names]
     multiply = {precision: products(precision) for precision in precisions}
     steps: dict[Any, list[float]] = {key: [] for key in grid}
     rates: dict[Any, list[float]] = {(precision, name): [] for precision, kinds in multiply.items() for name in kinds}
     for turn in range(rounds + 1):
         for name, precision, batch in grid:
-            learners[name].hardware = choose_hardware("cpu", precision)
-            run = partial(learners[name].step, turn, pixels[:batch], None, NUM_IMAGES)
+            run = partial(learners[name, precision].step, turn, pixels[:batch], None, NUM_IMAGES)
             steps[name, precision, batch].append(timed(run))
         for (precision, kind), measured in rates.items():
             product, operations = multiply[precision][kind]
@@ -94,27 +96,27 @@ def measure(
 
 
 def _summary(
-    learners: dict[str, Learner], shape: Shape, steps: dict[Any, Any], rates: dict[Any, Any]
+    learners: dict[tuple[str, str], Learner], shape: Shape, steps: dict[Any, Any], rates: dict[Any, Any]
 ) -> dict[str, Any]:
     gemm: dict[str, dict[str, float]] = {}
     for (precision, kind), measured in rates.items():
         gemm.setdefault(precision, {})[kind] = statistics.median(measured[1:])  # the first round warms up
-    flops = {name: flops_per_image(learner.network, shape) for name, learner in learners.items()}
+    flops = {key: flops_per_image(learner.network, shape) for key, learner in learners.items()}
     rows = []
     for (name, precision, batch), measured in steps.items():
         seconds = statistics.median(measured[1:])
-        rate = flops[name] * batch / seconds
+        rate = flops[name, precision] * batch / seconds
         rows.append(
             {
                 "name": name,
-                "parameters": parameter_count(learners[name].network),
+                "parameters": parameter_count(learners[name, precision].network),
                 "precision": precision,
                 "batch": batch,
                 "seconds": seconds,
                 "fastest": min(measured[1:]),
                 "slowest": max(measured[1:]),
                 "images_per_second": batch / seconds,
-                "flops_per_image": flops[name],
+                "flops_per_image": flops[name, precision],
                 "flops_per_second": rate,
                 "share": rate / max(gemm[precision].values()),
             }

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DModel
 
 from ddpm_kedro.models import UNet
-from ddpm_kedro.models.blocks import timestep_embedding
+from ddpm_kedro.models.blocks import attention, timestep_embedding
 from ddpm_kedro.parameters import ModelParameters
 from tests.conftest import MODEL, changed, randomise
 
@@ -152,3 +152,14 @@ def test_the_network_of_ho_et_al_has_their_number_of_parameters() -> None:
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in UNet(p, 3).parameters())
     assert round(count / 1e6, 1) == 35.7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [16, 1025])
+def test_attention_is_that_of_the_paper(dtype: torch.dtype, tokens: int, device: torch.device) -> None:
+    q, k, v = torch.randn(3, 2, 3, tokens, 8, device=device).to(dtype)
+    weights = (q.double() @ k.double().transpose(-1, -2) / 8**0.5).softmax(-1)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    found = attention(q, k, v)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), weights @ v.double(), atol=tolerance, rtol=tolerance)

@@ -11,7 +11,7 @@ from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import DivergedError, UserError
 from ddpm_kedro.training import loader, loop
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import DevicePixels, StepPixels
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.processes import Processes
@@ -251,6 +251,10 @@ def with_training(run: Run, **values: Any) -> Run:
     return replace(run, training=changed(run.training, **values))
 
 
+class OtherLayout(Hardware):
+    memory_format = torch.contiguous_format
+
+
 class TestWaysToCompute:
     def test_a_batch_in_parts_has_the_gradients_of_the_whole(self, store: ImageStore) -> None:
         whole, parts = (make_trainer(store, training={"accumulation_steps": n}) for n in (1, 4))
@@ -312,6 +316,21 @@ class TestWaysToCompute:
         assert bool(made) == kept
         list(read(store, changed(TRAINING, loader_workers=1), range(2)))
         assert len(made) == kept  # who asks for workers gets workers
+
+    def test_a_training_goes_on_where_weights_lie_otherwise_in_memory(self, store: ImageStore) -> None:
+        """As between a GPU, or float32, and a CPU's bfloat16: the optimizer's state must follow the weights."""
+        channels_last = choose_hardware("cpu", "fp32")
+        assert channels_last.memory_format == torch.channels_last
+        contiguous = OtherLayout(channels_last.device, "fp32", "")
+        run = make_run(store)
+        checkpoint = at_end(run_training(run, store, stop_at=4))
+        images, made = AugmentedImages(store, run.augmentation), []
+        for hardware in (channels_last, contiguous):
+            reports = list(train(run, images, store, hardware, checkpoint, lambda: False))
+            made.append(weights(reports))
+        assert made[1]["conv_in.weight"].is_contiguous()
+        for name, tensor in made[0].items():
+            torch.testing.assert_close(made[1][name], tensor, rtol=0, atol=3e-4)  # 1.2e-3 where it does not
 
     def test_a_batch_that_parts_do_not_divide(self) -> None:
         with pytest.raises(ValueError, match=r"accumulation_steps = 3 does not divide batch_size = 8"):

@@ -1,6 +1,7 @@
 """Writing files and folders so that a reader, or a crash, never meets half of one."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import BinaryIO
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` when the block ends well, and leaves no trace when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _clear_away(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -30,7 +32,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def replaced_folder(path: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``path`` when the block ends well, with all that it then holds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+    _clear_away(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
         yield new
@@ -41,6 +44,28 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(old)
         new.rename(path)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{os.getpid()}."
+
+
+def _clear_away(path: Path) -> None:
+    """Remove what writers of this path left behind that were killed."""
+    for left in path.parent.glob(f".{path.name}.*.*"):
+        number = left.name.removeprefix(f".{path.name}.").split(".")[0]
+        if number.isdigit() and (int(number) == os.getpid() or not _lives(int(number))):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -141,6 +141,7 @@ class RunGuard:
         if wanted:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(wanted)
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # as convolutions have it by default
 
     def _say_why_there_is_no_gpu(self, pipeline: Pipeline) -> None:
         """Once a run, where a GPU would be used if there were one."""

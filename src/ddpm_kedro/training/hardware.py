@@ -33,6 +33,15 @@ class Hardware:
             return nullcontext
         return partial(torch.autocast, self.device.type, dtype=DTYPES[self.precision])
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How pixels lie in memory while a network is trained: channels last, where that is not slower.
+
+        In bfloat16 on a CPU the backward pass of GroupNorm loses more by it than convolutions gain.
+        """
+        slow = self.device.type == "cpu" and self.precision == "bf16"
+        return torch.contiguous_format if slow else torch.channels_last
+
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Scales the loss so that fp16 gradients do not vanish; does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")

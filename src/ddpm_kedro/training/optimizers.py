@@ -36,6 +36,17 @@ def learning_rate(images_seen: int, num_images: int, p: OptimizerParameters) -> 
     return p.lr * warmup * (p.final_lr_fraction + (1 - p.final_lr_fraction) * cosine)
 
 
+def lay_like_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Put the state of each weight in memory as the weight lies there, which may be otherwise than where it was saved.
+
+    Fused optimizers go through both side by side, and would not notice.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight).copy_(value)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
     """Exponential moving average of the parameters alone, average ← d · average + (1 - d) · network.

@@ -24,7 +24,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.training.hardware import Hardware
 from ddpm_kedro.training.loader import StepPixels, read_steps
-from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
+from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_average
 from ddpm_kedro.training.processes import Processes
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
@@ -47,7 +47,7 @@ class Trainer:
         if run.initial_weights is not None:
             network.load_state_dict(run.initial_weights)
         network.recompute_activations(run.training.activation_checkpointing)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=hardware.memory_format)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = OPTIMIZERS[run.optimizer.name](self.network.parameters(), run.optimizer)
         self.scaler = hardware.grad_scaler()
@@ -64,6 +64,7 @@ class Trainer:
         self.network.load_state_dict(checkpoint.network)
         self.average.load_state_dict(checkpoint.average)
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        lay_like_weights(self.optimizer)
         self.scaler.load_state_dict(checkpoint.scaler)
 
     def checkpoint(self, images_seen: int, history: list[Row], meter: Row, best_validation_loss: float) -> Checkpoint:
@@ -144,6 +145,7 @@ class Trainer:
         x0 = self.images.from_pixels(
             pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
         )
+        x0 = x0.contiguous(memory_format=self.hardware.memory_format)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
         timesteps = self.schedule.rows(torch.rand(n, generator=generator, device=self.device))[here]
         noise = torch.randn(n, *x0.shape[1:], generator=generator, device=self.device)[here]

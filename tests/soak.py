@@ -1,0 +1,118 @@
+"""Kill a short training again and again, at random moments and in mid-write, and compare how it ends.
+
+``make soak`` kills it 25 times (``ARGS="--kills 100"`` more often); the tests a few times.
+"""
+
+import argparse
+import csv
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import Project
+
+PARAMETERS = (
+    "training.num_images=2_400,training.report_interval=80,training.checkpoint_interval=80,training.preview_images=0,"
+    "sampling.num_images=20,evaluation.fit_images=64"
+)
+COMMAND = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--params", PARAMETERS]
+PIPELINES = ["--pipelines", "data_ingestion,model_training,sampling"]
+MEASURED = "images_per_second"
+RESULTS = ("06_models/model", "07_model_output/samples.npz", "07_model_output/samples.png")
+
+
+def soak(kills: int, seed: int, folder: Path) -> list[str]:
+    """Train twice in folders of their own, once undisturbed; gives what is wrong, one line each."""
+    chance = random.Random(seed)
+    whole, killed = Project(folder / "whole"), Project(folder / "killed")
+    subprocess.run([*COMMAND, *PIPELINES], cwd=whole.folder, check=True, capture_output=True)
+    problems: list[str] = []
+    for number in range(kills):
+        moment = "mid-write" if number % 3 == 2 else "random"
+        seen = kill_once(killed, chance, moment)
+        problems += [f"kill {number + 1}: {line}" for line in leftovers(killed)]
+        print(f"kill {number + 1} of {kills}, {moment}: {seen}", flush=True)
+    done = subprocess.run([*COMMAND, *PIPELINES], cwd=killed.folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [*problems, f"the last run failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"]
+    return problems + list(differences(whole, killed))
+
+
+def kill_once(project: Project, chance: random.Random, moment: str) -> str:
+    """Start it, and kill it at a moment of its training; gives where it went on."""
+    process = subprocess.Popen(
+        [*COMMAND, *PIPELINES], cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said = line.split("INFO")[-1].strip()
+        if "goes on after" in line or " starts." in line:
+            break
+        if "is already trained" in line:
+            break
+    threading.Thread(target=process.stdout.read, daemon=True).start()  # else it would wait for a reader
+    if moment == "mid-write":
+        end = time.monotonic() + 5
+        while not any((project.data / "06_models").glob(".checkpoint.pt.*")) and time.monotonic() < end:
+            pass
+    else:
+        time.sleep(chance.uniform(0, 1.2))
+    process.kill()
+    process.wait()
+    return said
+
+
+def leftovers(project: Project) -> Iterator[str]:
+    """What cannot be read after a kill."""
+    from ddpm_kedro.datasets.checkpoint import CheckpointDataset  # noqa: PLC0415  torch takes seconds
+
+    for path in [project.data / "06_models/checkpoint.pt", *project.data.glob("runs/*/checkpoints/*.pt")]:
+        if path.exists():
+            try:
+                CheckpointDataset(filepath=str(path), archive=str(project.data / "runs")).load()
+            except Exception as error:
+                yield f"{path.name}: {error}"
+    history = project.data / "08_reporting/training_history.csv"
+    if history.exists():
+        widths = {len(row) for row in csv.reader(history.open())}
+        if len(widths) != 1:
+            yield f"{history.name} is half written"
+
+
+def differences(whole: Project, killed: Project) -> Iterator[str]:
+    """Where the results are not equal to the byte; of the history, but for how fast it was."""
+    for name in RESULTS:
+        one, other = whole.data / name, killed.data / name
+        files = [(one, other)] if one.is_file() else [(file, other / file.name) for file in one.iterdir()]
+        for here, there in files:
+            if not there.exists() or here.read_bytes() != there.read_bytes():
+                yield f"{there.relative_to(killed.data)} differs"
+    histories = [list(csv.DictReader(p.history().splitlines())) for p in (whole, killed)]
+    bare = [[{k: v for k, v in row.items() if k != MEASURED} for row in rows] for rows in histories]
+    if bare[0] != bare[1]:
+        yield "the history differs"
+    yield from (f"{path.name} is left over" for path in killed.data.rglob(".*.*") if path.name.count(".") > 2)
+
+
+def main() -> None:
+    """Soak, and say what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        problems = soak(arguments.kills, arguments.seed, Path(folder))
+    for problem in problems:
+        print(problem)
+    print(f"{arguments.kills} kills: {'all resumed, equal to the byte' if not problems else 'NOT EQUAL'}.")
+    raise SystemExit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()
