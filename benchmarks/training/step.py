@@ -1,10 +1,12 @@
 """How long a step takes, and what share of the machine's own speed it uses."""
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from benchmarks.training.networks import Shape, flops_per_image, our_parameters,
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.hardware import choose_hardware, keep_freed_memory
 
+STORED = 128  # images
 NUM_IMAGES = 10**6  # of the schedule of the learning rate, which costs the same anywhere
 PRODUCTS = [(2048, 2048, 2048), (32768, 1152, 128), (8192, 2304, 256), (2048, 2304, 256)]
 """The square product, and what the convolutions of 32 images are at 32×32, 16×16 and 8×8."""
@@ -70,56 +73,82 @@ def products(precision: str) -> dict[str, tuple[Callable[[], Any], float]]:
     return made
 
 
+def serve(connection: Connection, name: str, precision: str, shape: Shape, groups: dict[str, Any]) -> None:
+    """In a process of its own: tell what a candidate is, then take steps as asked, and tell their seconds."""
+    keep_freed_memory() if name == "ours" else None  # what a run of ours does before it trains
+    learner = CANDIDATES[name](shape, groups, random_store(shape, STORED))
+    learner.hardware = choose_hardware("cpu", precision)
+    pixels = torch.from_numpy(random_store(shape, STORED).images)
+    connection.send((parameter_count(learner.network), flops_per_image(learner.network, shape)))
+    while (asked := connection.recv()) is not None:
+        turn, batch = asked
+        connection.send(timed(partial(learner.step, turn, pixels[:batch], None, NUM_IMAGES)))
+
+
+class Candidate:
+    """One of them, in a process with an allocator of its own, as when it is used; it sleeps unless it is asked."""
+
+    def __init__(self, name: str, precision: str, shape: Shape, groups: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, name, precision, shape, groups))
+        self.process.start()
+        self.parameters, self.flops = self.connection.recv()
+
+    def step(self, turn: int, batch: int) -> float:
+        """Seconds of a step."""
+        self.connection.send((turn, batch))
+        return float(self.connection.recv())
+
+    def end(self) -> None:
+        """Give its memory back."""
+        self.connection.send(None)
+        self.process.join()
+
+
 def measure(
     groups: dict[str, Any], shape: Shape, only: list[str], batches: list[int], precisions: list[str], rounds: int
 ) -> dict[str, Any]:
-    """Every candidate, batch, precision and product in turns, ``rounds`` times after one to warm up: medians."""
-    store = random_store(shape, max(batches))
+    """Every candidate, batch and product of a precision in turns, ``rounds`` times after one to warm up: medians.
+
+    Who begins changes from round to round.
+    """
     names = [name for name in CANDIDATES if not only or name in only]
-    learners = {(name, precision): CANDIDATES[name](shape, groups, store) for precision in precisions for name in names}
-    for (_, precision), learner in learners.items():
-        learner.hardware = choose_hardware("cpu", precision)
-    pixels = torch.from_numpy(store.images)
-    grid = [(name, precision, batch) for batch in batches for precision in precisions for name in names]
-    multiply = {precision: products(precision) for precision in precisions}
-    steps: dict[Any, list[float]] = {key: [] for key in grid}
-    rates: dict[Any, list[float]] = {(precision, name): [] for precision, kinds in multiply.items() for name in kinds}
-    for turn in range(rounds + 1):
-        for name, precision, batch in grid:
-            run = partial(learners[name, precision].step, turn, pixels[:batch], None, NUM_IMAGES)
-            steps[name, precision, batch].append(timed(run))
-        for (precision, kind), measured in rates.items():
-            product, operations = multiply[precision][kind]
-            measured.append(operations / min(timed(product) for _ in range(3)))
-        print(f"round {turn} of {rounds}", flush=True)
-    return _summary(learners, shape, steps, rates)
-
-
-def _summary(
-    learners: dict[tuple[str, str], Learner], shape: Shape, steps: dict[Any, Any], rates: dict[Any, Any]
-) -> dict[str, Any]:
-    gemm: dict[str, dict[str, float]] = {}
-    for (precision, kind), measured in rates.items():
-        gemm.setdefault(precision, {})[kind] = statistics.median(measured[1:])  # the first round warms up
-    flops = {key: flops_per_image(learner.network, shape) for key, learner in learners.items()}
-    rows = []
-    for (name, precision, batch), measured in steps.items():
-        seconds = statistics.median(measured[1:])
-        rate = flops[name, precision] * batch / seconds
-        rows.append(
-            {
-                "name": name,
-                "parameters": parameter_count(learners[name, precision].network),
-                "precision": precision,
-                "batch": batch,
-                "seconds": seconds,
-                "fastest": min(measured[1:]),
-                "slowest": max(measured[1:]),
-                "images_per_second": batch / seconds,
-                "flops_per_image": flops[name, precision],
-                "flops_per_second": rate,
-                "share": rate / max(gemm[precision].values()),
-            }
-        )
-    rounds = len(next(iter(steps.values()))) - 1
+    rows, gemm = [], {}
+    for precision in precisions:
+        there = {name: Candidate(name, precision, shape, groups) for name in names}
+        multiply = products(precision)
+        steps: dict[Any, list[float]] = {(name, batch): [] for batch in batches for name in names}
+        rates: dict[str, list[float]] = {kind: [] for kind in multiply}
+        for turn in range(rounds + 1):
+            for batch in batches:
+                for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                    steps[name, batch].append(there[name].step(turn, batch))
+            for kind, (product, operations) in multiply.items():
+                rates[kind].append(operations / min(timed(product) for _ in range(3)))
+            print(f"{precision}, round {turn} of {rounds}", flush=True)
+        for candidate in there.values():
+            candidate.end()
+        gemm[precision] = {kind: statistics.median(measured[1:]) for kind, measured in rates.items()}
+        rows += [_row(key, precision, there[key[0]], times[1:], gemm[precision]) for key, times in steps.items()]
     return {"rows": rows, "gemm": gemm, "rounds": rounds, "width": shape.width, "size": shape.size}
+
+
+def _row(
+    key: tuple[str, int], precision: str, candidate: Candidate, times: list[float], gemm: dict[str, float]
+) -> dict[str, Any]:
+    (name, batch), seconds = key, statistics.median(times)
+    rate = candidate.flops * batch / seconds
+    return {
+        "name": name,
+        "parameters": candidate.parameters,
+        "precision": precision,
+        "batch": batch,
+        "seconds": seconds,
+        "fastest": min(times),
+        "slowest": max(times),
+        "images_per_second": batch / seconds,
+        "flops_per_image": candidate.flops,
+        "flops_per_second": rate,
+        "share": rate / max(gemm.values()),
+    }

@@ -134,13 +134,16 @@ class RunGuard:
                 logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in values.items()))
 
     def _choose_algorithms(self) -> None:
-        """Deterministic ones where asked for; cuBLAS reads its part when it is first used."""
+        """Deterministic ones where asked for (cuBLAS reads its part when it is first used), and fast ones."""
         import torch  # noqa: PLC0415  takes seconds
+
+        from ddpm_kedro.training.hardware import keep_freed_memory  # noqa: PLC0415
 
         wanted = self.parameters["training"]["deterministic"]
         if wanted:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(wanted)
+        keep_freed_memory()
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # as convolutions have it by default
 
     def _say_why_there_is_no_gpu(self, pipeline: Pipeline) -> None:

@@ -15,6 +15,7 @@ from ddpm_kedro.parameters import Device, Precision, UserError
 
 OLDEST_DRIVER = {12: 525, 13: 580}
 """The first driver for each major version of CUDA; minor versions run on any driver of their major version."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -65,6 +66,16 @@ def choose_hardware(device: Device, precision: Precision) -> Hardware:
     kind = "bf16" if native else "fp32"
     why = "bfloat16 is native here" if native else "no native bfloat16 here"
     return Hardware(torch.device(chosen), kind, f"{chosen}, {kind} ({why})")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc, where it is the allocator, keep what is freed for the next step.
+
+    Else it gives large blocks back to the kernel at once, which clears the same pages anew at every step.
+    """
+    if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "mallopt"):
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            allocator.mallopt(option, 2**31 - 1)
 
 
 def why_no_gpu() -> str:
