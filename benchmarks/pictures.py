@@ -1,4 +1,4 @@
-"""The pictures of docs/diffusion.md that come from the last run: how noise becomes images, and the tasks.
+"""The pictures of the README and docs/diffusion.md that come from the last run: how noise becomes images, and the tasks.
 
 ``make screenshots`` runs the tasks before.
 """
@@ -23,4 +23,5 @@ def below_each_other(pictures: list[Image.Image]) -> Image.Image:
 
 if __name__ == "__main__":
     below_each_other([Image.open(DATA / f"07_model_output/{name}.png") for name in TASKS]).save(DOCS / "tasks.png")
+    Image.open(DATA / "07_model_output/samples.png").save(DOCS / "samples.png")
     Image.open(DATA / "08_reporting/denoising_trajectory.png").save(DOCS / "trajectory.png")

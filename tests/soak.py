@@ -17,37 +17,38 @@ from pathlib import Path
 from tests.conftest import Project
 
 PARAMETERS = (
-    "training.num_images=2_400,training.report_interval=80,training.checkpoint_interval=80,training.preview_images=0,"
+    "training.num_images={images},training.report_interval=80,training.checkpoint_interval=80,training.preview_images=0,"
     "sampling.num_images=20,evaluation.fit_images=64"
 )
-COMMAND = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--params", PARAMETERS]
-PIPELINES = ["--pipelines", "data_ingestion,model_training,sampling"]
+PIPELINES = "data_ingestion,model_training,sampling"
+COMMAND = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--pipelines", PIPELINES, "--params"]
 MEASURED = "images_per_second"
 RESULTS = ("06_models/model", "07_model_output/samples.npz", "07_model_output/samples.png")
 
 
-def soak(kills: int, seed: int, folder: Path) -> list[str]:
+def soak(kills: int, seed: int, folder: Path, images: int = 2_400) -> list[str]:
     """Train twice in folders of their own, once undisturbed; gives what is wrong, one line each."""
     chance = random.Random(seed)
     whole, killed = Project(folder / "whole"), Project(folder / "killed")
-    subprocess.run([*COMMAND, *PIPELINES], cwd=whole.folder, check=True, capture_output=True)
+    command = [*COMMAND, PARAMETERS.format(images=images)]
+    subprocess.run(command, cwd=whole.folder, check=True, capture_output=True)
     problems: list[str] = []
     for number in range(kills):
-        moment = "mid-write" if number % 3 == 2 else "random"
-        seen = kill_once(killed, chance, moment)
+        moment = "mid-write" if number % 2 else "random"
+        seen = kill_once(command, killed, chance, moment)
+        half_written = any((killed.data / "06_models").glob(".checkpoint.pt.*"))
         problems += [f"kill {number + 1}: {line}" for line in leftovers(killed)]
-        print(f"kill {number + 1} of {kills}, {moment}: {seen}", flush=True)
-    done = subprocess.run([*COMMAND, *PIPELINES], cwd=killed.folder, capture_output=True, text=True, check=False)
+        at = "in the middle of a checkpoint" if half_written else "between checkpoints"
+        print(f"kill {number + 1} of {kills}, {at}: {seen}", flush=True)
+    done = subprocess.run(command, cwd=killed.folder, capture_output=True, text=True, check=False)
     if done.returncode:
         return [*problems, f"the last run failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"]
     return problems + list(differences(whole, killed))
 
 
-def kill_once(project: Project, chance: random.Random, moment: str) -> str:
+def kill_once(command: list[str], project: Project, chance: random.Random, moment: str) -> str:
     """Start it, and kill it at a moment of its training; gives where it went on."""
-    process = subprocess.Popen(
-        [*COMMAND, *PIPELINES], cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
