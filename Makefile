@@ -64,6 +64,7 @@ repro: $(VENV)/.installed-dvc
 # Pictures for docs/, of the last run.
 screenshots: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/kedro run --pipelines image_to_image,inpainting,interpolation
+	$(BIN)/kedro run # what its nodes took is shown
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python -m pytest --no-cov tests/integration/test_viz.py --screenshots $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The pictures of the README and docs/diffusion.md that come from the last run: how noise becomes images, and the tasks.
+"""The pictures of the README and docs/diffusion.md that come from the last run.
 
 ``make screenshots`` runs the tasks before.
 """

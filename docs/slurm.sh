@@ -12,6 +12,7 @@
 # From the project's folder, on storage that all hosts share, after: kedro run --pipelines data_ingestion
 set -uo pipefail
 source .venv/bin/activate
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # else restarts may meet the addresses of processes that are gone
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \

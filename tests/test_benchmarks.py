@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.training import processes, step
+from benchmarks.training import operations, processes, step
 from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
 from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
 from benchmarks.training.networks import (
@@ -153,10 +153,8 @@ def test_figures_are_of_what_was_drawn() -> None:
 def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "PRODUCTS", [(64, 64, 64), (128, 64, 64)])
     shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
-    found = step.measure(GROUPS, shape, ["ours", "lucidrains"], [2], ["fp32", "bf16"], 2)
+    found = step.measure(GROUPS, shape, ["ours", "lucidrains"], [2], ["bf16"], 2)
     assert [(row["name"], row["precision"]) for row in found["rows"]] == [
-        ("ours", "fp32"),
-        ("lucidrains", "fp32"),
         ("ours", "bf16"),
         ("lucidrains", "bf16"),
     ]
@@ -164,6 +162,21 @@ def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: p
         best = max(found["gemm"][row["precision"]].values())
         assert row["share"] == pytest.approx(row["flops_per_image"] * 2 / row["seconds"] / best)
         assert row["fastest"] <= row["seconds"] <= row["slowest"]
+
+
+def test_operations_are_those_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "products", lambda _: {"": (lambda: None, 1.0)})
+    monkeypatch.setattr(operations, "keep_freed_memory", lambda: None)
+    shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
+    found = operations.measure(GROUPS, shape, 2, "fp32", 1)
+    by_name = {row["operation"]: row for row in found["rows"]}
+    network = UNet(our_parameters(shape), 3)
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+    assert 0 < by_name["aten::mkldnn_convolution"]["calls"] <= convolutions  # some are matrix products
+    assert found["rows"] == sorted(found["rows"], key=lambda row: -row["seconds"])
+    counted = sum(each["flops"] for each in found["reached"].values())
+    assert 0.9 < counted / (2 * flops_per_image(network, shape)) <= 1  # the rest is attention
+    assert 0 < found["reached"]["convolutions"]["seconds"] <= sum(row["seconds"] for row in found["rows"])
 
 
 def test_growth_is_measured_at_every_point(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ PROCESS_ROWS = [
 FOUND: dict[str, Any] = {
     "step": AROUND
     | {"rows": [STEP_ROW], "gemm": {"bf16": {"2048×2048×2048": 2.295e12}}, "rounds": 7, "width": 96, "size": 48},
+    "operations": AROUND
+    | {
+        "rows": [{"operation": f"aten::op{index}", "calls": 7 + index, "seconds": 0.2} for index in range(14)],
+        "seconds": 2.67,
+        "batch": 36,
+        "precision": "bf16",
+        "gemm": 876e9,
+        "reached": {"convolutions": {"flops": 1.2e12, "seconds": 1.6}, "matrix products": {"flops": 0, "seconds": 0.7}},
+    },
     "quality": AROUND
     | {
         "rows": [QUALITY_ROW],
@@ -74,6 +83,14 @@ NUMBERS = {
         "Median of 7 rounds",
         "at width 96, 48×48",
         "2026-01-02 on A CPU, 12 cores, 11 threads, native bfloat16; python 3.11.99, torch 2.99.1; `make bench ARGS",
+    ],
+    "operations": [
+        "at batch 36, by torch's profiler; 2.67 s",
+        "| aten::op0 | 7 | 200 | 7.1% |",
+        "| others | 39 | 400 | 14.3% |",
+        "The fastest matrix product: 876 GFLOP/s",
+        "| convolutions | 57% | 750 | 86% |",
+        "| matrix products | 25% | 0 | 0% |",
     ],
     "quality": [
         "| diffusers-32 | 123,456 | fp32 | 38 | 0.00125 | 6 | 76,543 | 1.75 | 0.234 ± 0.056 | 87.6% | 91.2% |",

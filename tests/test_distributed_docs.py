@@ -67,5 +67,12 @@ def test_the_pods_meet_where_the_service_is() -> None:
     assert options.nproc_per_node == gpus
 
 
+def test_restarts_meet_no_addresses_of_processes_that_are_gone() -> None:
+    [container] = pods()["ddpm-kedro"]["containers"]
+    assert {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"} in container["env"]
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in SLURM.read_text()
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in (ROOT / "docs/distributed.md").read_text()
+
+
 def test_the_batch_script_is_a_shell_script() -> None:
     subprocess.run(["bash", "-n", str(SLURM)], check=True, capture_output=True)

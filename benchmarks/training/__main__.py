@@ -1,4 +1,4 @@
-"""``python -m benchmarks.training [step] [share] [quality] [growth] [plot]``: measure, and write docs/benchmarks.md.
+"""``python -m benchmarks.training [part …]``: measure, and write docs/benchmarks.md.
 
 What each part measured is kept under data/benchmarks/; the page is made of whatever lies there.
 """
@@ -7,11 +7,11 @@ import argparse
 import sys
 from typing import Any
 
-from benchmarks.training import growth, page, plot, processes, project, quality, step
+from benchmarks.training import growth, operations, page, plot, processes, project, quality, step
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
 
-PARTS = ("step", "share", "quality", "growth", "plot", "report")
+PARTS = ("step", "share", "operations", "quality", "growth", "plot", "report")
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -47,6 +47,10 @@ def main(words: list[str]) -> None:
         groups = project.parameters(ROOT)
         shape, lists = Shape(width=arguments.width), (arguments.only, arguments.batches, arguments.precisions)
         save("step", command, step.measure(groups, shape, *lists, arguments.rounds))
+    if "operations" in arguments.parts:
+        groups, shape = project.parameters(ROOT), Shape(width=arguments.width)
+        found = operations.measure(groups, shape, arguments.batches[-1], arguments.precisions[-1], arguments.rounds)
+        save("operations", command, found)
     if "quality" in arguments.parts:
         measure_quality(arguments, command)
     if "growth" in arguments.parts:

@@ -7,7 +7,8 @@ from benchmarks.training.results import Row
 
 from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
 
-PARTS = ("step", "quality", "growth")
+PARTS = ("step", "operations", "quality", "growth")
+SHOWN = 12  # operations, those that take the most time
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
 
@@ -31,6 +32,13 @@ and operations: its share can be compared, its images a second cannot. bf16 is `
 
 Median of {rounds} rounds in which all take turns. The share is that of the fastest matrix product measured in
 the same rounds, in the same precision; operations are counted by torch's `FlopCounterMode`, forward and backward.
+(Convolutions come from another library than products, and may be faster than those: shares above 100 %.)
+"""
+OPERATIONS = """
+## Where the time of a step goes
+
+Our step in {precision} at batch {batch}, by torch's profiler; {seconds:.2f} s when nobody looks. What is above
+"others" is listed by the time that is spent in the operation itself.
 """
 QUALITY = """
 ## Quality after the same time
@@ -64,7 +72,7 @@ def make(found: dict[str, Found]) -> str:
     parts = [INTRODUCTION]
     if found["step"] or found["quality"]:
         parts.append(PICTURE)
-    for name, write in (("step", step), ("quality", quality), ("growth", growth)):
+    for name, write in (("step", step), ("operations", operations), ("quality", quality), ("growth", growth)):
         if found[name]:
             parts += [write(found[name]), measured(found[name])]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
@@ -111,6 +119,25 @@ def step(found: Found) -> str:
     ]
     gemm = "\nGFLOP/s of matrix products, by their shapes:\n\n" + table(("precision", *shapes), products)
     return STEP.format(**found) + "\n" + table(header, rows) + gemm
+
+
+def operations(found: Found) -> str:
+    """The operations of a step, and how near to the fastest matrix product the two kinds that count come."""
+    total = sum(row["seconds"] for row in found["rows"])
+    shown, others = found["rows"][:SHOWN], found["rows"][SHOWN:]
+    rest = {"operation": "others", "calls": sum(row["calls"] for row in others)}
+    rows = [
+        (row["operation"], f"{row['calls']:,}", f"{row['seconds'] * 1e3:.0f}", f"{row['seconds'] / total:.1%}")
+        for row in [*shown, rest | {"seconds": sum(row["seconds"] for row in others)}]
+    ]
+    text = OPERATIONS.format(**found) + "\n" + table(("operation", "calls", "ms", "share"), rows)
+    reached = [
+        (kind, f"{each['seconds'] / total:.0%}", f"{each['flops'] / each['seconds'] / 1e9:.0f}",
+         f"{each['flops'] / each['seconds'] / found['gemm']:.0%}")
+        for kind, each in found["reached"].items()
+    ]  # fmt: skip
+    header = ("of these", "share of the time", "GFLOP/s", "of the fastest matrix product")
+    return text + f"\nThe fastest matrix product: {found['gemm'] / 1e9:.0f} GFLOP/s.\n\n" + table(header, reached)
 
 
 def quality(found: Found) -> str:

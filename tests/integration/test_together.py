@@ -18,9 +18,10 @@ import torch
 from tests.conftest import Project
 from tests.integration.test_whole_job import ok
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+ONE_HOST = ["--standalone", "--nproc-per-node", "2"]
 TRAINING = ["-m", "ddpm_kedro", "--env", "smoke", "--pipelines", "model_training"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def params(**values: object) -> str:
@@ -29,7 +30,7 @@ def params(**values: object) -> str:
 
 
 def together(project: Project, parameters: str, *options: str) -> "subprocess.Popen[str]":
-    command = [*TORCHRUN, *options, *TRAINING, "--params", parameters]
+    command = [*TORCHRUN, *ONE_HOST, *options, *TRAINING, "--params", parameters]
     output: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=project.folder, env=ENVIRONMENT, text=True, **output)
 
@@ -89,16 +90,25 @@ def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -> None:
+    """Of two hosts one is stopped: each has a torchrun of its own."""
     long = params(num_images=8000, report_interval=80, checkpoint_interval=4000, accumulation_steps=2)
-    process = together(ingested, long)
-    for line in output_of(process):
-        if "80 of 8,000 images" in line:
-            process.send_signal(signal.SIGTERM)
-            break
+    meet = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
+    logs = [ingested.folder / f"host{number}.txt" for number in range(2)]
+    hosts = []
+    for log in logs:
+        with log.open("w") as file:
+            command = [*TORCHRUN, *meet, "--nproc-per-node", "1", *TRAINING, "--params", long]
+            hosts.append(subprocess.Popen(command, cwd=ingested.folder, env=ENVIRONMENT, stdout=file, stderr=file))
+    while not any("80 of 8,000 images" in log.read_text() for log in logs):
+        assert all(host.poll() is None for host in hosts), [log.read_text() for log in logs]
+        time.sleep(0.1)
+    hosts[0].send_signal(signal.SIGTERM)
     asked = time.monotonic()
-    rest = output_of(process).read()
-    process.wait()
-    assert time.monotonic() - asked < 10
+    while "Stopped after" not in (rest := "".join(log.read_text() for log in logs)):
+        assert time.monotonic() - asked < 10, rest
+        time.sleep(0.1)
+    hosts[1].send_signal(signal.SIGTERM)  # its torchrun would wait minutes for the other's
+    assert all(host.wait(20) for host in hosts)
     [seen] = [int(found.replace(",", "")) for found in re.findall(r"Stopped after ([\d,]+) images", rest)]
     assert 80 <= seen < 8000
     result = ok(
@@ -138,7 +148,7 @@ def rank_of(agent: int, rank: int) -> int:
 @pytest.mark.slow
 def test_torchrun_is_for_training_alone(project: Project) -> None:
     done = subprocess.run(
-        [*TORCHRUN, "-m", "ddpm_kedro", "--env", "smoke"],
+        [*TORCHRUN, *ONE_HOST, "-m", "ddpm_kedro", "--env", "smoke"],
         cwd=project.folder,
         env=ENVIRONMENT,
         capture_output=True,

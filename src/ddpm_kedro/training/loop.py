@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import DivergedError, TrainingParameters, UserError
+from ddpm_kedro.parameters import DivergedError, UserError
 from ddpm_kedro.training.hardware import Hardware
 from ddpm_kedro.training.processes import Processes
 from ddpm_kedro.training.progress import progress_bar
@@ -59,8 +59,7 @@ def train(
             any more.
     """
     p, processes = run.training, Processes.current()
-    _check_batch(p, len(images), processes)
-    _check_start(run, resume, processes)
+    _check(run, len(images), resume, processes)
     trainer = Trainer(run, images, holdout, hardware, processes)
     standing = Standing(trainer, resume)
     steps = range(standing.images_seen // p.batch_size, run.num_steps)
@@ -192,7 +191,8 @@ class Meter:
         return row
 
 
-def _check_batch(p: TrainingParameters, images: int, processes: Processes) -> None:
+def _check(run: Run, images: int, resume: Checkpoint | None, processes: Processes) -> None:
+    p = run.training
     if p.batch_size > images:
         raise UserError(f"training.batch_size = {p.batch_size} is more than the {images} training images.")
     if p.batch_size % (processes.count * p.accumulation_steps):
@@ -201,10 +201,7 @@ def _check_batch(p: TrainingParameters, images: int, processes: Processes) -> No
             f"training.batch_size = {p.batch_size} cannot be divided among {processes.count} processes{parts}; "
             f"choose a multiple of {processes.count * p.accumulation_steps}."
         )
-
-
-def _check_start(run: Run, resume: Checkpoint | None, processes: Processes) -> None:
-    """Data folders of several hosts that are not one and the same would lead to several trainings."""
+    # Data folders of several hosts that are not one and the same would lead to several trainings.
     if not processes.agree((run.run_id, 0 if resume is None else resume.images_seen)):
         raise UserError(
             "The processes do not see the same images and the same checkpoint. The data folder must lie on storage "

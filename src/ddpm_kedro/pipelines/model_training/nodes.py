@@ -74,6 +74,8 @@ def train_model(
         _tell_start(initial_model, run)
     hardware = choose_hardware(training.device, training.precision)
     logger.info("Training on %s", hardware.reason)
+    if training.compile != "none":
+        logger.info("torch.compile, mode %s: the first steps take minutes.", training.compile)
     for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
         if report.history and report.history[-1]["images_seen"] == report.images_seen:
             logger.info(summary(report.history[-1], run.num_images))

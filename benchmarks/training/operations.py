@@ -1,0 +1,52 @@
+"""Where the time of our step goes, operation by operation."""
+
+import statistics
+from typing import Any
+
+import torch
+from benchmarks.training.learners import Ours
+from benchmarks.training.networks import Shape, our_parameters
+from benchmarks.training.step import NUM_IMAGES, products, random_store, timed
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm_kedro.training.hardware import choose_hardware, keep_freed_memory
+
+CONVOLUTIONS = {"aten::mkldnn_convolution", "aten::convolution_backward", "aten::convolution"}
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
+
+
+def measure(groups: dict[str, Any], shape: Shape, batch: int, precision: str, rounds: int) -> dict[str, Any]:
+    """A profile of one step after some to warm up, and what convolutions and products reach in it."""
+    keep_freed_memory()
+    store = random_store(shape, batch)
+    learner = Ours(groups | {"model": our_parameters(shape)}, store, choose_hardware("cpu", "fp32"))
+    learner.hardware = choose_hardware("cpu", precision)
+    pixels = torch.from_numpy(store.images)
+
+    def step() -> None:
+        learner.step(1, pixels, None, NUM_IMAGES)
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    counted = {str(operation).split(".")[-1]: n for operation, n in counter.get_flop_counts()["Global"].items()}
+    seconds = statistics.median(timed(step) for _ in range(rounds))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        step()
+    events = sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    rows = [
+        {"operation": event.key, "calls": event.count, "seconds": event.self_cpu_time_total / 1e6}
+        for event in events
+        if event.self_cpu_time_total
+    ]
+    gemm = max(work / min(timed(product) for _ in range(5)) for product, work in products(precision).values())
+    reached = {
+        "convolutions": _rate(rows, CONVOLUTIONS, sum(n for name, n in counted.items() if "convolution" in name)),
+        "matrix products": _rate(rows, PRODUCTS, sum(n for name, n in counted.items() if name.endswith("mm"))),
+    }
+    return {"rows": rows, "seconds": seconds, "batch": batch, "precision": precision, "gemm": gemm, "reached": reached}
+
+
+def _rate(rows: list[dict[str, Any]], operations: set[str], flops: float) -> dict[str, float]:
+    seconds = sum(row["seconds"] for row in rows if row["operation"] in operations)
+    return {"flops": flops, "seconds": seconds}
