@@ -100,16 +100,16 @@ SAMPLING = [
 NETWORK = [
     *one(
         "models/blocks.py",
-        ("time embedding added without a view", "(embedding))[:, :, None, None]", "(embedding))"),
+        ("time embedding added without a view", "(embedding)[:, :, None, None]", "(embedding)"),
         (
             "time embedding broadcast over the batch",
-            "(embedding))[:, :, None, None]",
-            "(embedding)).mean(0)[:, None, None]",
+            "(embedding)[:, :, None, None]",
+            "(embedding).mean(0)[:, None, None]",
         ),
         (
             "time embedding broadcast over the channels",
-            "(embedding))[:, :, None, None]",
-            "(embedding)).mean(1)[:, None, None, None]",
+            "(embedding)[:, :, None, None]",
+            "(embedding).mean(1)[:, None, None, None]",
         ),
         ("sines and cosines swapped", "[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"),
         ("frequencies of the embedding", "/ (half - 1)", "/ half"),

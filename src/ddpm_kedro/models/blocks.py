@@ -84,9 +84,9 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """X (N, C_in, H, W) and embedding (N, E) → (N, C_out, H, W)."""
+        """X (N, C_in, H, W) and activated embedding (N, E) → (N, C_out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))  # (N, C_out, H, W)
-        h = h + self.time_emb_proj(F.silu(embedding))[:, :, None, None]  # one value for every pixel of a channel
+        h = h + self.time_emb_proj(embedding)[:, :, None, None]  # one value for every pixel of a channel
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.conv_shortcut(x) + h
 

@@ -156,7 +156,7 @@ class UNet(nn.Module):
         pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
         h = F.pad(x, pad, mode="replicate") if any(pad) else x
         h = F.pixel_unshuffle(h, self.patch_size)
-        embedding = self.embed(timesteps, labels)  # (N, E)
+        embedding = F.silu(self.embed(timesteps, labels))  # (N, E), for every block
         h = self.conv_in(h)
         skips = [h]
         for down in self.down_blocks:
