@@ -157,6 +157,14 @@ class TestCheckpoint:
         kept[1].rename(path)
         assert dataset.load().images_seen == 24
 
+    def test_what_others_wrote_meanwhile_is_noticed(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
+        dataset.save(CHECKPOINT)
+        other = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"))
+        other.save(replace(CHECKPOINT, run_id="run-b"))
+        dataset.save(replace(CHECKPOINT, images_seen=16))
+        assert dataset.archived("run-a").exists()
+        assert dataset.archived("run-b").exists()
+
     def test_a_full_disk_leaves_the_last_checkpoint_whole(
         self, dataset: CheckpointDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

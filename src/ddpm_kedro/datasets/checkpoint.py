@@ -38,6 +38,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
     def __init__(self, *, filepath: str, archive: str, keep: int = 1, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
         self._archive, self._keep = Path(archive), keep
+        self._seen: tuple[tuple[int, int], tuple[str, int]] | None = None
 
     def load(self) -> Checkpoint | None:
         """The checkpoint, on the CPU; nothing in the file is executed.
@@ -55,6 +56,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         content = {field.name: getattr(data, field.name) for field in fields(data)}
         with atomic_write(self._filepath) as file:
             torch.save({"format": FORMAT} | content, file)
+        self._remember(data)
         for surplus in self._earlier(data.run_id)[max(self._keep - 1, 0) :]:
             surplus.unlink()
 
@@ -76,7 +78,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """Move the checkpoint to where none is looked for, so that the next training begins anew."""
         if not self._exists():
             return None
-        name = self.archived(self._read(mmap=True).run_id)
+        name = self.archived(self._standing()[0])
         numbers = itertools.count(1)
         kept = next(path for number in numbers if not (path := name.with_name(f"retired_{number}.pt")).exists())
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return kept
 
     def _put_aside(self) -> Path:
-        kept = self.archived(self._read(mmap=True).run_id)
+        kept = self.archived(self._standing()[0])
         kept.parent.mkdir(parents=True, exist_ok=True)
         self._filepath.replace(kept)
         return kept
@@ -93,14 +95,26 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """Keep what would be overwritten: of another run its last, of this run some."""
         if not self._exists():
             return
-        earlier = self._read(mmap=True)
-        if earlier.run_id != new.run_id:
-            logger.info("The checkpoint of the earlier run %s is kept as %s", earlier.run_id, self._put_aside())
-        elif self._keep > 1 and earlier.images_seen != new.images_seen:
-            kept = self._archive / new.run_id / "checkpoints" / f"images_seen_{earlier.images_seen:010d}.pt"
+        run_id, images_seen = self._standing()
+        if run_id != new.run_id:
+            logger.info("The checkpoint of the earlier run %s is kept as %s", run_id, self._put_aside())
+        elif self._keep > 1 and images_seen != new.images_seen:
+            kept = self._archive / run_id / "checkpoints" / f"images_seen_{images_seen:010d}.pt"
             kept.parent.mkdir(parents=True, exist_ok=True)
             if not kept.exists():
                 _link(self._filepath, kept)
+
+    def _standing(self) -> tuple[str, int]:
+        """Run and images seen of what lies there; read only where it is not what was read or written last."""
+        file = self._filepath.stat()
+        if self._seen is None or self._seen[0] != (file.st_mtime_ns, file.st_ino):
+            self._remember(self._read(mmap=True))
+        assert self._seen is not None
+        return self._seen[1]
+
+    def _remember(self, checkpoint: Checkpoint) -> None:
+        file = self._filepath.stat()
+        self._seen = (file.st_mtime_ns, file.st_ino), (checkpoint.run_id, checkpoint.images_seen)
 
     def _earlier(self, run_id: str) -> list[Path]:
         """The checkpoints of a run before its latest, the newest first."""
