@@ -106,7 +106,7 @@ class TestGuards:
         standing = loop.Standing(make_trainer(store), None)
         standing.trainer.device = torch.device("meta")  # not the CPU
         for step in range(1, 4):
-            standing.add(step, torch.tensor(math.inf if step == 2 else 1.0), torch.tensor(1.0), 0.1)
+            standing.add(step, torch.tensor(math.inf if step >= 2 else 1.0), torch.tensor(1.0), 0.1)
         for attempt in (standing.stop, lambda: standing.report(False)):
             with monkeypatch.context() as patch:
                 patch.setattr(standing.trainer, "device", torch.device("cpu"))
