@@ -380,6 +380,22 @@ class TestShares:
             batch = Trainer(run, images, store, choose_hardware("cpu", "fp32")).batch(3, pixels[3], rows)
             assert all(torch.equal(ours, whole[rows]) for ours, whole in zip(batch, expected, strict=True))
 
+    def test_more_processes_than_images_to_validate_or_to_draw(
+        self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Processes, "_reduced", lambda self, value, operation: value)
+        monkeypatch.setattr(Processes, "_all", lambda self, thing: [thing])
+        run = make_run(store, training={"validation_images": 1, "preview_images": 1})
+        images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
+        trainer = Trainer(run, images, store, hardware)
+        losses, drawn = [], []
+        for rank in range(2):
+            trainer.processes = Processes(rank, 2)
+            losses.append(trainer.validation_loss())
+            drawn.append(len(trainer.preview()[0]))
+        assert losses[0] > losses[1] == 0
+        assert drawn == [1, 0]
+
     def test_a_batch_that_processes_do_not_divide(self, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Processes, "current", classmethod(lambda cls: cls(0, 3)))
         with pytest.raises(UserError, match=r"batch_size = 8 cannot be divided among 3 processes; .* multiple of 3"):

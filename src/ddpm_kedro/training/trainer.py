@@ -176,7 +176,8 @@ class Trainer:
         shuffled = torch.randperm(count, generator=generator_for(self.seed, Stream.VALIDATION))
         timesteps = self.schedule.rows(((shuffled + 0.5) / count).to(self.device))
         seed, total = derive_seed(self.seed, Stream.VALIDATION), torch.zeros((), device=self.device)
-        for part in self.processes.share(count).split(p.batch_size):
+        here = self.processes.share(count)
+        for part in here.split(p.batch_size) if len(here) else ():
             x0 = to_float(read_pixels(self.holdout, chosen[part]), self.device)
             noise = image_noise(seed, part.tolist(), self.run.image_shape, self.device)()
             labels = self.holdout_labels(chosen[part])
