@@ -75,7 +75,7 @@ digits: $(VENV)/.installed
 bench-sampling: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sampling.py $(ARGS)
 
-# After make run: docs/benchmarks.md. ARGS: the parts, of step share quality growth plot; --help for the rest.
+# After make run: docs/benchmarks.md. ARGS: the parts, of step operations quality growth plot; --help for the rest.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
 

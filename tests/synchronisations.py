@@ -6,6 +6,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
+class BlockingCopies(TorchDispatchMode):
+    """Counts copies from the CPU to another device for which the host waits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu":
+            there = torch.device(kwargs.get("device") or "cpu").type != "cpu"
+            self.count += there and not kwargs.get("non_blocking")
+        return func(*args, **kwargs)
+
+
 class Synchronisations(TorchDispatchMode):
     """Counts how often a value is fetched from a tensor: on a GPU, each makes the host wait."""
 

@@ -166,7 +166,6 @@ def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: p
 
 def test_operations_are_those_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "products", lambda _: {"": (lambda: None, 1.0)})
-    monkeypatch.setattr(operations, "keep_freed_memory", lambda: None)
     shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
     found = operations.measure(GROUPS, shape, 2, "fp32", 1)
     by_name = {row["operation"]: row for row in found["rows"]}

@@ -22,7 +22,7 @@ from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.images.augmentation import AugmentedImages, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
-from ddpm_kedro.training.hardware import Hardware
+from ddpm_kedro.training.hardware import Hardware, keep_freed_memory
 from ddpm_kedro.training.optimizers import learning_rate
 from ddpm_kedro.training.run import Run
 from ddpm_kedro.training.trainer import Trainer
@@ -49,6 +49,7 @@ class Ours:
     """The real :class:`Trainer`. It looks its labels up by itself: those of the store's next batch."""
 
     def __init__(self, groups: dict[str, Any], store: ImageStore, hardware: Hardware) -> None:
+        keep_freed_memory()  # as a run does before it trains
         images = AugmentedImages(store, groups["augmentation"])
         run = Run.of(images, *(groups[name] for name in ("model", "diffusion", "optimizer", "training")))
         self.trainer = Trainer(run, images, store, hardware)

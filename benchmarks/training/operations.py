@@ -10,7 +10,7 @@ from benchmarks.training.step import NUM_IMAGES, products, random_store, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_kedro.training.hardware import choose_hardware, keep_freed_memory
+from ddpm_kedro.training.hardware import choose_hardware
 
 CONVOLUTIONS = {"aten::mkldnn_convolution", "aten::convolution_backward", "aten::convolution"}
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
@@ -18,7 +18,6 @@ PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
 
 def measure(groups: dict[str, Any], shape: Shape, batch: int, precision: str, rounds: int) -> dict[str, Any]:
     """A profile of one step after some to warm up, and what convolutions and products reach in it."""
-    keep_freed_memory()
     store = random_store(shape, batch)
     learner = Ours(groups | {"model": our_parameters(shape)}, store, choose_hardware("cpu", "fp32"))
     learner.hardware = choose_hardware("cpu", precision)

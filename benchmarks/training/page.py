@@ -17,9 +17,8 @@ What a training costs here, beside [diffusers](https://github.com/huggingface/di
 measures and writes this page, `make bench ARGS="quality --only ours,diffusers-32-v --seconds 200"` a part of it; how
 fast samples are drawn is on [another page](diffusion.md).
 """
-PICTURE = """
-![Images a second of a step, and KID after the same time](benchmarks.png)
-"""
+PICTURE = "\n![{}](benchmarks.png)\n"
+PANELS = {"step": "images a second of a step", "quality": "KID after the same time"}
 STEP = """
 ## A step of training
 
@@ -70,8 +69,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
 def make(found: dict[str, Found]) -> str:
     """The page, of what was measured; a part that was not is left out."""
     parts = [INTRODUCTION]
-    if found["step"] or found["quality"]:
-        parts.append(PICTURE)
+    if shown := [text for name, text in PANELS.items() if found[name]]:
+        parts.append(PICTURE.format(", and ".join(shown).capitalize()))
     for name, write in (("step", step), ("operations", operations), ("quality", quality), ("growth", growth)):
         if found[name]:
             parts += [write(found[name]), measured(found[name])]

@@ -89,10 +89,9 @@ def make(candidate: Candidate, digits: Digits, hardware: Hardware, seed: int) ->
     channels, size, _ = digits.training.image_shape
     classes = len(digits.training.class_names) if candidate.classes else 0
     shape = Shape(candidate.width, candidate.multipliers, candidate.attention, 1, 8, channels, size, classes)
-    optimizer = optimizer_of(candidate, digits)
-    if candidate.project == "lucidrains":
-        return Lucidrains(shape, optimizer, hardware)
-    return Diffusers(shape, optimizer, hardware, v=candidate.v, average=True)
+    kinds = {"lucidrains": Lucidrains, "diffusers": partial(Diffusers, v=candidate.v, average=True)}
+    peer: Learner = kinds[candidate.project](shape, optimizer_of(candidate, digits), hardware)
+    return peer
 
 
 def train(learner: Learner, store: ImageStore, batch: int, classes: bool, seconds: float, seed: int, guess: int) -> int:

@@ -17,7 +17,7 @@ from benchmarks.training.networks import Shape, flops_per_image, our_parameters,
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import choose_hardware, keep_freed_memory
+from ddpm_kedro.training.hardware import choose_hardware
 
 STORED = 128  # images
 NUM_IMAGES = 10**6  # of the schedule of the learning rate, which costs the same anywhere
@@ -75,7 +75,6 @@ def products(precision: str) -> dict[str, tuple[Callable[[], Any], float]]:
 
 def serve(connection: Connection, name: str, precision: str, shape: Shape, groups: dict[str, Any]) -> None:
     """In a process of its own: tell what a candidate is, then take steps as asked, and tell their seconds."""
-    keep_freed_memory() if name == "ours" else None  # what a run of ours does before it trains
     learner = CANDIDATES[name](shape, groups, random_store(shape, STORED))
     learner.hardware = choose_hardware("cpu", precision)
     pixels = torch.from_numpy(random_store(shape, STORED).images)

@@ -8,6 +8,8 @@ import time
 import rich
 from kedro.framework.project import LOGGING
 
+from ddpm_kedro.hooks.together import first_process
+
 PLAIN = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -22,7 +24,7 @@ PLAIN = {
 
 def only_the_first_process_speaks() -> None:
     """Of the processes of one training all say the same: warnings and errors of the others are enough."""
-    if os.environ.get("RANK", "0") != "0":
+    if not first_process():
         levels = {"kedro": logging.WARNING, "kedro.io": logging.ERROR, "ddpm_kedro": logging.WARNING}
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

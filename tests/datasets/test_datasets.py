@@ -157,6 +157,16 @@ class TestCheckpoint:
         kept[1].rename(path)
         assert dataset.load().images_seen == 24
 
+    def test_the_best_checkpoint_leaves_the_earlier_ones_alone(self, tmp_path: Path) -> None:
+        latest, best = (
+            CheckpointDataset(filepath=str(tmp_path / name), archive=str(tmp_path / "runs"), keep=keep)
+            for name, keep in (("checkpoint.pt", 4), ("best_checkpoint.pt", 1))
+        )
+        for seen in (8, 16, 24, 32):
+            best.save(replace(CHECKPOINT, images_seen=seen))
+            latest.save(replace(CHECKPOINT, images_seen=seen))
+        assert len(list((tmp_path / "runs/run-a/checkpoints").iterdir())) == 3
+
     def test_what_others_wrote_meanwhile_is_noticed(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
         dataset.save(CHECKPOINT)
         other = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"))

@@ -72,7 +72,6 @@ def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) 
     said = output_of(process).read()
     assert process.wait() == 0, said
     assert said.count("160 of 160 images") == 1
-
     assert "2 processes train together." in said
     assert "WARNING" not in said
     shared, weights = history(ingested), final_weights(ingested)

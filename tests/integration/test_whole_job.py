@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from click.testing import Result
 from kedro.inspection import get_project_snapshot
 from PIL import Image
 
+from ddpm_kedro.datasets.tensors import TensorsDataset
+from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.pipeline_registry import MAIN_JOB
 from ddpm_kedro.training.hardware import AVAILABLE
 from tests.conftest import ROOT, Project
@@ -120,6 +123,43 @@ def test_going_back_to_an_earlier_run_takes_up_its_checkpoint(
     assert "is already trained" in caplog.text
     assert results(project) == first
     assert (project.data / "runs" / other / "checkpoint.pt").exists()
+
+
+def test_a_training_that_goes_wrong_keeps_its_batch_and_its_last_checkpoint(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = f"{TINY},optimizer.lr=1e30,optimizer.max_grad_norm=1e30,optimizer.warmup_images=0"
+    said = "The loss is", "in step 2, after 8 images", "The last checkpoint is of 8 images"
+    failed(project.kedro_run("--params", f"{wrong},training.checkpoint_interval=8"), *said)
+    assert "The batch of that step is kept in" in caplog.text
+    batch = TensorsDataset(filepath=str(project.data / "08_reporting/diverged_batch.safetensors")).load()
+    assert int(batch["step"]) == 1
+    assert batch["images"].shape == batch["noise"].shape == (8, 1, 28, 28)
+    assert (project.data / "06_models/checkpoint.pt").exists()
+    assert not (project.data / "06_models/model").exists()
+
+
+def test_the_same_training_once_more_ends_the_same_and_keeps_the_first(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    ok(project.kedro_run("--params", TINY))
+    first = results(project)
+    caplog.set_level("INFO")
+    ok(project.kedro_run("--params", f"{TINY},training.resume=never"))
+    assert "already trained" not in caplog.text
+    assert results(project) == first
+    assert len(list(project.data.glob("runs/*/retired_1.pt"))) == 1
+
+
+def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    fake = SimpleNamespace(report=lambda *_: None, should_prune=lambda: False)
+    for images, words in ((16, "starts"), (24, "starts"), (32, "goes on from run")):
+        caplog.clear()
+        command = "--pipelines", "data_ingestion,model_training", "--params", f"{TINY},training.num_images={images}"
+        with TRIAL.of(fake) if images < 32 else nullcontext():
+            ok(project.kedro_run(*command))
+        assert words in caplog.text
 
 
 def test_two_runs_of_one_configuration_are_equal_to_the_bit(project: Project, tmp_path: Path) -> None:

@@ -142,10 +142,14 @@ IMAGES = one(
     ("pixels cut off in place of rounded", ".round().to(torch.uint8)", ".to(torch.uint8)"),
     ("height and width swapped", ".permute(0, 3, 1, 2).float()", ".permute(0, 3, 2, 1).float()"),
     ("a whole batch flipped alike", "(horizontal < 0.5)[", "(horizontal[:1] < 0.5)["),
-    ("device: pixels", "pixels.to(device, non_blocking=cuda)", "pixels"),
-    ("device: numbers of the augmentation", "= numbers.to(images.device)", "= numbers"),
+    ("device: pixels", "moved(pixels, device)", "pixels"),
+    ("device: numbers of the augmentation", "= moved(numbers, images.device)", "= numbers"),
     ("device: offsets of the crops", "torch.arange(size, device=uniform.device)", "torch.arange(size)"),
-    ("device: labels of the images", "labels[indices.numpy()]).to(device)", "labels[indices.numpy()])"),
+    (
+        "device: labels of the images",
+        "moved(torch.from_numpy(self.store.labels[indices.numpy()]), device)",
+        "torch.from_numpy(self.store.labels[indices.numpy()])",
+    ),
 )
 
 TRAINING = [
@@ -188,7 +192,7 @@ TRAINING = [
             "randn(n, *x0.shape[1:], generator=generator)",
         ),
         ("device: labels", "self.images.labels(indices, self.device)", "self.images.labels(indices)"),
-        ("device: dropped classes", "(drop < p.label_dropout).to(self.device)", "(drop < p.label_dropout)"),
+        ("device: dropped classes", "moved(drop < p.label_dropout, self.device)", "(drop < p.label_dropout)"),
         ("device: timesteps of validation", "/ count).to(self.device))", "/ count))"),
         ("device: noise of validation", "self.run.image_shape, self.device)()", "self.run.image_shape)()"),
         ("device: labels of validation", "labels[indices.numpy()]).to(self.device)", "labels[indices.numpy()])"),
@@ -226,9 +230,9 @@ TRAINING = [
     ),
     *one(
         "training/resuming.py",
-        ("resume: another run's checkpoint gone on from", "if any(", "if False and any("),
-        ("resume: fewer images than were seen", " or latest.images_seen > run.num_images", ""),
-        ("resume: an older course of the learning rate denied", "if len(changed) > 1 or", "if False and"),
+        ("resume: another run's checkpoint gone on from", "elif not longer:", "elif False:"),
+        ("resume: fewer images than were seen", " and latest.images_seen <= run.num_images", ""),
+        ("resume: an older course of the learning rate denied", "if not longer or run", "if False and run"),
         ("resume: never ignored", ' or resume == "never"', ""),
         (
             "resume: another network forced into",

@@ -87,9 +87,10 @@ class TestGuards:
             return (bad, norm, lr) if number == 4 and watched == "loss" else (loss, bad if number == 4 else norm, lr)
 
         monkeypatch.setattr(Trainer, "step", step)
-        reports: list[Report] = []
+        reports, images = list[Report](), AugmentedImages(store, run.augmentation)
         with pytest.raises(DivergedError) as caught:
-            reports.extend(iter_training(run, store, reports))
+            for report in train(run, images, store, choose_hardware("cpu", "fp32"), None, lambda: False):
+                reports.append(report)
         what = "The loss is nan" if watched == "loss" else "The gradient is not finite"
         assert f"{what} in step 5, after 32 images, learning rate" in str(caught.value)
         assert "The last checkpoint is of 32 images" in str(caught.value)
@@ -136,13 +137,6 @@ class TestGuards:
         first = run_training(run, store, stop_at=5)
         assert [report.best for report in first] == [True, True, False]
         assert [report.best for report in run_training(run, store, resume=at_end(first))] == [False, True]
-
-
-def iter_training(run: Run, store: ImageStore, reports: list[Report]) -> Any:
-    images = AugmentedImages(store, run.augmentation)
-    for report in train(run, images, store, choose_hardware("cpu", "fp32"), None, lambda: False):
-        reports.append(report)
-        yield from ()
 
 
 class TestStart:

@@ -29,8 +29,8 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     Args:
         filepath: of the latest checkpoint.
-        archive: folder that keeps ``<run id>/checkpoint.pt`` of earlier runs, and ``<run id>/checkpoints/`` with those
-            before the latest of each run.
+        archive: folder that keeps, of ``checkpoint.pt`` say, ``<run id>/checkpoint.pt`` of earlier runs and
+            ``<run id>/checkpoints/`` with those before the latest of each run.
         keep: checkpoints of a run, the latest included.
         metadata: free-form.
     """
@@ -57,7 +57,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         with atomic_write(self._filepath) as file:
             torch.save({"format": FORMAT} | content, file)
         self._remember(data)
-        for surplus in self._earlier(data.run_id)[max(self._keep - 1, 0) :]:
+        for surplus in self._earlier(data.run_id)[self._keep - 1 :]:
             surplus.unlink()
 
     def archived(self, run_id: str) -> Path:
@@ -99,7 +99,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         if run_id != new.run_id:
             logger.info("The checkpoint of the earlier run %s is kept as %s", run_id, self._put_aside())
         elif self._keep > 1 and images_seen != new.images_seen:
-            kept = self._archive / run_id / "checkpoints" / f"images_seen_{images_seen:010d}.pt"
+            kept = self._archive / run_id / self._folder / f"images_seen_{images_seen:010d}.pt"
             kept.parent.mkdir(parents=True, exist_ok=True)
             if not kept.exists():
                 _link(self._filepath, kept)
@@ -116,9 +116,13 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         file = self._filepath.stat()
         self._seen = (file.st_mtime_ns, file.st_ino), (checkpoint.run_id, checkpoint.images_seen)
 
+    @property
+    def _folder(self) -> str:
+        return f"{self._filepath.stem}s"
+
     def _earlier(self, run_id: str) -> list[Path]:
         """The checkpoints of a run before its latest, the newest first."""
-        return sorted((self._archive / run_id / "checkpoints").glob("images_seen_*.pt"), reverse=True)
+        return sorted((self._archive / run_id / self._folder).glob("images_seen_*.pt"), reverse=True)
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
@@ -137,7 +141,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
             ) from error
 
     def _or_take_an_earlier_one(self) -> str:
-        found = sorted(self._archive.glob("*/checkpoints/images_seen_*.pt"), key=lambda path: path.stat().st_mtime)
+        found = sorted(self._archive.glob(f"*/{self._folder}/images_seen_*.pt"), key=lambda path: path.stat().st_mtime)
         return f", or put an earlier one in its place: mv {found[-1]} {self._filepath}" if found else ""
 
 

@@ -87,17 +87,16 @@ class RunGuard:
             self._archive(pipeline, catalog)
 
     @hook_impl
-    def on_node_error(self, error: Exception, catalog: DataCatalog) -> None:
-        """Keep the batch with which a training went wrong."""
-        if isinstance(error, DivergedError) and error.batch and first_process():
+    def on_pipeline_error(self, error: Exception, catalog: DataCatalog) -> None:
+        """Listen no more, and keep the batch with which a training went wrong.
+
+        Kedro calls ``on_node_error`` for a generator's beginning alone.
+        """
+        self._give_signals_back()
+        if isinstance(error, DivergedError) and first_process():
             catalog.save("diverged_batch", error.batch)
             dataset: Any = catalog.get("diverged_batch")
             logger.error("The batch of that step is kept in %s", dataset._filepath)
-
-    @hook_impl
-    def on_pipeline_error(self) -> None:
-        """Listen no more."""
-        self._give_signals_back()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.training and not self.stop.is_set():

@@ -26,7 +26,7 @@ def augment(images: Tensor, parameters: AugmentationParameters, numbers: Tensor)
         Like ``images``.
     """
     n, _, height, width = images.shape
-    horizontal, vertical, down, right = numbers.to(images.device)
+    horizontal, vertical, down, right = moved(numbers, images.device)
     if parameters.horizontal_flip:
         images = torch.where((horizontal < 0.5)[:, None, None, None], images.flip(-1), images)
     if parameters.vertical_flip:
@@ -76,7 +76,7 @@ class AugmentedImages:
         """Labels of the pictures, (N,) int64; None where there are no classes."""
         if self.store.labels is None:
             return None
-        return torch.from_numpy(self.store.labels[indices.numpy()]).to(device)
+        return moved(torch.from_numpy(self.store.labels[indices.numpy()]), device)
 
 
 def read_pixels(store: ImageStore, indices: Tensor) -> Tensor:
@@ -84,10 +84,15 @@ def read_pixels(store: ImageStore, indices: Tensor) -> Tensor:
     return torch.from_numpy(store.images[indices.numpy()])
 
 
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """From the CPU to a device, without waiting until that has done what it was asked before."""
+    cuda = torch.device(device).type == "cuda"  # elsewhere a copy may come after its source is gone
+    return tensor.to(device, non_blocking=cuda)
+
+
 def to_float(pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """From (N, H, W, C) uint8 to (N, C, H, W) float32 in [-1, 1]."""
-    cuda = torch.device(device).type == "cuda"  # elsewhere a copy may come after its source is gone
-    return pixels.to(device, non_blocking=cuda).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return moved(pixels, device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         Like ``v``.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= EXPLICIT_TOKENS:
-        # The CPU's fused kernel does not use its bfloat16 instructions as its matrix products do: 3 times as slow.
+        # The CPU's fused kernel does not use its bfloat16 instructions as its matrix products do.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return weights.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)

@@ -184,7 +184,7 @@ class TrainingParameters(Group):
     accumulation_steps: PositiveInt
     """Parts in which a batch is computed one after the other: less memory, the same gradients but for rounding."""
     activation_checkpointing: bool
-    """Compute activations a second time in the backward pass: less memory, about a third more time."""
+    """Compute activations a second time in the backward pass: less memory, more time."""
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
     """Mode of torch.compile; its compilation takes minutes."""
     loader_workers: NonNegativeInt

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm_kedro.images.augmentation import read_pixels
+from ddpm_kedro.images.augmentation import moved, read_pixels
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import TrainingParameters, UserError
 from ddpm_kedro.training.randomness import batch_indices
@@ -54,7 +54,7 @@ class DevicePixels(StepPixels):
         self.images = torch.from_numpy(np.ascontiguousarray(pixels.store.images)).to(device)
 
     def __getitem__(self, step: int) -> Tensor:
-        return self.images[self.indices(step).to(self.images.device)]
+        return self.images[moved(self.indices(step), self.images.device)]
 
 
 def read_steps(

@@ -4,9 +4,7 @@ from dataclasses import dataclass, replace
 
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import differences
-from ddpm_kedro.training.run import Checkpoint, Run
-
-LENGTH = "training.num_images"
+from ddpm_kedro.training.run import Checkpoint, Run, network_differences
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,14 @@ class Start:
         again = replace(run, continued_from=latest.continued_from, tracking_id=latest.tracking_id)
         if again.run_id == latest.run_id:
             return cls(again, latest)
-        changed = _changes(latest, run)
+        changed, longer = tuple(_changes(latest, run)), _only_longer(latest, run)
         if resume == "require":
             _check_fits(latest, run)
-        elif any(not line.startswith(f"{LENGTH}:") for line in changed) or latest.images_seen > run.num_images:
-            return cls(run, None, latest.run_id, tuple(changed))
-        if len(changed) > 1 or run.optimizer.lr_schedule != "constant":
+        elif not longer:
+            return cls(run, None, latest.run_id, changed)
+        if not longer or run.optimizer.lr_schedule != "constant":
             again = replace(again, continued_from=f"{latest.run_id}@{latest.images_seen}")
-        return cls(again, latest, latest.run_id, tuple(changed))
+        return cls(again, latest, latest.run_id, changed)
 
     @property
     def finished(self) -> bool:
@@ -65,17 +63,17 @@ def _changes(latest: Checkpoint, run: Run) -> list[str]:
     return changed
 
 
+def _only_longer(latest: Checkpoint, run: Run) -> bool:
+    """Whether the run asks for what the checkpoint's asked for, but for another length that it has not yet passed."""
+    length = {"num_images": latest.parameters["training"]["num_images"]}
+    as_long = replace(run, training=run.training.model_copy(update=length))
+    return not _changes(latest, as_long) and latest.images_seen <= run.num_images
+
+
 def _check_fits(latest: Checkpoint, run: Run) -> None:
     """The state of a checkpoint must be that of this network and this optimizer."""
-    networks = [{"model": dict(p["model"]) | {"dropout": None}} for p in (latest.parameters, run.parameters)]
     optimizers = [{"optimizer": {"name": p["optimizer"]["name"]}} for p in (latest.parameters, run.parameters)]
-    unfit = differences(*networks) + differences(*optimizers)
-    around = {
-        "image shape": (latest.image_shape, run.image_shape),
-        "classes": (len(latest.class_names), len(run.class_names)),
-    }
-    unfit += [f"{name}: {before} → {now}" for name, (before, now) in around.items() if before != now]
-    if unfit:
+    if unfit := network_differences(latest, run) + differences(*optimizers):
         raise UserError(
             f"training.resume = require, but what the checkpoint of run {latest.run_id} holds does not fit: "
             f"{'; '.join(unfit)}. Give it the parameters of before, or begin anew: training.resume=auto."

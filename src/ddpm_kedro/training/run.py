@@ -19,6 +19,7 @@ from ddpm_kedro.parameters import (
 )
 from ddpm_kedro.provenance import Provenance, differences
 
+NOT_OF_THE_NETWORK = {"dropout", "class_conditional"}  # the number of classes tells what the latter does
 Row = dict[str, float]
 """One row of the history: ``images_seen`` and the figures measured there."""
 
@@ -165,19 +166,28 @@ def made_by(run: Run | Checkpoint) -> Provenance:
     )
 
 
-def _check_same_network(initial: TrainedModel, run: Run) -> None:
-    """The weights must be of the network that is trained; dropout may differ, and what classes are called."""
-    has, wanted = (
-        {"model": model.model_dump(mode="json", exclude={"dropout", "class_conditional"})}
-        for model in (initial.parameters, run.model)
+def network_differences(one: Run | Checkpoint | TrainedModel, other: Run | Checkpoint | TrainedModel) -> list[str]:
+    """How their networks differ, one readable line a value; not in dropout, and not in what classes are called."""
+    first, second = (
+        {
+            "model": {name: value for name, value in _model(each).items() if name not in NOT_OF_THE_NETWORK},
+            "image shape": each.image_shape,
+            "classes": len(each.class_names),
+        }
+        for each in (one, other)
     )
-    changes = differences(wanted, has)
-    around = {
-        "image shape": (run.image_shape, initial.image_shape),
-        "classes": (len(run.class_names), len(initial.class_names)),
-    }
-    changes += [f"{name}: {ours} → {theirs}" for name, (ours, theirs) in around.items() if ours != theirs]
-    if changes:
+    return differences(first, second)
+
+
+def _model(each: Run | Checkpoint | TrainedModel) -> dict[str, Any]:
+    parameters = each.made_by.parameters if isinstance(each, TrainedModel) else each.parameters
+    model: dict[str, Any] = parameters["model"]
+    return model
+
+
+def _check_same_network(initial: TrainedModel, run: Run) -> None:
+    """The weights must be of the network that is trained."""
+    if changes := network_differences(run, initial):
         raise UserError(
             f"training.initial_model is not the network that these parameters and images make: {'; '.join(changes)} "
             "there. Take over its model parameters (lists go into conf/local/parameters.yml), images of its shape, and "

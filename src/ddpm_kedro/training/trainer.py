@@ -19,7 +19,7 @@ from ddpm_kedro.diffusion import (
     image_noise,
     make_schedule,
 )
-from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, moved, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.training.hardware import Hardware
@@ -141,7 +141,7 @@ class Trainer:
         """
         p = self.run.training
         n, rows = p.batch_size, self.rows if rows is None else rows
-        here = rows.to(self.device)
+        here = moved(rows, self.device)
         x0 = self.images.from_pixels(
             pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
         )
@@ -153,7 +153,7 @@ class Trainer:
         labels = self.images.labels(indices, self.device) if self.run.class_names else None
         if labels is not None and p.label_dropout:
             drop = torch.rand(n, generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))[rows]
-            labels = torch.where((drop < p.label_dropout).to(self.device), self.network.num_classes, labels)
+            labels = torch.where(moved(drop < p.label_dropout, self.device), self.network.num_classes, labels)
         return x0, timesteps, noise, labels
 
     def whole_batch(self, step: int) -> dict[str, Tensor]:
