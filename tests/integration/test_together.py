@@ -120,6 +120,15 @@ def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -
 
 
 @pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_all(ingested: Project) -> None:
+    process = together(ingested, params(num_images=800) + ",optimizer.lr=1e30")
+    said = output_of(process).read()
+    assert process.wait() == 1, said
+    assert "Error: The loss is inf in step 2, after 8 images" in said
+    assert (ingested.data / "08_reporting/diverged_batch.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project) -> None:
     long = params(num_images=800, report_interval=80, checkpoint_interval=80)
     process = together(ingested, long, "--max-restarts", "1")

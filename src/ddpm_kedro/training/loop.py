@@ -17,7 +17,7 @@ from ddpm_kedro.training.progress import progress_bar
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 from ddpm_kedro.training.trainer import Trainer
 
-STEPS_UNWATCHED = 32  # between two looks at a GPU for a loss that is no number: a look waits for the device
+STEPS_UNWATCHED = 32  # between two looks for a loss that is no number, where a look waits: for a GPU, or for others
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Standing:
         new = (self.first_bad < 0) & ~watched.isfinite()
         self.first_bad = torch.where(new, step, self.first_bad)
         self.bad_loss = torch.where(new, loss, self.bad_loss)
-        if self.trainer.device.type == "cpu" or step % STEPS_UNWATCHED == 0:
+        at_hand = self.trainer.device.type == "cpu" and self.trainer.processes.count == 1
+        if at_hand or step % STEPS_UNWATCHED == 0:
             self.check()
 
     def check(self) -> None:
