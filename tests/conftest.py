@@ -26,6 +26,7 @@ from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
     EvaluationParameters,
+    ImagesParameters,
     ImageToImageParameters,
     ImportModelParameters,
     InpaintingParameters,
@@ -50,6 +51,17 @@ DEVICES = [
     if there
 ]
 
+IMAGES = ImagesParameters(
+    holdout_fraction=0.1,
+    seed=0,
+    size=None,
+    channels=None,
+    fit="crop",
+    background=(255, 255, 255),
+    max_pixels=50_000_000,
+    max_rejected_fraction=0.1,
+    workers=0,
+)
 MODEL = ModelParameters(
     width=8,
     channel_multipliers=(1, 2),

@@ -12,6 +12,7 @@ from tests.conftest import (
     DIFFUSION,
     EVALUATION,
     IMAGE_TO_IMAGE,
+    IMAGES,
     IMPORT_MODEL,
     INPAINTING,
     INTERPOLATION,
@@ -27,8 +28,8 @@ from tests.conftest import (
 
 GOOD: dict[str, Any] = {
     "use": {"model": "digits"},
-    "dataset": {"source": "mnist5k", "download_folder": "raw"},
-    "images": {"holdout_fraction": 0.1, "seed": 0},
+    "dataset": {"source": "mnist5k", "download_folder": "raw", "path": None, "classes": None},
+    "images": IMAGES.model_dump(),
     "augmentation": NO_AUGMENTATION.model_dump(),
     "model": MODEL.model_dump(),
     "diffusion": DIFFUSION.model_dump(),
@@ -58,6 +59,11 @@ MAY_BE_EMPTY = (
     "initial_model",
     "import_model.path",
     "import_model.class_names",
+    "dataset.path",
+    "dataset.classes",
+    "images.size",
+    "images.channels",
+    "images.workers",
 )
 
 

@@ -13,6 +13,8 @@ from kedro.framework.startup import bootstrap_project
 from ddpm_kedro.cli import cli
 from tests.archives import Server, serve_cifar10, serve_mnist
 from tests.conftest import ROOT, Project
+from tests.images.test_own import folder_of
+from tests.integration.test_your_images import FILES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
@@ -61,6 +63,8 @@ def test_kedro_commands_run(
     serve_mnist("fashion_mnist", server, monkeypatch)
     words = re.sub(r"(training|sampling).num_images=[\d_]+", r"\1.num_images=64", command).split()[2:]
     words = [word for word in words if word not in {"--env", "smoke"}]
+    if "dataset.path=pictures" in command:
+        folder_of(project.folder / "pictures", FILES)
     if "resume=require" in command:
         project.adopt(smoke_data)
     if "--pipelines" not in words:

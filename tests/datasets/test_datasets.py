@@ -5,7 +5,10 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,13 @@ from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
-from ddpm_kedro.images.store import ImageStore, LazyImageStore
+from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
 
+WRITTEN = 1 + 3 + 4 + 2  # files of a store: what it is, shards with images, what is known of each, labels and the end
 CHECKPOINT = Checkpoint(
     run_id="run-a",
     parameters={"training": {"seed": 0}},
@@ -74,7 +78,8 @@ def test_written_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> Non
 class TestImageStore:
     @staticmethod
     def lazy(store: ImageStore, read: Any = None) -> LazyImageStore:
-        return LazyImageStore(store.made_by, read or (lambda: store))
+        labels = np.full(len(store), -1) if store.labels is None else store.labels
+        return LazyImageStore(store.made_by, store.class_names, lambda: [read or (lambda: Shard(store.images, labels))])
 
     @pytest.mark.parametrize("classes", [0, 3])
     def test_round_trip_is_memory_mapped(self, classes: int, tmp_path: Path) -> None:
@@ -94,7 +99,7 @@ class TestImageStore:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         dataset.save(self.lazy(make_store()))
 
-        def fail() -> ImageStore:
+        def fail() -> Shard:
             raise AssertionError("decoded again")
 
         dataset.save(self.lazy(make_store(), fail))
@@ -111,6 +116,111 @@ class TestImageStore:
             dataset.load()
         dataset.save(self.lazy(make_store()))
         assert len(dataset.load()) == 40
+
+
+class TestShards:
+    """A store in several shards, some of whose files give no image."""
+
+    @staticmethod
+    def lazy(made: list[int] | None = None, workers: int = 0, most: float = 0.5) -> LazyImageStore:
+        store, noted = make_store(10), [] if made is None else made
+        parts = (slice(0, 4), slice(4, 4), slice(4, 9), slice(9, 10))
+
+        def making(number: int) -> Shard:
+            noted.append(number)
+            images, labels = store.images[parts[number]], store.labels[parts[number]]
+            names = tuple(f"{number}-{index}.png" for index in range(len(images)))
+            return Shard(images, labels, names, ((f"bad {number}.png", "it is damaged"), ("empty.png", "it is empty")))
+
+        makings = [partial(making, number) for number in range(4)]
+        return LazyImageStore(store.made_by, store.class_names, lambda: makings, workers, most)
+
+    def test_they_are_read_like_one_array(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(self.lazy())
+        loaded, expected = dataset.load(), make_store(10)
+        assert isinstance(loaded.images, ShardedImages)
+        assert all(isinstance(shard, np.memmap) for shard in loaded.images.shards)
+        assert loaded.images.shape == (10, 8, 8, 1)
+        assert loaded.images.nbytes == expected.images.nbytes
+        for key in (
+            3,
+            -1,
+            slice(2, 9, 3),
+            [9, 0, 4, 4, 3],
+            np.arange(10) % 3 == 0,
+            np.array([[1, 9], [5, 0]]),
+            np.arange(0),
+        ):
+            assert np.array_equal(loaded.images[key], expected.images[key]), key
+        assert np.array_equal(np.asarray(loaded.images), expected.images)
+        assert np.array_equal(loaded.labels, expected.labels)
+        with pytest.raises(IndexError):
+            loaded.images[10]
+
+    def test_statistics_and_what_was_rejected(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(self.lazy())
+        facts, images = dataset.load().facts, make_store(10).images
+        assert facts["rejected"] == {"it is damaged": 4, "it is empty": 4}
+        assert (facts["images"], facts["duplicates"], facts["nearly_empty"]) == (10, 0, 0)
+        assert facts["mean_of_255"] == [pytest.approx(images.mean(), abs=0.01)]
+        assert facts["deviation_of_255"] == [pytest.approx(images.std(), abs=0.01)]
+
+    def test_twins_and_empty_pictures_are_counted(self, tmp_path: Path) -> None:
+        images = np.concatenate([make_store(2).images[[0, 1, 0]], np.full((2, 8, 8, 1), [[[[7]]]], np.uint8)])
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(images, np.full(5, -1))]))
+        assert dataset.load().facts | {"duplicates": 2, "nearly_empty": 2} == dataset.load().facts
+
+    def test_more_rejected_files_than_allowed_end_it(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        with pytest.raises(DatasetError) as why:
+            dataset.save(self.lazy(most=0.4))
+        assert "8 of 18 files gave no image, more than images.max_rejected_fraction = 0.4" in str(why.value)
+        assert "4  it is damaged, such as bad 0.png" in str(why.value)
+        assert not dataset.exists()
+        made: list[int] = []
+        dataset.save(self.lazy(made))  # nothing is decoded again when more are allowed
+        assert made == []
+        assert len(dataset.load()) == 10
+
+    @pytest.mark.parametrize("after", range(WRITTEN + 1))
+    def test_an_interrupted_save_goes_on(self, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Power is cut after so many files were written; what ends up on the disk is the same to the byte."""
+        whole, cut = (ImageStoreDataset(filepath=str(tmp_path / name)) for name in ("whole", "cut"))
+        whole.save(self.lazy())
+        count = 0
+
+        @contextmanager
+        def failing(path: Path) -> Iterator[Any]:
+            nonlocal count
+            count += 1
+            if count > after:
+                raise OSError(28, "No space left on device")
+            with atomic_write(path) as file:
+                yield file
+
+        before: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr("ddpm_kedro.datasets.image_store.atomic_write", failing)
+            with suppress(DatasetError):  # with the last it is not interrupted
+                cut.save(self.lazy(before))
+        assert cut.exists() == (after >= WRITTEN)
+        made: list[int] = []
+        cut.save(self.lazy(made))
+        assert not set(made) & set(before[:-1]), "a shard that was there was made again"
+        contents = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("whole", "cut")]
+        assert contents[0] == contents[1]
+
+    def test_what_another_left_unfinished_is_not_taken(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        with pytest.raises(DatasetError, match="gave no image"):
+            dataset.save(self.lazy(most=0.1))
+        made: list[int] = []
+        other = replace(self.lazy(made), made_by=Provenance({}, {"raw_images": "another"}))
+        dataset.save(other)
+        assert made == [0, 1, 2, 3]
 
 
 class TestCheckpoint:

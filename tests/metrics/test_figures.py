@@ -28,8 +28,8 @@ from ddpm_kedro.metrics.figures import (
 from ddpm_kedro.metrics.neighbours import copying, nearest_images
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images
-from tests.conftest import EVALUATION, MADE_BY, make_store
-from tests.pipelines.test_nodes import DATASET, IMAGES
+from tests.conftest import EVALUATION, IMAGES, MADE_BY, make_store
+from tests.pipelines.test_nodes import DATASET
 
 
 class Identity(nn.Module):

@@ -134,6 +134,54 @@ NETWORK = [
     *one("models/trained.py", ("dropout goes on in an exported model", "network=network.eval()", "network=network")),
 ]
 
+OWN_PICTURES = [
+    *one(
+        "images/decoding.py",
+        ("pictures lie on their sides", "_in_srgb(_upright(opened))", "_in_srgb(opened)"),
+        ("profiles of colours not read", "_in_srgb(_upright(opened))", "_upright(opened)"),
+        ("only the low byte of sixteen bits", "(values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS", "values % 256"),
+        ("transparent pixels black", "(*wanted.background, 255)", "(0, 0, 0, 255)"),
+        ("bombs decoded", "if image.width * image.height > max_pixels:", "if False:"),
+        ("made smaller without a filter", "Image.Resampling.LANCZOS", "Image.Resampling.NEAREST"),
+        ("a borrowed height", "size = (wanted.width, wanted.height)", "size = (wanted.height, wanted.width)"),
+    ),
+    *one(
+        "images/listing.py",
+        ("links out of the folder followed", "if os.path.commonpath([root, target]) != root:", "if False:"),
+        ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
+        ("links in archives read", "SPECIAL if not member.isreg() or member.issparse() else", "None or"),
+        ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
+        ("classes although pictures lie beside them", "if (numbers < 0).any():", "if False:"),
+        (
+            "classes in the order they came",
+            "order = sorted(range(len(names)), key=names.__getitem__)",
+            "order = list(range(len(names)))",
+        ),
+        ("changes of files unnoticed", "% (found.name, found.size, found.stamp)", "% (found.name, 0, 0)"),
+    ),
+    *one(
+        "images/own.py",
+        ("hold-out by place in the listing", "blake2b(listing.name(index),", "blake2b(str(index).encode(),"),
+        ("labels of rejected files kept", "listing.labels[taken]", "listing.labels[: len(taken)]"),
+        ("the last files left out", "start : start + each])", "start : start + each - 1])"),
+    ),
+    *one(
+        "images/store.py",
+        ("a shard's pictures taken from another", 'side="right"', 'side="left"'),
+        ("pictures in the order of their shards", 'np.argsort(of, kind="stable")', "np.arange(len(of))"),
+    ),
+    *one(
+        "datasets/image_store.py",
+        (
+            "what another left is taken",
+            "if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():",
+            "if unfinished.is_file():",
+        ),
+        ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
+        ("shards made again", "if not about.is_file():", "if True:"),
+    ),
+]
+
 IMAGES = one(
     "images/augmentation.py",
     ("range: images go in as [0, 1]", ".float() / 127.5 - 1", ".float() / 255"),
@@ -283,4 +331,4 @@ TRAINING = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *IMAGES, *TRAINING]
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING]

@@ -17,7 +17,7 @@ from ddpm_kedro.images import sources
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.sources import Split
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import DatasetParameters, Group, ImagesParameters, UserError
+from ddpm_kedro.parameters import DatasetParameters, Group, UserError
 from ddpm_kedro.pipelines import (
     data_ingestion,
     evaluation,
@@ -37,6 +37,7 @@ from tests.conftest import (
     DIFFUSION,
     EVALUATION,
     IMAGE_TO_IMAGE,
+    IMAGES,
     IMPORT_MODEL,
     INPAINTING,
     INTERPOLATION,
@@ -51,8 +52,7 @@ from tests.conftest import (
     make_store,
 )
 
-DATASET = DatasetParameters(source="mnist5k", download_folder="raw")
-IMAGES = ImagesParameters(holdout_fraction=0.1, seed=0)
+DATASET = DatasetParameters(source="mnist5k", download_folder="raw", path=None, classes=None)
 GROUPS = {
     "dataset": DATASET,
     "images": IMAGES,
@@ -97,7 +97,7 @@ class TestIngestion:
         assert training.made_by.fingerprint != holdout.made_by.fingerprint
 
     def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class WithTestSplit:
+        class WithTestSplit(sources.NamedSource):
             def read(self, folder: object) -> tuple[Split, Split]:
                 store = make_store(12)
                 return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])

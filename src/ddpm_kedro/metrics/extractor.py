@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddpm_kedro.images.augmentation import to_float
+from ddpm_kedro.images.store import Images
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
@@ -57,7 +57,7 @@ class FeatureExtractor:
     made_by: Provenance
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Images) -> tuple[Tensor, Tensor]:
         """Features and logits of images (N, H, W, C) uint8, as float32 on the CPU."""
         parts = [
             self.network(to_float(torch.from_numpy(np.array(images[first : first + BATCH]))))  # a copy: writable

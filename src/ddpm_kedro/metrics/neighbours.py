@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from ddpm_kedro.images.store import Images
 
 OTHERS = 9  # nearest training images that the nearest one is compared with
 QUANTILE = 0.01
@@ -29,7 +30,7 @@ class Nearest:
     ratios: Tensor
 
 
-def nearest_images(images: NDArray[Any], training: NDArray[Any]) -> Nearest:
+def nearest_images(images: Images, training: Images) -> Nearest:
     """Compare images (N, H, W, C) uint8 with training images (M, H, W, C) uint8, pixel by pixel."""
     wanted = torch.from_numpy(np.array(images).reshape(len(images), -1)).float()
     best = torch.full((len(images), 0), torch.inf)

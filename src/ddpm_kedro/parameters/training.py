@@ -6,6 +6,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision
 
+Byte = Annotated[int, Field(ge=0, le=255)]
+
 
 class DatasetParameters(Group):
     """Where the images come from."""
@@ -15,15 +17,36 @@ class DatasetParameters(Group):
     download_folder: str
     """Folder for downloaded archives, relative to where ``kedro run`` is called."""
 
+    path: str | None
+    """Of the sources folder and archive: where the pictures lie, relative to where ``kedro run`` is called."""
+    classes: bool | None
+    """Of these sources: whether subfolders are classes; null for where there are several."""
+
     without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder"})
 
 
 class ImagesParameters(Group):
-    """How the images are divided."""
+    """What all pictures become, and how they are divided."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of each class kept from training, where the source has no test split of its own."""
     seed: NonNegativeInt
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None
+    """Pixels of a side, or height and width; null keeps a small size that all have, else chooses one."""
+    channels: Literal[1, 3, 4] | None
+    """1 grey, 3 colour, 4 colour with transparency; null is grey where all pictures are, else colour."""
+    fit: Literal["crop", "pad", "exact"]
+    """Of pictures of another shape: cut off what is too long, add borders, or change the shape."""
+    background: tuple[Byte, Byte, Byte]
+    """Red, green and blue of borders, and behind what is transparent."""
+    max_pixels: PositiveInt
+    """Of a picture, before it is decoded; larger ones are rejected."""
+    max_rejected_fraction: Fraction
+    """Of the files, that may give no picture."""
+    workers: NonNegativeInt | None
+    """Processes that decode; null for one a core."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset({"workers", "max_rejected_fraction"})
 
 
 class AugmentationParameters(Group):

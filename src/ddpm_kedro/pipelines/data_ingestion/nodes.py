@@ -1,15 +1,13 @@
 """Bring the images here, divide them, and say what there is."""
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ddpm_kedro.images.grid import labelled_grid
-from ddpm_kedro.images.sources import Manifest, Split, checksums, source_named
-from ddpm_kedro.images.store import ImageStore, LazyImageStore, stratified_holdout
+from ddpm_kedro.images.sources import Manifest, Shards, source_named
+from ddpm_kedro.images.store import ImageStore, LazyImageStore
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint
 
@@ -20,45 +18,30 @@ def download_images(dataset: DatasetParameters) -> Manifest:
     """Bring the files of a source to this machine. The one node with files and network as its purpose.
 
     Returns:
-        A manifest: source, folder, SHA-256 of every file, class names.
+        A manifest: source, folder, SHA-256 of every file, class names; of one's own pictures also what they look like.
 
     Raises:
         UserError: for an unknown source, or one that cannot be downloaded.
     """
-    source = source_named(dataset.source)
-    folder, class_names = source.download(Path(dataset.download_folder) / dataset.source)
-    return {
-        "source": dataset.source,
-        "folder": str(folder),
-        "class_names": list(class_names),
-        "sha256": checksums(source.files(folder), folder),
-    }
+    return {"source": dataset.source} | source_named(dataset.source).fetch(dataset)
 
 
 def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
     """Divide the images into training and a hold-out that training never sees.
 
-    The hold-out is the source's own test split where it has one, else a stratified part of the images.
-
     Returns:
         Training images and hold-out, decoded only when they are saved and not there yet.
     """
     parameters = {"dataset": {"source": raw_images["source"]}, "images": images.shaping()}
-    class_names = tuple(raw_images["class_names"])
 
-    @cache
-    def splits() -> tuple[Split, Split]:
-        train, test = source_named(raw_images["source"]).read(Path(raw_images["folder"]))
-        if test is not None:
-            return train, test
-        kept, held = stratified_holdout(train.labels, len(train.images), images.holdout_fraction, images.seed)
-        return train.take(kept), train.take(held)
-
-    def lazy(name: str, index: int) -> LazyImageStore:
+    def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:
         made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name)})
-        return LazyImageStore(made_by, lambda: ImageStore(*splits()[index], class_names, made_by))
+        class_names = tuple(raw_images["class_names"])
+        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected)
 
-    return lazy("training", 0), lazy("holdout", 1)
+    training, holdout = source_named(raw_images["source"]).divided(raw_images, images)
+    # What is held out is decided by chance: the training images, most of all, stand for the share of rejected files.
+    return lazy("training", training, images.max_rejected_fraction), lazy("holdout", holdout, 1.0)
 
 
 def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) -> tuple[dict[str, Any], Image.Image]:
@@ -84,6 +67,6 @@ def _describe(store: ImageStore) -> dict[str, Any]:
         "width": width,
         "channels": channels,
         "images_per_class": {store.class_names[label]: int(count) for label, count in counts.items()},
-        "mean_of_255": round(float(store.images[:: max(1, len(store) // 1000)].mean()), 2),
         "fingerprint": store.made_by.fingerprint,
+        **store.facts,
     }

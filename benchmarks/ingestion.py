@@ -1,0 +1,182 @@
+"""How fast a folder or an archive of pictures becomes a store, beside bare decoding and peers, and how fast it is read.
+
+``python benchmarks/ingestion.py PATH`` prints Markdown: images a second, and the largest memory of a process. Every
+figure comes from a process of its own.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+READ = 2_000  # batches
+BATCH = 256
+
+
+def ours(path: Path, workers: int) -> int:
+    """Listed twice, as by the two nodes; training images and hold-out decoded, stored, and put on the disk."""
+    from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
+    from ddpm_kedro.parameters import DatasetParameters  # noqa: PLC0415
+    from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images  # noqa: PLC0415
+
+    kind = "folder" if path.is_dir() else "archive"
+    manifest = download_images(DatasetParameters(source=kind, download_folder="", path=str(path), classes=None))
+    count = 0
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        for number, lazy in enumerate(prepare_images(manifest, images(workers))):
+            dataset = ImageStoreDataset(filepath=f"{folder}/{number}")
+            dataset.save(lazy)
+            count += len(dataset.load())
+    return count
+
+
+def images(workers: int):
+    """As by default."""
+    from ddpm_kedro.parameters import ImagesParameters  # noqa: PLC0415
+
+    return ImagesParameters(
+        holdout_fraction=0.1, seed=0, size=None, channels=None, fit="crop", background=(255, 255, 255),
+        max_pixels=50_000_000, max_rejected_fraction=0.1, workers=workers,
+    )  # fmt: skip
+
+
+def contents(path: Path) -> list[bytes]:
+    """Of every picture, in memory."""
+    from ddpm_kedro.images.listing import listing_of  # noqa: PLC0415
+    from ddpm_kedro.images.reading import content, reader_of  # noqa: PLC0415
+
+    listing, reader = listing_of(path), reader_of(path)
+    return [content(reader, listing, index) for index in range(len(listing))]
+
+
+def pillow(files: list[bytes]) -> int:
+    """Decoded, and thrown away."""
+    from PIL import Image  # noqa: PLC0415
+
+    for file in files:
+        np.asarray(Image.open(BytesIO(file)))
+    return len(files)
+
+
+def torchvisions(files: list[bytes]) -> int:
+    """Decoded by torchvision, and thrown away."""
+    import torch  # noqa: PLC0415
+    from torchvision.io import decode_image  # noqa: PLC0415
+
+    for file in files:
+        decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8))
+    return len(files)
+
+
+def hugging_face(folder: Path, workers: int) -> int:
+    """``datasets``' imagefolder: its table made, and every picture decoded into an array of one shape."""
+    from datasets import Array3D, Features, load_dataset  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as cache:
+        loaded = load_dataset("imagefolder", data_dir=str(folder), cache_dir=cache, split="train", num_proc=workers)
+        height, width = np.asarray(loaded[0]["image"]).shape[:2]
+        features = Features({"pixels": Array3D((height, width, 3), "uint8")})
+        made = loaded.map(
+            lambda row: {"pixels": np.asarray(row["image"])},
+            num_proc=workers, remove_columns=loaded.column_names, features=features,
+        )  # fmt: skip
+        return len(made)
+
+
+def random_reads(count: int) -> tuple[int, float]:
+    """Batches of a store of so many synthetic images, 32×32×3: images read, and MiB that the memory grew meanwhile."""
+    from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
+    from ddpm_kedro.images.own import SHARD_BYTES  # noqa: PLC0415
+    from ddpm_kedro.images.store import LazyImageStore  # noqa: PLC0415
+    from ddpm_kedro.provenance import Provenance  # noqa: PLC0415
+
+    each = SHARD_BYTES // 3072
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        dataset = ImageStoreDataset(filepath=f"{folder}/store")
+        makings = [partial(synthetic, start, min(each, count - start)) for start in range(0, count, each)]
+        dataset.save(LazyImageStore(Provenance({}, {}), (), lambda: makings, 2))
+        store, rng = dataset.load(), np.random.default_rng(0)
+        start = time.perf_counter()
+        for _ in range(READ):
+            store.images[rng.integers(0, count, BATCH)]
+        return READ * BATCH, time.perf_counter() - start
+
+
+def synthetic(start: int, count: int):
+    """Noise."""
+    from ddpm_kedro.images.store import Shard  # noqa: PLC0415
+
+    pixels = np.random.default_rng(start).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Shard(pixels, np.full(count, -1))
+
+
+def in_processes(decode: Callable[[list[bytes]], int], files: list[bytes], workers: int) -> int:
+    """The files shared out."""
+    with ProcessPoolExecutor(workers) as pool:
+        return sum(pool.map(decode, [files[worker::workers] for worker in range(workers)]))
+
+
+def measured(what: str, path: Path, workers: int) -> dict[str, float]:
+    """One figure; called in a process of its own."""
+    files = contents(path) if what in {"pillow", "torchvision"} else []
+    seconds = None
+    start = time.perf_counter()
+    if what == "ours":
+        count = ours(path, workers)
+    elif what == "datasets":
+        count = hugging_face(path, workers)
+    elif what == "reads":
+        count, seconds = random_reads(1_000_000)
+    else:
+        decode = {"pillow": pillow, "torchvision": torchvisions}[what]
+        count = decode(files) if workers == 1 else in_processes(decode, files, workers)
+    seconds = seconds or time.perf_counter() - start
+    usage = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {"images": count, "seconds": seconds, "mebibytes": usage[0], "mebibytes_of_workers": usage[1]}
+
+
+def main(words: list[str]) -> None:
+    """Measure all, in turns, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="a folder or an archive of pictures")
+    parser.add_argument("--only", help="one figure, as JSON, such as ours,2")
+    parser.add_argument("--folder", type=Path, help="the same pictures in a folder, for datasets' imagefolder")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args(words)
+    if given.only:
+        what, workers = given.only.split(",")
+        print(json.dumps(measured(what, given.path, int(workers))))
+        return
+    figures = ["ours,0", "ours,2", "pillow,1", "pillow,2", "torchvision,1", "reads,1"]
+    figures += ["datasets,2"] if given.folder else []
+    found: dict[str, list[dict[str, float]]] = {figure: [] for figure in figures}
+    for _ in range(given.rounds):
+        for figure, rows in found.items():
+            where = str(given.folder if figure.startswith("datasets") else given.path)
+            command = [sys.executable, __file__, where, "--only", figure]
+            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))  # noqa: S603
+    print("| what, processes | images | images/s | MiB of the process | MiB of its largest worker |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for figure, rows in found.items():
+        row = sorted(rows, key=lambda row: row["seconds"])[len(rows) // 2]
+        print(
+            f"| {figure.replace(',', ', ')} | {row['images']:,} | {row['images'] / row['seconds']:,.0f} "
+            f"| {row['mebibytes']:.0f} | {row['mebibytes_of_workers']:.0f} |"
+        )
+    print(f"\n{date.today()}, {platform.processor() or platform.machine()}, medians of {given.rounds} rounds.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,83 @@
+"""The bytes of the files of a listing."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+from ddpm_kedro.images.decoding import RejectedImageError
+from ddpm_kedro.images.listing import PROBLEMS, Listing, kind_of
+
+
+class Reader(Protocol):
+    """Reads files of one folder or archive, in one process."""
+
+    def __init__(self, path: Path) -> None: ...
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:
+        """The content of a file, never more than ``size`` bytes."""
+
+
+class FolderReader:
+    """Of files."""
+
+    def __init__(self, path: Path) -> None:
+        self.top = os.fsencode(path)
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:  # noqa: D102
+        with open(os.path.join(self.top, name), "rb") as file:
+            return file.read(size)
+
+
+class ZipReader:
+    """Of members, by their number: names may come twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.archive = zipfile.ZipFile(path)
+        self.members = self.archive.infolist()
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:  # noqa: D102
+        with self.archive.open(self.members[place]) as file:
+            return file.read(size)
+
+
+class TarReader:
+    """Of members, by their offset: nothing before them is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:  # noqa: D102
+        self.file.seek(place)
+        return self.file.read(size)
+
+
+READERS: dict[str, type[Reader]] = {"folder": FolderReader, "zip": ZipReader, "tar": TarReader}
+
+
+def reader_of(path: Path) -> Reader:
+    """For a folder or an archive."""
+    return READERS[kind_of(path)](path)
+
+
+def content(reader: Reader, listing: Listing, index: int) -> bytes:
+    """The bytes of a file of the listing.
+
+    Raises:
+        RejectedImageError: where it cannot be read.
+    """
+    if problem := PROBLEMS[listing.problems[index]]:
+        raise RejectedImageError(problem)
+    size = int(listing.sizes[index])
+    try:
+        data = reader.read(listing.name(index), int(listing.places[index]), size)
+    except FileNotFoundError:
+        raise RejectedImageError("it is gone") from None
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        kind = "it may not be read" if isinstance(error, PermissionError) else "it cannot be read"
+        raise RejectedImageError(kind) from error
+    except Exception as error:  # zlib, lzma and bz2 have errors of their own
+        raise RejectedImageError("it cannot be unpacked") from error
+    if len(data) < size:
+        raise RejectedImageError("it is cut short")
+    return data

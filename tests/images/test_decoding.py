@@ -1,0 +1,145 @@
+"""Decoding: any file becomes the same kind of array, or says in a few words why not."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, converted, decode, look
+from tests.images import corpus
+
+WHITE = (255, 255, 255)
+AS_IT_IS = Wanted(8, 12, 3, "crop", WHITE, 50_000_000)
+
+
+def wanted(height: int = 8, width: int = 12, channels: int = 3, fit: str = "crop", **more: object) -> Wanted:
+    return Wanted(**{**vars(AS_IT_IS), "height": height, "width": width, "channels": channels, "fit": fit, **more})
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", corpus.GOOD)
+def test_odd_files_become_pictures(name: str, channels: int) -> None:
+    image = decode(corpus.GOOD[name](), wanted(channels=channels))
+    assert (image.shape, image.dtype) == ((8, 12, channels), np.uint8)
+
+
+@pytest.mark.parametrize("name", corpus.BAD)
+def test_bad_files_say_why(name: str) -> None:
+    make, pattern = corpus.BAD[name]
+    with pytest.raises(RejectedImageError) as why:
+        decode(make(), AS_IT_IS)
+    assert re.fullmatch(f"({pattern}).*", str(why.value))
+
+
+def test_there_are_sixty_kinds_of_bad_files() -> None:
+    """With those that only a file system can hold, which the tests of listings write."""
+    assert len(corpus.BAD) + len(corpus.SPECIAL) >= 60
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lossless_files_keep_every_value(kind: str, mode: str) -> None:
+    pixels = corpus.pixels(1 if mode == "L" else 3)
+    if kind == "GIF" and mode == "RGB":
+        pixels = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)  # fits a palette
+    height, width = pixels.shape[:2]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = corpus.saved(Image.fromarray(pixels), kind, **options)
+    image = decode(data, wanted(height, width, 1 if mode == "L" else 3))
+    assert np.array_equal(image.squeeze(), pixels)
+
+
+def test_sixteen_bits_become_eight_over_the_whole_range() -> None:
+    image = decode(corpus.sixteen_bits(), wanted(channels=1))
+    assert np.array_equal(image.ravel(), np.round(np.linspace(0, 65535, 96).astype(np.uint16) / 257).astype(np.uint8))
+
+
+def test_floats_become_eight_bits() -> None:
+    image = decode(corpus.floats(1.0), wanted(channels=1))
+    assert np.abs(image.ravel() - np.linspace(0, 255, 96)).max() <= 0.5
+
+
+def test_what_lies_on_its_side_is_put_upright() -> None:
+    tall = np.zeros((12, 8, 3), dtype=np.uint8)
+    tall[:6] = 255  # bright above, as it is shown
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned by a quarter
+    data = corpus.saved(Image.fromarray(np.rot90(tall).copy()), "PNG", exif=exif.tobytes())
+    assert (look(data).height, look(data).width) == (12, 8)
+    assert np.array_equal(decode(data, wanted(12, 8)), tall)
+
+
+def test_what_is_transparent_shows_the_background() -> None:
+    pixels = np.zeros((8, 12, 4), dtype=np.uint8)
+    pixels[:, 6:] = (10, 20, 30, 255)
+    data = corpus.saved(Image.fromarray(pixels), "PNG")
+    image = decode(data, wanted(background=(200, 100, 50)))
+    assert image[0, 0].tolist() == [200, 100, 50]
+    assert image[0, -1].tolist() == [10, 20, 30]
+    kept = decode(data, wanted(channels=4))
+    assert np.array_equal(kept, pixels)
+
+
+def test_colours_are_taken_from_the_profile() -> None:
+    """One whose red is sRGB's blue, and its blue sRGB's red."""
+    swapped = corpus.srgb().replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
+    red = Image.new("RGB", corpus.SIZE, (255, 0, 0))
+    same, other = (
+        decode(corpus.saved(red, "PNG", icc_profile=profile), AS_IT_IS) for profile in (corpus.srgb(), swapped)
+    )
+    assert same[0, 0].tolist() == pytest.approx([255, 0, 0], abs=2)
+    assert other[0, 0].tolist() == pytest.approx([0, 0, 255], abs=2)
+
+
+def test_the_first_picture_of_a_film_is_taken() -> None:
+    assert decode(corpus.gif(5), wanted(channels=1)).max() == 0
+
+
+def striped(height: int, width: int) -> bytes:
+    """Red on the left, green in the middle half, blue on the right."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    quarter = width // 4
+    pixels[:, :quarter, 0] = pixels[:, quarter:-quarter, 1] = pixels[:, -quarter:, 2] = 255
+    return corpus.saved(Image.fromarray(pixels), "PNG")
+
+
+def test_fits() -> None:
+    data = striped(32, 64)
+    cropped, padded, exact = (decode(data, wanted(16, 16, fit=fit)) for fit in ("crop", "pad", "exact"))
+    assert cropped[8, 1:-1, 1].min() > 250  # the middle half alone
+    assert padded[0, 8].tolist() == [255, 255, 255]
+    assert padded[8, 1, 0] > 250
+    assert padded[8, -2, 2] > 250
+    assert exact[1, 1, 0] > 250
+    assert exact[-2, -2, 2] > 250
+
+
+def test_making_smaller_does_not_alias() -> None:
+    """Fine stripes become grey, not stripes."""
+    pixels = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
+    image = decode(corpus.saved(Image.fromarray(pixels), "PNG"), wanted(8, 8, 1))
+    assert np.abs(image.astype(int) - 127).max() < 30
+
+
+def test_a_large_jpeg_is_like_the_same_png() -> None:
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((1600, 1200), 3)
+    jpeg, png = (corpus.saved(smooth, kind, **more) for kind, more in (("JPEG", {"quality": 95}), ("PNG", {})))
+    apart = np.abs(decode(jpeg, wanted(32, 32)).astype(int) - decode(png, wanted(32, 32)))
+    assert apart.mean() < 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_can_be_changed_alike(channels: int) -> None:
+    pixels = corpus.pixels(channels).reshape(8, 12, channels)
+    assert np.array_equal(converted(pixels, wanted(channels=channels)), pixels)
+    assert converted(pixels, wanted(4, 6, 4 - channels)).shape == (4, 6, 4 - channels)
+
+
+def test_a_look_tells_size_and_channels() -> None:
+    assert look(corpus.picture()) == Look(8, 12, 3)
+    assert look(corpus.picture(mode="LA")) == Look(8, 12, 1)
+    assert look(corpus.sixteen_bits()) == Look(8, 12, 1)
+    with pytest.raises(RejectedImageError, match="no picture"):
+        look(b"text")

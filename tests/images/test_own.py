@@ -1,0 +1,251 @@
+"""Pictures of one's own: listed, divided, made into shards."""
+
+import io
+import os
+import re
+import tarfile
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm_kedro.datasets.image_store import ImageStoreDataset
+from ddpm_kedro.images.decoding import Wanted
+from ddpm_kedro.images.listing import PROBLEMS, Listing, listing_of, shown
+from ddpm_kedro.images.own import checked_listing, describe, divided, make_shard, shards, wanted_of
+from ddpm_kedro.images.store import LazyImageStore
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import Provenance
+from tests.conftest import IMAGES, changed
+from tests.images import corpus
+
+WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 50_000_000)
+
+
+def names(listing: Listing) -> list[str]:
+    return [shown(listing.name(index)) for index in range(len(listing))]
+
+
+def reasons(path: Path) -> dict[str, str]:
+    return dict(make_shard(path, listing_of(path), WANTED).rejected)
+
+
+def members(path: Path, files: dict[str, bytes]) -> Path:
+    """An archive with these files, by the name of the archive."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def folder_of(top: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(content)
+    return top
+
+
+CLASSES = {
+    f"{name}/{number}.png": corpus.picture(mode=mode)
+    for name, mode in (("cat", "L"), ("ant", "RGB"))
+    for number in range(3)
+}
+
+
+def anywhere(kind: str, tmp_path: Path, files: dict[str, bytes]) -> Path:
+    return folder_of(tmp_path / "top", files) if kind == "folder" else members(tmp_path / f"top.{kind}", files)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+@pytest.mark.parametrize("above", ["", "set/", "set/train/"])
+def test_subfolders_are_classes(kind: str, above: str, tmp_path: Path) -> None:
+    path = anywhere(kind, tmp_path, {above + name: data for name, data in CLASSES.items()})
+    listing = listing_of(path)
+    assert listing.class_names == ("ant", "cat")
+    shard = make_shard(path, listing, WANTED)
+    assert shard.images.shape == (6, 8, 12, 3)
+    assert not shard.rejected
+    for name, label, image in zip(shard.names, shard.labels, shard.images, strict=True):
+        assert name.startswith(f"{above}{listing.class_names[label]}/")
+        assert (np.ptp(image, axis=-1).max() == 0) == (label == 1)  # cats are grey
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"1.png": b"x", "2.png": b"x"}, {"a/1.png": b"x", "2.png": b"x"}, {"a/b/c/d/e/f/1.png": b"x"}],
+    ids=["flat", "mixed", "one folder"],
+)
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_else_there_are_no_classes(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
+    listing = listing_of(anywhere(kind, tmp_path, files))
+    assert listing.class_names == ()
+    assert set(listing.labels) == {-1}
+    assert len(listing) == len(files)
+
+
+def test_what_a_folder_may_hold(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    corpus.write(top)
+    corpus.write_special(top)
+    expected = {name: reason for name, (_, reason) in [*corpus.BAD.items(), *corpus.SPECIAL.items()]}
+    shard = make_shard(top, listing_of(top), WANTED)
+    found = dict(shard.rejected)
+    assert set(found) == {shown(os.fsencode(name)) for name in expected}
+    assert all(re.fullmatch(f"({expected[name]}).*", reason) for name, reason in found.items())
+    taken = {shown(os.fsencode(name)) for name in corpus.GOOD} | {"not-\\xff-utf8.png"}
+    assert set(shard.names) == taken
+    assert "two\\nlines.png" in taken
+    assert listing_of(top).others == len(corpus.OTHERS) + 1  # and a link to the folder itself, that is not followed
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_an_archive_may_hold(kind: str, tmp_path: Path) -> None:
+    files = {"../up.png": corpus.picture(), "/etc/root.png": corpus.picture(), "a/../../b.png": corpus.picture()}
+    path = members(tmp_path / f"bad.{kind}", files | {"good.png": corpus.picture()})
+    assert reasons(path) == dict.fromkeys(files, "its name leads out")
+    assert not (tmp_path.parent / "up.png").exists()
+
+
+def test_links_and_devices_of_an_archive_are_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE),
+                           ("device", tarfile.CHRTYPE)):  # fmt: skip
+            member = tarfile.TarInfo(f"{name}.png")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    assert set(reasons(path).values()) == {"it is no regular file"}
+
+
+def test_what_is_encrypted_or_damaged_in_a_zip(tmp_path: Path) -> None:
+    path = members(tmp_path / "bad.zip", {"1.png": corpus.noise(300), "2.png": corpus.picture()})
+    data = bytearray(path.read_bytes())
+    data[60] ^= 0xFF  # in the first member
+    path.write_bytes(data)
+    assert set(reasons(path)) == {"1.png"}
+    begin = data.index(b"PK\x01\x02")
+    data[begin + 8] |= 1
+    path.write_bytes(data)
+    assert reasons(path)["1.png"] == "it is encrypted"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_bytes(b"hello"), "neither a folder nor a .zip"),
+        (lambda path: path.mkdir(), "There is no picture"),
+        (lambda path: folder_of(path, {"a.txt": b""}), "though 1 other files"),
+        (lambda path: path.write_bytes(b"PK"), "neither a folder nor a .zip"),
+    ],
+)
+def test_what_is_no_source_is_said(make: object, message: str, tmp_path: Path) -> None:
+    make(tmp_path / "pictures")  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        listing_of(tmp_path / "pictures")
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    path = members(tmp_path / "cut.tar", CLASSES)
+    data = path.read_bytes()
+    path.write_bytes(data[:512] + b"x" * 20 + data[532:3000])
+    with pytest.raises(UserError, match=r"cut\.tar is damaged"):
+        listing_of(path)
+
+
+def test_a_file_that_goes_or_shrinks_is_rejected(tmp_path: Path) -> None:
+    top = folder_of(tmp_path / "top", CLASSES)
+    listing = listing_of(top)
+    (top / "ant/0.png").unlink()
+    (top / "ant/1.png").write_bytes(b"x")
+    found = dict(make_shard(top, listing, WANTED).rejected)
+    assert found == {"ant/0.png": "it is gone", "ant/1.png": "it is cut short"}
+    with pytest.raises(UserError, match="changed while they were read"):
+        checked_listing(top, listing.digest)
+    assert checked_listing(top, listing_of(top).digest).class_names == listing.class_names
+
+
+def test_a_file_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = folder_of(tmp_path / "top", CLASSES)
+
+    def refuse(path: object, mode: str) -> object:
+        raise PermissionError(path)
+
+    monkeypatch.setattr("ddpm_kedro.images.reading.open", refuse, raising=False)
+    assert set(reasons(top).values()) == {"it may not be read"}
+
+
+def test_files_that_come_later_move_no_others(tmp_path: Path) -> None:
+    top = folder_of(tmp_path / "top", {f"{number}.png": b"x" for number in range(400)})
+    before = listing_of(top)
+    training, holdout = divided(before, 0.1, 0)
+    assert len(training) + len(holdout) == 400
+    assert 20 <= len(holdout) <= 60
+    assert not set(training) & set(holdout)
+    held = {before.name(index) for index in holdout}
+    folder_of(top, {f"more-{number}.png": b"x" for number in range(100)})
+    after = listing_of(top)
+    still = {after.name(index) for index in divided(after, 0.1, 0)[1] if not after.name(index).startswith(b"more")}
+    assert still == held
+    assert {before.name(index) for index in divided(before, 0.1, 1)[1]} != held
+    with pytest.raises(UserError, match="leaves 0 of 400"):
+        divided(before, 1e-9, 0)
+
+
+def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
+    small = folder_of(tmp_path / "small", {"1.png": corpus.picture(), "2.png": corpus.picture()})
+    looks = describe(small, listing_of(small))["looks"]
+    assert looks == [[8, 12, 3, 2]]
+    chosen = wanted_of(looks, IMAGES)
+    assert (chosen.height, chosen.width, chosen.channels) == (8, 12, 3)
+    chosen = wanted_of([[480, 640, 3, 5], [50, 700, 1, 4]], IMAGES)
+    assert (chosen.height, chosen.width, chosen.channels) == (64, 64, 3)
+    chosen = wanted_of([[40, 640, 1, 5]], IMAGES)
+    assert (chosen.height, chosen.width, chosen.channels) == (32, 32, 1)
+    chosen = wanted_of([[40, 640, 1, 5]], changed(IMAGES, size=(20, 30), channels=4))
+    assert (chosen.height, chosen.width, chosen.channels) == (20, 30, 4)
+    with pytest.raises(UserError, match="Not one of the pictures"):
+        wanted_of([], IMAGES)
+
+
+def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_kedro.images.own.SHARD_BYTES", 4 * 8 * 12 * 3)
+    top = folder_of(tmp_path / "top", CLASSES | {"bee/broken.png": b"x"})
+    listing = listing_of(top)
+    made = [make() for make in shards(top, listing, WANTED, np.arange(len(listing)))]
+    whole = make_shard(top, listing, WANTED)
+    assert [len(shard.images) + len(shard.rejected) for shard in made] == [4, 3]
+    assert np.array_equal(np.concatenate([shard.images for shard in made]), whole.images)
+    assert np.concatenate([shard.labels for shard in made]).tolist() == whole.labels.tolist()
+    assert tuple(name for shard in made for name in shard.names) == whole.names
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_other_processes_make_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_kedro.images.own.SHARD_BYTES", 2 * 8 * 12 * 3)
+    path = anywhere(kind, tmp_path, CLASSES | {"bee/broken.png": b"x"})
+    listing = listing_of(path)
+    contents = []
+    for workers in (0, 2):
+        folder = tmp_path / f"store-{workers}"
+        made_by = Provenance({}, {"raw_images": listing.digest})
+        lazy = LazyImageStore(
+            made_by, listing.class_names, partial(shards, path, listing, WANTED, np.arange(7)), workers, 0.5
+        )
+        ImageStoreDataset(filepath=str(folder)).save(lazy)
+        contents.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert contents[0] == contents[1]
+    assert sum(name.endswith(".json") for name in contents[0]) == 4 + 1  # of each shard, and the store
+
+
+def test_problems_are_distinct() -> None:
+    assert len(set(PROBLEMS)) == len(PROBLEMS) < 128

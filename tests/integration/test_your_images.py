@@ -1,0 +1,91 @@
+"""From a folder of pictures to samples."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.images import corpus
+from tests.images.test_own import folder_of, members
+from tests.integration.test_whole_job import ok
+
+FILES = {
+    f"{name}/{number}.{suffix}": make()
+    for name, suffix, make in (
+        ("circles", "png", corpus.picture),
+        ("squares", "jpg", lambda: corpus.picture("JPEG")),
+    )
+    for number in range(30)
+}
+
+
+def run(project: Project, path: Path, *words: str, source: str = "folder", **more: object) -> str:
+    given = {"dataset.source": source, "dataset.path": path, "images.size": 16} | more
+    chosen = ",".join(f"{name}={value}" for name, value in given.items())
+    return ok(project.kedro_run(*words, "--params", chosen)).output
+
+
+def report(project: Project) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads((project.data / "08_reporting/ingestion_report.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_pictures_become_samples(kind: str, project: Project, tmp_path: Path) -> None:
+    broken = {"circles/broken.png": b"not a picture", "squares/empty.jpg": b""}
+    top = tmp_path / "pictures"
+    path = folder_of(top, FILES | broken) if kind == "folder" else members(tmp_path / "pictures.zip", FILES | broken)
+    pipelines = ("--pipelines", "data_ingestion,model_training,sampling")
+    run(project, path, *pipelines, source=kind)
+    parts = report(project)
+    assert sum(part["images"] for part in parts.values()) == 60  # type: ignore[misc]
+    rejected = [reason for part in parts.values() for reason in part["rejected"]]  # type: ignore[attr-defined]
+    assert sorted(rejected) == ["it is no picture that can be read", "the file is empty"]
+    for part in parts.values():
+        assert (part["height"], part["width"], part["channels"]) == (16, 16, 3)
+        assert set(part["images_per_class"]) <= {"circles", "squares"}  # type: ignore[call-overload]
+    config = json.loads((project.data / "06_models/model/config.json").read_text())
+    assert config["class_names"] == ["circles", "squares"]
+    assert (project.data / "07_model_output/samples.png").is_file()
+
+
+def test_unchanged_pictures_are_not_decoded_again(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = folder_of(tmp_path / "pictures", FILES)
+    run(project, top, "--pipelines", "data_ingestion")
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_kedro.images.own.decode", lambda *_: pytest.fail("decoded again"))
+        run(project, top, "--pipelines", "data_ingestion")
+    (top / "circles/0.png").write_bytes(corpus.picture(mode="L"))
+    run(project, top, "--pipelines", "data_ingestion", **{"images.channels": 1})
+    assert {part["channels"] for part in report(project).values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "message"),
+    [
+        ({}, {}, "There is no picture in dataset.path"),
+        ({"a/1.png": b"x", "a/2.png": b"x"}, {"dataset.classes": "true"}, "dataset.classes is true, but"),
+        ({f"{number}.png": b"x" for number in range(60)}, {}, "Not one of the pictures that were looked at"),
+        (FILES | {f"x/{n}.png": b"x" for n in range(20)}, {}, "more than images.max_rejected_fraction = 0.1 allows"),
+    ],
+)
+def test_what_cannot_be_used_is_said_without_a_traceback(
+    files: dict[str, bytes], more: dict[str, str], message: str, project: Project, tmp_path: Path
+) -> None:
+    top = folder_of(tmp_path / "pictures", files)
+    top.mkdir(exist_ok=True)
+    given = {"dataset.source": "folder", "dataset.path": top} | more
+    chosen = ",".join(f"{name}={value}" for name, value in given.items())
+    result = project.kedro_run("--pipelines", "data_ingestion", "--params", chosen)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_path_is_asked_for(project: Project) -> None:
+    result = project.kedro_run("--pipelines", "data_ingestion", "--params", "dataset.source=folder")
+    assert result.exit_code == 1
+    assert "dataset.source=folder needs dataset.path" in result.output
