@@ -5,6 +5,7 @@ import os
 import re
 import tarfile
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ddpm_kedro.images.store import LazyImageStore
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import IMAGES, changed
-from tests.images import corpus
+from tests.images import corpus, fuzz
 
 WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 50_000_000)
 
@@ -249,3 +250,9 @@ def test_other_processes_make_the_same_bytes(kind: str, tmp_path: Path, monkeypa
 
 def test_problems_are_distinct() -> None:
     assert len(set(PROBLEMS)) == len(PROBLEMS) < 128
+
+
+@pytest.mark.parametrize("check", [fuzz.file_is_decoded_or_rejected, fuzz.archive_is_read_or_refused])
+def test_files_damaged_at_random_are_decoded_or_rejected(check: Callable[[int], str]) -> None:
+    """A short time; ``python -m tests.images.fuzz`` goes on for longer."""
+    assert len({check(seed) for seed in range(300)}) > 3
