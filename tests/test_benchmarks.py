@@ -130,10 +130,12 @@ def test_every_candidate_trains_draws_and_is_judged() -> None:
     )
     digits = Digits(GROUPS, store, store, classifier)
     for name in ("ours", "diffusers-16-v-classes", "lucidrains-16"):
-        row = measure(name, digits, 0.05, 20, 1, 2e-3)
-        assert set(IDENTITY) < set(row)
-        assert row["images_seen"] >= row["batch"]
-        assert row["images"] == 20
+        rows = measure(name, digits, 0.05, 20, 1, 2e-3)
+        assert tuple(row["guidance"] for row in rows) == CANDIDATES[name].guidance
+        for row in rows:
+            assert set(IDENTITY) < set(row)
+            assert row["images_seen"] >= row["batch"]
+            assert row["images"] == 20
     assert resolved("ours", digits, 2e-3).lr == GROUPS["optimizer"].lr  # as the project ships it
     assert {candidate.project for candidate in CANDIDATES.values()} == {"ours", "diffusers", "lucidrains"}
 
@@ -145,6 +147,8 @@ def test_figures_are_of_what_was_drawn() -> None:
     logits[:10] = logits[:10].flip(1)
     same, other = (figures_of(given, logits, features, labels) for given in (features, features + 3))
     assert same["kid"] < 0.1 < other["kid"]
+    assert same["fd"] == pytest.approx(0, abs=1e-3)
+    assert other["fd"] == pytest.approx(8 * 3**2, rel=1e-3)
     assert same["accuracy"] == 0.75
     assert same["confidence"] == pytest.approx(1)
     assert figures_of(features, logits, features, None)["accuracy"] is None
@@ -200,7 +204,7 @@ def test_processes_are_started_by_torchrun_and_share_the_cores(monkeypatch: pyte
 
     monkeypatch.setattr(processes, "call", call)
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 6)
-    rows = processes.measure([1, 2], 64, "optimizer.lr=1e-3")
+    rows = processes.measure([1, 2], 64, "optimizer.lr=1e-3", 1)
     assert [(row["value"], row["threads"], row["images_per_second"]) for row in rows] == [(1, 6, 20.0), (2, 3, 20.0)]
     command, environment = called[-1]
     assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -42,6 +42,7 @@ QUALITY_ROW = {
     "images": 499,
     "kid": 0.234,
     "kid_spread": 0.056,
+    "fd": 12.34,
     "accuracy": 0.876,
     "confidence": 0.912,
 }
@@ -53,8 +54,13 @@ GROWTH_ROWS = [
 LOOP_ROW = {"what": "loop", "value": 33, "batch": 33, "precision": "bf16", "parameters": 1, "per_image": 1.0}
 LOOP_ROW |= {"seconds": 0.7654, "bare": 0.7321, "overhead": 0.0333, "overhead_share": 0.0435}
 PROCESS_ROWS = [
-    {"what": "processes", "value": count, "threads": 3 - count, "images_per_second": rate}
-    for count, rate in ((1, 345.0), (2, 621.0))
+    {"what": "processes", "value": count, "threads": 3 - count, "settings": settings, "images_per_second": rate}
+    for settings, count, rate in (
+        ("", 1, 345.0),
+        ("", 2, 621.0),
+        ("use.model=medium", 1, 40.0),
+        ("use.model=medium", 2, 38.0),
+    )
 ]
 FOUND: dict[str, Any] = {
     "step": AROUND
@@ -71,7 +77,7 @@ FOUND: dict[str, Any] = {
     "quality": AROUND
     | {
         "rows": [QUALITY_ROW],
-        "floor": {"kid": 0.012, "kid_spread": 0.034, "accuracy": 0.987, "confidence": 0.976},
+        "floor": {"kid": 0.012, "kid_spread": 0.034, "fd": 2.34, "accuracy": 0.987, "confidence": 0.976},
         "commands": ["make bench", 'make bench ARGS="quality"'],
     },
     "growth": AROUND | {"rows": [*GROWTH_ROWS, LOOP_ROW, *PROCESS_ROWS]},
@@ -93,8 +99,8 @@ NUMBERS = {
         "| matrix products | 25% | 0 | 0% |",
     ],
     "quality": [
-        "| diffusers-32 | 123,456 | fp32 | 38 | 0.00125 | 6 | 76,543 | 1.75 | 0.234 ± 0.056 | 87.6% | 91.2% |",
-        "| 0.012 ± 0.034 | 98.7% | 97.6% |",
+        "| diffusers-32 | 123,456 | fp32 | 38 | 0.00125 | 6 | 76,543 | 1.75 | 0.234 ± 0.056 | 12.3 | 87.6% | 91.2% |",
+        "| 0.012 ± 0.034 | 2.3 | 98.7% | 97.6% |",
         "499 digits after 217 s",
         '`make bench`, `make bench ARGS="quality"`',
     ],
@@ -103,8 +109,9 @@ NUMBERS = {
         "| 65 (1.57 M) | 421.7 | 26.36 |",
         "| 1,234,567 | 521.8 | 32.61 |",
         "| 33 | 765.4 | 732.1 | 33.3 | 4.3% |",
-        "| 1 | 2 | 345 | 1.00× |",
-        "| 2 | 1 | 621 | 1.80× |",
+        "| as by default | 1 | 2 | 345 | 1.00× |",
+        "| as by default | 2 | 1 | 621 | 1.80× |",
+        "| `use.model=medium` | 2 | 1 | 38 | 0.95× |",
     ],
 }
 

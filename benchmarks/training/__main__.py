@@ -26,7 +26,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--precisions", type=names, default=["fp32", "bf16"], help="of step")
     parser.add_argument("--width", type=int, default=128, help="of step, a multiple of 32")
     parser.add_argument("--seconds", type=float, default=200, help="of training, for quality")
-    parser.add_argument("--images", type=int, default=500, help="that are drawn, for quality")
+    parser.add_argument("--images", type=int, default=2000, help="that are drawn, for quality")
     parser.add_argument("--lr", type=float, help="of the peers, for quality")
     parser.add_argument("--seed", type=int, default=0, help="for quality")
     parser.add_argument("--processes", type=numbers, help="growth with so many processes alone, such as 1,2")
@@ -68,22 +68,28 @@ def measure_quality(arguments: argparse.Namespace, command: str) -> None:
     found = {"rows": before.get("rows", []), "floor": quality.floor(digits, arguments.images)}
     found["commands"] = commands(before, command)
     for name in arguments.only or quality.CANDIDATES:
-        row = quality.measure(name, digits, arguments.seconds, arguments.images, arguments.seed, arguments.lr)
-        found["rows"] = merged(found["rows"], [row], quality.IDENTITY)
+        rows = quality.measure(name, digits, arguments.seconds, arguments.images, arguments.seed, arguments.lr)
+        found["rows"] = merged(found["rows"], rows, quality.IDENTITY)
         save("quality", command, found)
-        print(f"{name}: {row['images_seen']:,} images seen, KID {row['kid']:.3f}", flush=True)
+        for row in rows:
+            print(
+                f"{name}, guidance {row['guidance']}: {row['images_seen']:,} images, KID {row['kid']:.4f}", flush=True
+            )
 
 
 def measure_growth(arguments: argparse.Namespace, command: str) -> None:
     """All but the processes, or the processes alone."""
     before = load("growth")
     if arguments.processes:
-        rows = processes.measure(arguments.processes, arguments.num_images, arguments.params)
+        rows = processes.measure(arguments.processes, arguments.num_images, arguments.params, arguments.rounds)
     else:
         groups = project.parameters(ROOT)
         rows = growth.measure(groups, arguments.rounds)
         rows += [growth.loop_overhead(groups, growth.SMALL, batch, 20 * arguments.rounds) for batch in (8, 32)]
-    found = {"rows": merged(before.get("rows", []), rows, ("what", "value")), "commands": commands(before, command)}
+    found = {
+        "rows": merged(before.get("rows", []), rows, ("what", "value", "settings")),
+        "commands": commands(before, command),
+    }
     save("growth", command, found)
 
 

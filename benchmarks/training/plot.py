@@ -63,7 +63,7 @@ def kids(found: Found, axes: Axes) -> None:
 def label(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The name, with what tells it from others of the same name."""
     same = [other for other in rows if other["name"] == row["name"]]
-    parts = [f"{name} {row[name]:g}" for name in ("lr", "seed") if len({other[name] for other in same}) > 1]
+    parts = [f"{name} {row[name]:g}" for name in ("lr", "seed", "guidance") if len({other[name] for other in same}) > 1]
     return ", ".join([row["name"], *parts])
 
 

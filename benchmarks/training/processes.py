@@ -16,18 +16,23 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 SETTINGS = "tracking.mode=disabled,training.preview_images=0,training.validation_images=1"
 
 
-def measure(counts: list[int], num_images: int, changes: str) -> list[Row]:
-    """Images a second of the default training with so many processes; the cores are shared out among them."""
-    rows = []
+def measure(counts: list[int], num_images: int, changes: str, rounds: int) -> list[Row]:
+    """Images a second of the training with so many processes; the cores are shared out among them.
+
+    Medians of rounds in which all take turns.
+    """
+    rates = {count: list[float]() for count in counts}
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder))
         call([*MODULE, "--pipelines", "data_ingestion"], project, {})
-        for count in counts:
-            rate = images_per_second(project, count, num_images, changes)
-            threads = threads_of(count)
-            rows.append({"what": "processes", "value": count, "threads": threads, "images_per_second": rate})
-            print(f"{count} processes of {threads} threads: {rate:.0f} images/s", flush=True)
-    return rows
+        for count in counts * rounds:
+            rates[count].append(images_per_second(project, count, num_images, changes))
+            print(f"{count} processes: {rates[count][-1]:.0f} images/s", flush=True)
+    return [
+        {"what": "processes", "value": count, "threads": threads_of(count), "settings": changes}
+        | {"images_per_second": statistics.median(found)}
+        for count, found in rates.items()
+    ]
 
 
 def make_project(folder: Path) -> Path:

@@ -1,10 +1,11 @@
 """How good the digits are after the same time of training."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
+from typing import Any
 
 import torch
 from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
@@ -16,14 +17,14 @@ from benchmarks.training.step import timed
 from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
 from ddpm_kedro.images.augmentation import to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.metrics.figures import kernel_distance
+from ddpm_kedro.metrics.figures import frechet_distance, kernel_distance
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.randomness import batch_indices
 
-IDENTITY = ("name", "lr", "seconds", "seed")
-SUBSETS, SUBSET = 50, 100  # of KID
+IDENTITY = ("name", "lr", "seconds", "seed", "guidance")
+SUBSETS, SUBSET = 50, 500  # of KID; a subset has at most the whole hold-out
 WARMING = 0.05  # of the time, before the length of the training is estimated
 DRAWN_AT_ONCE = 250
 
@@ -33,8 +34,9 @@ class Candidate:
     """A trainer with its settings.
 
     Attributes:
-        project: ours, diffusers or lucidrains; nothing else counts for ours, which is as the project ships it.
-        guidance: scales that are tried when the digits are drawn; the best counts. Ours is drawn with its default.
+        project: ours, diffusers or lucidrains; ours is as the project ships it, but for ``changes``.
+        changes: of our parameters, by their dotted names.
+        guidance: scales with which digits are drawn, each judged by itself.
         v: learn v on the cosine schedule with diffusers; see :class:`Diffusers`.
     """
 
@@ -47,12 +49,21 @@ class Candidate:
     lr: float = 1e-3
     v: bool = False
     guidance: tuple[float, ...] = (1.0,)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 GUIDED = (1.0, USUAL_GUIDANCE)
 CANDIDATES = {
-    "ours": Candidate("ours", classes=True, guidance=(USUAL_GUIDANCE,)),
+    "ours": Candidate("ours", classes=True, guidance=GUIDED),
+    "ours-32": Candidate("ours", classes=True, guidance=GUIDED, changes={"model.width": 32}),
+    "ours-32-pixels": Candidate(
+        "ours",
+        classes=True,
+        guidance=GUIDED,
+        changes={"model.patch_size": 1, "model.width": 32, "model.channel_multipliers": (1, 2, 2)},
+    ),
     **{f"diffusers-{width}": Candidate("diffusers", width) for width in (16, 32, 64)},
+    "diffusers-32-classes": Candidate("diffusers", 32, classes=True, guidance=GUIDED),
     **{f"diffusers-{width}-v": Candidate("diffusers", width, v=True) for width in (16, 32, 64)},
     **{
         f"diffusers-{width}-v-classes": Candidate("diffusers", width, classes=True, v=True, guidance=GUIDED)
@@ -64,11 +75,8 @@ CANDIDATES = {
     "diffusers-32-v-classes-4-levels": Candidate(
         "diffusers", 32, (1, 1, 2, 2), attention=(2,), classes=True, v=True, guidance=GUIDED
     ),
-    **{f"lucidrains-{width}": Candidate("lucidrains", width) for width in (16, 32, 64)},
-    **{
-        f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True, guidance=(USUAL_GUIDANCE, 3.0))
-        for width in (16, 32, 64)
-    },
+    **{f"lucidrains-{width}": Candidate("lucidrains", width) for width in (16, 24, 32, 64)},
+    **{f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True) for width in (16, 24, 32, 64)},
     "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
 }
 """All that were tried: the tuning is a part of the result."""
@@ -83,8 +91,7 @@ def optimizer_of(candidate: Candidate, digits: Digits) -> OptimizerParameters:
 def make(candidate: Candidate, digits: Digits, hardware: Hardware, seed: int) -> Learner:
     """The trainer, before its first step."""
     if candidate.project == "ours":
-        training = digits.groups["training"].model_copy(update={"seed": seed})
-        return Ours(digits.groups | {"training": training}, digits.training, hardware)
+        return Ours(changed(digits.groups, {"training.seed": seed, **candidate.changes}), digits.training, hardware)
     torch.manual_seed(seed)
     channels, size, _ = digits.training.image_shape
     classes = len(digits.training.class_names) if candidate.classes else 0
@@ -92,6 +99,15 @@ def make(candidate: Candidate, digits: Digits, hardware: Hardware, seed: int) ->
     kinds = {"lucidrains": Lucidrains, "diffusers": partial(Diffusers, v=candidate.v, average=True)}
     peer: Learner = kinds[candidate.project](shape, optimizer_of(candidate, digits), hardware)
     return peer
+
+
+def changed(groups: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with others in their places, by dotted names."""
+    groups = dict(groups)
+    for name, value in changes.items():
+        group, key = name.split(".")
+        groups[group] = type(groups[group])(**{**groups[group].model_dump(), key: value})
+    return groups
 
 
 def train(learner: Learner, store: ImageStore, batch: int, classes: bool, seconds: float, seed: int, guess: int) -> int:
@@ -130,12 +146,14 @@ def resolved(name: str, digits: Digits, lr: float | None) -> Candidate:
     candidate = CANDIDATES[name]
     if candidate.project != "ours":
         return replace(candidate, lr=lr or candidate.lr)
-    width, rate = digits.groups["model"].width, digits.groups["optimizer"].lr
-    return replace(candidate, width=width, batch=digits.groups["training"].batch_size, lr=rate)
+    groups = changed(digits.groups, candidate.changes)
+    return replace(
+        candidate, width=groups["model"].width, batch=groups["training"].batch_size, lr=groups["optimizer"].lr
+    )
 
 
-def measure(name: str, digits: Digits, seconds: float, images: int, seed: int, lr: float | None) -> Row:
-    """Train, draw and judge one candidate."""
+def measure(name: str, digits: Digits, seconds: float, images: int, seed: int, lr: float | None) -> list[Row]:
+    """Train, draw and judge one candidate: a row for every guidance scale."""
     candidate = resolved(name, digits, lr)
     hardware, batch, classes = choose_hardware("cpu", "auto"), candidate.batch, candidate.classes
     if candidate.project != "ours":
@@ -156,11 +174,11 @@ def measure(name: str, digits: Digits, seconds: float, images: int, seed: int, l
         "date": date.today().isoformat(),
         "images_seen": seen,
     }
-    return row | judge(learner, candidate, digits, images, seed)
+    return [row | judged for judged in judge(learner, candidate, digits, images, seed)]
 
 
-def judge(learner: Learner, candidate: Candidate, digits: Digits, images: int, seed: int) -> Row:
-    """Draw at every guidance scale; the figures of the one with the least KID."""
+def judge(learner: Learner, candidate: Candidate, digits: Digits, images: int, seed: int) -> list[Row]:
+    """Draw at every guidance scale, and judge."""
     found = []
     reference, _ = digits.extractor(digits.holdout.images)
     for guidance in candidate.guidance:
@@ -171,7 +189,7 @@ def judge(learner: Learner, candidate: Candidate, digits: Digits, images: int, s
         taken = time.perf_counter() - start
         figures = figures_of(*digits.extractor(drawn), reference, labels)
         found.append(figures | {"guidance": guidance, "sampling_seconds": taken, "images": images})
-    return min(found, key=lambda row: row["kid"])
+    return found
 
 
 def draw(learner: Learner, labels: torch.Tensor | None, count: int, guidance: float) -> torch.Tensor:
@@ -185,11 +203,12 @@ def draw(learner: Learner, labels: torch.Tensor | None, count: int, guidance: fl
 def figures_of(
     features: torch.Tensor, logits: torch.Tensor, reference: torch.Tensor, labels: torch.Tensor | None
 ) -> Row:
-    """KID to the hold-out, what share the classifier takes for the class asked for, and how sure it is."""
+    """KID and FD to the hold-out, what share the classifier takes for the class asked for, and how sure it is."""
     kid, spread = kernel_distance(features, reference, SUBSETS, SUBSET)
     right = None if labels is None else float((logits.argmax(1) == labels).float().mean())
     confidence = float(logits.softmax(1).amax(1).mean())
-    return {"kid": kid, "kid_spread": spread, "accuracy": right, "confidence": confidence}
+    fd = frechet_distance(features, reference)
+    return {"kid": kid, "kid_spread": spread, "fd": fd, "accuracy": right, "confidence": confidence}
 
 
 def floor(digits: Digits, images: int) -> Row:

@@ -55,5 +55,5 @@ def save(part: str, command: str, found: dict[str, Any], folder: Path = FOLDER) 
 
 def merged(old: list[Row], new: list[Row], identity: tuple[str, ...]) -> list[Row]:
     """The old rows and the new ones; a new one takes the place of an old one that agrees in ``identity``."""
-    rows = {tuple(row[name] for name in identity): row for row in [*old, *new]}
+    rows = {tuple(row.get(name) for name in identity): row for row in [*old, *new]}
     return list(rows.values())
