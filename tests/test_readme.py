@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
@@ -65,6 +66,8 @@ def test_kedro_commands_run(
     words = [word for word in words if word not in {"--env", "smoke"}]
     if "dataset.path=pictures" in command:
         folder_of(project.folder / "pictures", FILES)
+    if "dataset.path=images.npz" in command:
+        np.savez(project.folder / "images.npz", images=np.zeros((40, 28, 28), dtype=np.uint8))
     if "resume=require" in command:
         project.adopt(smoke_data)
     if "--pipelines" not in words:

@@ -14,10 +14,13 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_kedro.images import arrays
 from ddpm_kedro.images.decoding import converted
+from ddpm_kedro.images.downloading import check, download, is_url
 from ddpm_kedro.images.listing import Listing, listing_of
-from ddpm_kedro.images.own import checked_listing, describe, divided, shards, wanted_of
+from ddpm_kedro.images.own import SHARD_BYTES, checked_listing, describe, divided, shards, wanted_of
 from ddpm_kedro.images.store import Shard, stratified_holdout
+from ddpm_kedro.images.unpacking import unpacked
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError, nearest
 
 Manifest = dict[str, Any]
@@ -66,7 +69,7 @@ class NamedSource:
         """See :class:`Source`."""
         if dataset.path is not None:
             raise UserError(
-                f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, or archive; "
+                f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive or array; "
                 f"dataset.source is {dataset.source}."
             )
         folder, class_names = self.download(Path(dataset.download_folder) / dataset.source)
@@ -104,10 +107,10 @@ class OwnPictures:
     """Files in a folder or an archive; see :mod:`ddpm_kedro.images.own`."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
-        """What lies there, and what some of the pictures look like. Nothing is copied."""
-        if dataset.path is None:
-            raise UserError(f"dataset.source={dataset.source} needs dataset.path: a folder, or a .zip or .tar archive.")
-        path = Path(dataset.path)
+        """What lies there, and what some of the pictures look like. A folder and most archives are not copied."""
+        path = brought(dataset, "a folder, or a .zip or .tar archive")
+        if path.is_file():
+            path = unpacked(path, Path(dataset.download_folder) / dataset.source)
         listing = listing_of(path)
         if dataset.classes and not listing.class_names:
             raise UserError(
@@ -137,6 +140,35 @@ class OwnPictures:
         def part(index: int) -> Iterable[Callable[[], Shard]]:
             chosen = divided(listing(), images.holdout_fraction, images.seed)[index]
             return shards(path, listing(), wanted, chosen)
+
+        return partial(part, 0), partial(part, 1)
+
+
+class ArrayPictures:
+    """A .npy or .npz file; see :mod:`ddpm_kedro.images.arrays`."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """What it holds."""
+        path = brought(dataset, "a .npy or .npz file")
+        found = arrays.opened(path)
+        if dataset.classes and not found.class_names:
+            raise UserError(f"dataset.classes is true, but {path} has no labels.")
+        names = [] if dataset.classes is False else list(found.class_names)
+        logger.info("%s: %s images%s.", path, f"{len(found.images):,}", f" of {len(names)} classes" if names else "")
+        return {"folder": str(path), "class_names": names, "sha256": checksums([path], path.parent)}
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """A stratified part of the images is the hold-out."""
+        path = Path(manifest["folder"])
+        found = arrays.opened(path)
+        count, *size = found.images.shape
+        wanted = wanted_of([[*size, 1]], images)
+        each = max(1, SHARD_BYTES // (wanted.height * wanted.width * wanted.channels))
+        labels = found.labels if manifest["class_names"] else None
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            rows = stratified_holdout(labels, count, images.holdout_fraction, images.seed)[index]
+            return arrays.shards(path, wanted, rows, each)
 
         return partial(part, 0), partial(part, 1)
 
@@ -210,6 +242,7 @@ class Torchvision(NamedSource):
 SOURCES: dict[str, Source] = {
     "folder": OwnPictures(),
     "archive": OwnPictures(),
+    "array": ArrayPictures(),
     "mnist5k": MlxtendDigits(),
     "cifar10": Torchvision("CIFAR10"),
     "cifar100": Torchvision("CIFAR100"),
@@ -236,6 +269,22 @@ def source_named(name: str) -> Source:
     if name not in SOURCES:
         raise UserError(f"Unknown dataset.source '{name}'. {nearest(name, list(SOURCES))}")
     return SOURCES[name]
+
+
+def brought(dataset: DatasetParameters, what: str) -> Path:
+    """Where ``dataset.path`` lies on this machine; downloaded where it is a URL.
+
+    Raises:
+        UserError: where there is none, or it cannot be had, or is another file than ``dataset.sha256`` says.
+    """
+    if dataset.path is None:
+        raise UserError(f"dataset.source={dataset.source} needs dataset.path: {what}, or its URL.")
+    if is_url(dataset.path):
+        return download(dataset.path, Path(dataset.download_folder) / dataset.source, dataset.sha256)
+    path = Path(dataset.path)
+    if dataset.sha256 is not None and path.is_file():
+        check(path, str(path), dataset.sha256)
+    return path
 
 
 def checksums(paths: Iterable[Path], below: Path) -> dict[str, str]:

@@ -18,11 +18,14 @@ class DatasetParameters(Group):
     """Folder for downloaded archives, relative to where ``kedro run`` is called."""
 
     path: str | None
-    """Of the sources folder and archive: where the pictures lie, relative to where ``kedro run`` is called."""
+    """Of the sources folder, archive and array: where the pictures lie, relative to where ``kedro run`` is called, or
+    the URL of an archive or array."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None
+    """Of an archive or array: its checksum; null where it is not to be checked."""
     classes: bool | None
     """Of these sources: whether subfolders are classes; null for where there are several."""
 
-    without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder"})
+    without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
 
 class ImagesParameters(Group):

@@ -1,0 +1,64 @@
+"""A compressed .tar, which can be read from its beginning alone, becomes one that can be read anywhere."""
+
+import bz2
+import gzip
+import logging
+import lzma
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import fingerprint
+
+logger = logging.getLogger(__name__)
+BLOCK = 2**20
+LEFT_FREE = 2**30  # bytes of the disk that stay free: a small file may unpack to more than any disk has
+OPENERS: dict[bytes, Callable[[Path], IO[Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+"""What unpacks a file, by its first bytes."""
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """The file itself where it is not compressed, else what it holds, in ``folder``, unpacked once.
+
+    Raises:
+        UserError: where it is damaged, or the disk too small.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+    if opener is None:
+        return path
+    status = path.stat()
+    made = folder / f"{path.name.split('.')[0]}-{fingerprint(str(path), status.st_size, status.st_mtime_ns)}.tar"
+    if not made.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = made.with_suffix(".part")
+        logger.info("%s is unpacked to %s.", path, made)
+        try:
+            _unpack(opener, path, part)
+        except UserError:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(made)
+    return made
+
+
+def _unpack(opener: Callable[[Path], IO[Any]], path: Path, part: Path) -> None:
+    try:
+        with opener(path) as packed, part.open("wb") as file:
+            while block := packed.read(BLOCK):
+                if shutil.disk_usage(part.parent).free < LEFT_FREE + len(block):
+                    raise UserError(
+                        f"{path} holds more than {file.tell():,} bytes, and {part.parent} has no room for more: "
+                        "dataset.download_folder names another folder."
+                    )
+                file.write(block)
+    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path} cannot be unpacked: {error}") from error

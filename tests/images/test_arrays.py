@@ -1,0 +1,181 @@
+"""Images that lie in one array, and archives that are compressed as a whole."""
+
+import bz2
+import gzip
+import io
+import lzma
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from ddpm_kedro.images import arrays, unpacking
+from ddpm_kedro.images.sources import source_named
+from ddpm_kedro.images.unpacking import unpacked
+from ddpm_kedro.parameters import DatasetParameters, UserError
+from tests.conftest import IMAGES, changed
+from tests.images import corpus
+from tests.images.test_own import members
+
+GREY = np.random.default_rng(0).integers(0, 256, (40, 6, 8), dtype=np.uint8)
+COLOUR = np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3), dtype=np.uint8)
+LABELS = np.arange(40) % 3 + 7
+
+
+def saved(path: Path, **named: Any) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, named["images"])
+    else:
+        np.savez(path, **named)
+    return path
+
+
+def dataset(path: Path, **more: Any) -> DatasetParameters:
+    given = {"source": "array", "download_folder": str(path.parent / "down"), "path": str(path)}
+    return DatasetParameters(**{"classes": None, "sha256": None, **given, **more})
+
+
+def read(path: Path, size: Any = None, **more: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    source = source_named("array")
+    manifest = source.fetch(dataset(path, **more))
+    parts = source.divided(manifest, changed(IMAGES, size=size))
+    made = [[making() for making in part()] for part in parts]
+    assert all(len(part) for part in made)
+    images, labels = (np.concatenate([getattr(shard, name) for part in made for shard in part]) for name in ("images", "labels"))
+    return manifest, images, labels
+
+
+def ordered(images: np.ndarray) -> list[bytes]:
+    return sorted(image.tobytes() for image in images)
+
+
+@pytest.mark.parametrize("images", [GREY, COLOUR, COLOUR[..., :1]], ids=["grey", "colour", "one channel"])
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_every_image_is_in_one_of_the_parts(images: np.ndarray, suffix: str, tmp_path: Path) -> None:
+    manifest, found, labels = read(saved(tmp_path / f"x.{suffix}", images=images))
+    assert found.shape[1:3] == (6, 8)
+    assert ordered(found) == ordered(images)
+    assert manifest["class_names"] == []
+    assert set(labels) == {-1}
+
+
+@pytest.mark.parametrize("name", ["labels", "y", "y_train"])
+def test_labels_stay_with_their_images(name: str, tmp_path: Path) -> None:
+    manifest, found, labels = read(saved(tmp_path / "x.npz", images=COLOUR, **{name: LABELS}))
+    assert manifest["class_names"] == ["7", "8", "9"]
+    of = {image.tobytes(): label for image, label in zip(COLOUR, LABELS, strict=True)}
+    assert [of[image.tobytes()] for image in found] == [label + 7 for label in labels]
+    names = np.array(["ant", "bee", "cat"])
+    manifest, _, labels = read(saved(tmp_path / "y.npz", images=COLOUR, labels=LABELS - 7, class_names=names))
+    assert manifest["class_names"] == ["ant", "bee", "cat"]
+    assert set(labels) == {0, 1, 2}
+    assert read(tmp_path / "y.npz", classes=False)[0]["class_names"] == []
+
+
+def test_another_size(tmp_path: Path) -> None:
+    _, found, _ = read(saved(tmp_path / "x.npy", images=np.full((40, 6, 8), 99, dtype=np.uint8)), size=(3, 5))
+    assert found.shape == (40, 3, 5, 1)
+    assert set(found.reshape(-1)) == {99}
+
+
+class Executed(NamedTuple):
+    """What a pickle may do."""
+
+    path: str
+
+    def __reduce__(self) -> Any:
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"images": COLOUR / 255}, r"are float64 of shape \(40, 6, 8, 3\), but must be uint8"),
+        ({"images": np.moveaxis(COLOUR, -1, 1)}, r"channels come last: np.moveaxis"),
+        ({"images": COLOUR[0, 0]}, r"must be \(images, height, width, channels\)"),
+        ({"images": COLOUR[:0]}, r"must be \(images, height, width, channels\)"),
+        ({"images": np.zeros((4, 6, 8, 5), dtype=np.uint8)}, r"with 1, 3 or 4 channels"),
+        ({"pictures": COLOUR}, "holds pictures, but images must be called images"),
+        ({"images": COLOUR, "labels": LABELS[1:]}, r"int64 of shape \(39,\), but must be 40 integers"),
+        ({"images": COLOUR, "labels": LABELS / 2}, r"float64 of shape \(40,\), but must be 40 integers"),
+        ({"images": COLOUR, "labels": LABELS, "class_names": np.array(["a", "b"])}, "are 7 … 9, but there are 2 names"),
+    ],
+)
+def test_what_cannot_be_used_is_said(named: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        read(saved(tmp_path / "x.npz", **named))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_nothing_in_a_file_is_executed(suffix: str, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    saved(tmp_path / f"x.{suffix}", images=np.array([Executed(str(trace))], dtype=object))
+    with pytest.raises(UserError, match="cannot be read as a .npy or .npz file of numbers"):
+        read(tmp_path / f"x.{suffix}")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", b"something else"])
+def test_what_is_no_array(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as a .npy or .npz file"):
+        read(tmp_path / "x.npz")
+
+
+def test_other_ways_to_go_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no file"):
+        read(tmp_path / "gone.npy")
+    path = saved(tmp_path / "x.npy", images=GREY)
+    with pytest.raises(UserError, match="dataset.classes is true, but .* has no labels"):
+        read(path, classes=True)
+    with pytest.raises(UserError, match="is not the file that dataset.sha256 names"):
+        read(path, sha256="00" * 32)
+    with pytest.raises(UserError, match="needs dataset.path: a .npy or .npz file, or its URL"):
+        source_named("array").fetch(changed(dataset(path), path=None))
+
+
+PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("kind", list(PACKERS))
+def test_a_compressed_archive_is_unpacked_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = members(tmp_path / "top.tar", {"a/1.png": corpus.picture(), "b/2.png": corpus.picture()})
+    packed = tmp_path / f"pictures.tar.{kind}"
+    packed.write_bytes(PACKERS[kind](plain.read_bytes()))
+    made = unpacked(packed, tmp_path / "down")
+    assert made.read_bytes() == plain.read_bytes()
+    assert list((tmp_path / "down").iterdir()) == [made]
+    monkeypatch.setattr(unpacking, "_unpack", lambda *_: pytest.fail("unpacked again"))
+    assert unpacked(packed, tmp_path / "down") == made
+    assert unpacked(plain, tmp_path / "down") == plain
+    manifest = source_named("archive").fetch(dataset(packed, source="archive", download_folder=str(tmp_path)))
+    assert manifest["class_names"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", list(PACKERS))
+@pytest.mark.parametrize("spoil", [lambda data: data[:-20], lambda data: data[:30] + b"?" * 20 + data[50:]])
+def test_a_damaged_one_leaves_nothing(kind: str, spoil: Any, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("1.png")
+        member.size = 100_000
+        archive.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(100_000)))
+    packed = tmp_path / f"pictures.tar.{kind}"
+    packed.write_bytes(spoil(PACKERS[kind](buffer.getvalue())))
+    with pytest.raises(UserError, match=r"pictures.tar.\w+ cannot be unpacked"):
+        unpacked(packed, tmp_path / "down")
+    assert list((tmp_path / "down").iterdir()) == []
+
+
+def test_one_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "bomb.tar.gz"
+    packed.write_bytes(gzip.compress(bytes(50 * 2**20)))
+    usage = shutil.disk_usage(tmp_path)
+    frees = iter(range(2**30 + 10 * 2**20, 0, -(2**20)))
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=next(frees)))
+    with pytest.raises(UserError, match=r"holds more than [\d,]+ bytes, and .* has no room for more"):
+        unpacked(packed, tmp_path / "down")
+    assert list((tmp_path / "down").iterdir()) == []

@@ -1,0 +1,226 @@
+"""Files from the web: what servers and connections do to them."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm_kedro.images import downloading
+from ddpm_kedro.images.downloading import download, is_url
+from ddpm_kedro.parameters import UserError
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Web(BaseHTTPRequestHandler):
+    """Answers by the first part of a path; what it was asked for is noted."""
+
+    def __init__(self, *given: object, noted: list[tuple[str, str | None]], content: bytes) -> None:
+        self.noted, self.content = noted, content
+        super().__init__(*given)  # type: ignore[arg-type]
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.noted.append((self.path, self.headers.get("Range")))
+        getattr(self, self.path.split("/")[1])()
+
+    def times(self) -> int:
+        return sum(path == self.path for path, _ in self.noted)
+
+    def answer(self, *, ranges: bool = True, upto: int | None = None, etag: str = '"1"', sized: bool = True) -> None:
+        asked, start = self.headers.get("Range"), 0
+        if ranges and asked and self.headers.get("If-Range") == etag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(self.content):
+                self.send_response(416)
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        else:
+            self.send_response(200)
+        self.send_header("ETag", etag)
+        if sized:
+            self.send_header("Content-Length", str(len(self.content) - start))
+        self.end_headers()
+        self.wfile.write(self.content[start:upto])
+
+    def whole(self) -> None:
+        self.answer()
+
+    def unsized(self) -> None:
+        self.answer(sized=False)
+
+    def breaks(self) -> None:
+        """Twice, the second time further on."""
+        self.answer(upto=100_000 * self.times() if self.times() < 3 else None)
+
+    def forgetful(self) -> None:
+        """Breaks off, and knows no ranges."""
+        self.answer(ranges=False, upto=100_000 if self.times() == 1 else None)
+
+    def other(self) -> None:
+        """Breaks off, and then has another version of the file."""
+        if self.times() == 1:
+            self.content = bytes(len(self.content))
+            self.answer(upto=100_000, etag='"0"')
+        else:
+            self.answer()
+
+    def always(self) -> None:
+        self.answer(upto=1000)
+
+    def missing(self) -> None:
+        self.send_error(404)
+
+    def broken(self) -> None:
+        self.send_error(500)
+
+    def busy(self) -> None:
+        self.send_error(503) if self.times() < 3 else self.answer()
+
+    def circle(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.path)
+        self.end_headers()
+
+    def moved(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "/whole/file.zip")
+        self.end_headers()
+
+    def trickle(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        for index in range(100):
+            self.wfile.write(self.content[index : index + 1])
+            time.sleep(0.02)
+
+    def silent(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content[:1000])
+        time.sleep(1)
+
+
+Noted = list[tuple[str, str | None]]
+
+
+@contextmanager
+def served(content: bytes = CONTENT) -> Iterator[tuple[str, Noted]]:
+    noted: Noted = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, noted=noted, content=content))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", noted
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, Noted]]:
+    with served() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "BACKOFF", 0.001)
+    monkeypatch.setattr(downloading, "SILENCE", 0.2)
+    monkeypatch.setattr(downloading, "SLOW_FOR", 0.2)
+
+
+@pytest.mark.parametrize(
+    "kind", ["whole", "unsized", "breaks", "forgetful", "other", "busy", "moved", "whole/below/a%20b"]
+)
+def test_whatever_comes_between_the_file_is_whole(kind: str, web: tuple[str, Noted], tmp_path: Path) -> None:
+    path = download(f"{web[0]}/{kind}/file.zip?version=3", tmp_path / "new", SHA256)
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["file.zip"]
+
+
+def test_what_has_come_does_not_come_again(web: tuple[str, Noted], tmp_path: Path) -> None:
+    download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
+    assert [asked for _, asked in web[1]] == [None, "bytes=100000-", "bytes=200000-"]
+    download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
+    assert len(web[1]) == 3
+
+
+def test_another_run_goes_on(web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "TRIES", 1)
+    with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part, and the same comm"):
+        download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
+    assert not (tmp_path / "file.zip").exists()
+    with pytest.raises(UserError, match="200,000 bytes are kept"):
+        download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
+    assert download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+
+
+def test_one_that_had_come_whole_before_it_was_checked(web: tuple[str, Noted], tmp_path: Path) -> None:
+    (tmp_path / "file.zip.part").write_bytes(CONTENT)
+    (tmp_path / "file.zip.part.version").write_text('"1"')
+    assert download(f"{web[0]}/whole/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "is not there: the server says 404 Not Found. Check dataset.path"),
+        ("broken", "could not be downloaded: the server answers with errors only"),
+        ("circle", "is redirected again and again"),
+        ("always", r"in 5 tries: The connection .* 5,000 bytes are kept"),
+        ("trickle", r"in 5 tries: Only \d+ bytes a second came"),
+        ("silent", r"in 5 tries: Nothing came for 0.2 s"),
+    ],
+)
+def test_what_cannot_be_had_is_said(kind: str, message: str, web: tuple[str, Noted], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        download(f"{web[0]}/{kind}/file.zip", tmp_path, SHA256)
+    assert not (tmp_path / "file.zip").exists()
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with served() as (address, _):
+        pass
+    with pytest.raises(UserError, match=r"127.0.0.1:\d+ cannot be reached \(.*refused"):
+        download(f"{address}/whole/file.zip", tmp_path, SHA256)
+
+
+def test_another_file_than_it_should_be_is_not_taken(web: tuple[str, Noted], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"is not the file that dataset.sha256 names: its checksum is {SHA256}, not 00"):
+        download(f"{web[0]}/whole/file.zip", tmp_path, "00" * 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checksum_that_nobody_knows_is_told(
+    web: tuple[str, Noted], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert download(f"{web[0]}/whole/file.zip", tmp_path, None).read_bytes() == CONTENT
+    assert f"dataset.sha256={SHA256}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("", "download"), ("/..", "download"), ("/a/%2e%2e%2fb.zip", "b.zip"), ("/a/.hidden", "hidden")]
+)
+def test_names_lead_nowhere_else(path: str, name: str) -> None:
+    assert downloading._name(f"http://host{path}?x=/y") == name
+
+
+def test_what_a_url_is() -> None:
+    assert is_url("https://host/pictures.zip")
+    assert not is_url("pictures.zip")
+    assert not is_url("C:/pictures.zip")
