@@ -148,14 +148,14 @@ def quality(found: Found) -> str:
     text = QUALITY.format(usual=USUAL_GUIDANCE)
     for seconds in sorted({row["seconds"] for row in found["rows"]}):
         rows = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
-        text += f"\n{rows[0]['images']} digits after {seconds:g} s:\n\n" + quality_table(rows, found["floor"])
+        text += f"\nAfter {seconds:g} s:\n\n" + quality_table(rows, found["floor"])
     return text
 
 
 def quality_table(rows: list[Row], floor: Row) -> str:
     """Every candidate, and the floor: training images in the place of drawn ones."""
     header = ("candidate", "parameters", "precision", "batch", "learning rate", "seed", "images seen", "guidance",
-              "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
+              "drawn", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
     lines = [
         (
             row["name"],
@@ -166,11 +166,12 @@ def quality_table(rows: list[Row], floor: Row) -> str:
             f"{row['seed']}",
             f"{row['images_seen']:,}",
             f"{row['guidance']:g}" if row["classes"] else "",
+            f"{row['images']:,}",
             *judged(row),
         )
         for row in rows
     ]
-    return table(header, [*lines, ("real training images", *[""] * 7, *judged(floor))])
+    return table(header, [*lines, ("real training images", *[""] * 8, *judged(floor))])
 
 
 def judged(row: Row) -> tuple[str, str, str, str]:
