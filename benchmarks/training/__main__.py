@@ -86,8 +86,9 @@ def measure_growth(arguments: argparse.Namespace, command: str) -> None:
         groups = project.parameters(ROOT)
         rows = growth.measure(groups, arguments.rounds)
         rows += [growth.loop_overhead(groups, growth.SMALL, batch, 20 * arguments.rounds) for batch in (8, 32)]
+        rows.append(growth.loop_overhead(groups, Shape(width=arguments.width), 32, 4 * arguments.rounds))
     found = {
-        "rows": merged(before.get("rows", []), rows, ("what", "value", "settings")),
+        "rows": merged(before.get("rows", []), rows, ("what", "value", "settings", "parameters")),
         "commands": commands(before, command),
     }
     save("growth", command, found)

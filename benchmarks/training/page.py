@@ -190,11 +190,18 @@ def growth(found: Found) -> str:
         rows = [(value(row), f"{row['seconds'] * 1e3:.1f}", f"{row['per_image'] * 1e3:.2f}") for row in by[what]]
         text += "\n" + table((title, "ms a step", "ms an image"), rows) if rows else ""
     loop = [
-        (f"{row['batch']}", *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
+        (f"{row['parameters'] / 1e6:.1f} M", f"{row['batch']}", *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
          f"{row['overhead_share']:.1%}")
         for row in by["loop"]
     ]  # fmt: skip
-    header = ("batch", "ms a turn of the loop", "ms forward, backward, optimizer", "ms between them", "share")
+    header = (
+        "parameters",
+        "batch",
+        "ms a turn of the loop",
+        "ms forward, backward, optimizer",
+        "ms between them",
+        "share",
+    )
     text += "\nWhat the loop adds to the bare step:\n\n" + table(header, loop) if loop else ""
     return text + processes(by["processes"])
 
