@@ -190,7 +190,8 @@ def growth(found: Found) -> str:
         rows = [(value(row), f"{row['seconds'] * 1e3:.1f}", f"{row['per_image'] * 1e3:.2f}") for row in by[what]]
         text += "\n" + table((title, "ms a step", "ms an image"), rows) if rows else ""
     loop = [
-        (f"{row['parameters'] / 1e6:.1f} M", f"{row['batch']}", *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
+        (f"{row['parameters'] / 1e6:.1f} M", f"{row['batch']}",
+         *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
          f"{row['overhead_share']:.1%}")
         for row in by["loop"]
     ]  # fmt: skip
