@@ -52,8 +52,8 @@ network is given our target and schedule, v and cosine, which the script does no
 Where classes are learnt, digits are drawn without guidance and with it (lucidrains', which takes minutes, without): it
 gives clearer digits and less variety, which accuracy likes and KID does not. KID and FD are against the hold-out, in
 features of the project's classifier, KID ± the deviation over subsets; real images come out around nought, some below
-it, for KID is unbiased. Accuracy is the share that the classifier takes for the class asked for. Sorted by KID;
-everything that was tried is in the table.
+it, for KID is unbiased. Accuracy is the share that the classifier takes for the class asked for. Sorted by KID.
+Each candidate is kept as soon as it is measured: a command below may name some that it was stopped before.
 """
 GROWTH = """
 ## How the cost grows

@@ -79,7 +79,7 @@ CANDIDATES = {
     **{f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True) for width in (16, 24, 32, 64)},
     "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
 }
-"""All that were tried: the tuning is a part of the result."""
+"""What can be tried: the tuning is a part of the result, and the page has all that was measured."""
 
 
 def optimizer_of(candidate: Candidate, digits: Digits) -> OptimizerParameters:
