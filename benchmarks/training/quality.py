@@ -63,7 +63,9 @@ CANDIDATES = {
         changes={"model.patch_size": 1, "model.width": 32, "model.channel_multipliers": (1, 2, 2)},
     ),
     **{f"diffusers-{width}": Candidate("diffusers", width) for width in (16, 32, 64)},
-    "diffusers-32-classes": Candidate("diffusers", 32, classes=True, guidance=GUIDED),
+    **{
+        f"diffusers-{width}-classes": Candidate("diffusers", width, classes=True, guidance=GUIDED) for width in (16, 32)
+    },
     **{f"diffusers-{width}-v": Candidate("diffusers", width, v=True) for width in (16, 32, 64)},
     **{
         f"diffusers-{width}-v-classes": Candidate("diffusers", width, classes=True, v=True, guidance=GUIDED)
