@@ -44,6 +44,7 @@ def _move(module: nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = T
             name: nn.Parameter(move(p.detach()), p.requires_grad) for name, p in part.named_parameters(recurse=False)
         }
         part._parameters.update(moved)
+        part._buffers.update({name: move(buffer) for name, buffer in part.named_buffers(recurse=False)})
     return module
 
 

@@ -25,6 +25,7 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import UNet
 from ddpm_kedro.training.hardware import choose_hardware
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store
+from tests.fake_gpu import GPU, fake_gpu
 
 FP32 = choose_hardware("cpu", "fp32")
 TINY = Shape(width=8, multipliers=(1, 2), attention=(), blocks=1, groups=4, channels=1, size=8)
@@ -169,7 +170,7 @@ def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: p
 
 
 def test_operations_are_those_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "products", lambda _: {"": (lambda: None, 1.0)})
+    monkeypatch.setattr(operations, "products", lambda *_: {"": (lambda: None, 1.0)})
     shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
     found = operations.measure(GROUPS, shape, 2, "fp32", 1)
     by_name = {row["operation"]: row for row in found["rows"]}
@@ -211,3 +212,14 @@ def test_processes_are_started_by_torchrun_and_share_the_cores(monkeypatch: pyte
     assert "training.num_images=64," in command[-1]
     assert command[-1].endswith(",optimizer.lr=1e-3")
     assert environment == {"OMP_NUM_THREADS": "3"}
+
+
+@pytest.mark.parametrize("project", ["diffusers", "lucidrains"])
+def test_the_others_leave_nothing_on_the_cpu(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "item", lambda _: 0.0)  # a fake has no value
+    monkeypatch.setattr(torch.Tensor, "backward", lambda _: None)
+    kind, options = {"diffusers": (Diffusers, {"average": False}), "lucidrains": (Lucidrains, {})}[project]
+    with fake_gpu():
+        made = kind(Shape(width=8, size=8, groups=4, channels=1, classes=3), GROUPS["optimizer"], GPU, **options)
+        loss = made.loss(torch.zeros(2, 1, 8, 8, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda"))
+    assert loss.device.type == "cuda"

@@ -85,13 +85,13 @@ FOUND: dict[str, Any] = {
 NUMBERS = {
     "step": [
         "| ours | 35,746,307 | bf16 | 37 | 1.234 (1.123 – 1.345) | 29.98 | 37.32 | 987 | 43% |",
-        "| bf16 | 2295 |",
+        "| bf16 | 2,295 |",
         "Median of 7 rounds",
         "at width 96, 48×48",
         "2026-01-02 on A CPU, 12 cores, 11 threads, native bfloat16; python 3.11.99, torch 2.99.1; `make bench ARGS",
     ],
     "operations": [
-        "at batch 36, by torch's profiler; 2.67 s",
+        "at batch 36, by torch's profiler; 2.670 s",
         "| aten::op0 | 7 | 200 | 7.1% |",
         "| others | 39 | 400 | 14.3% |",
         "The fastest matrix product: 876 GFLOP/s",
@@ -99,9 +99,9 @@ NUMBERS = {
         "| matrix products | 25% | 0 | 0% |",
     ],
     "quality": [
-        "| diffusers-32 | 123,456 | fp32 | 38 | 0.00125 | 6 | 76,543 | 1.75 | 0.234 ± 0.056 | 12.3 | 87.6% | 91.2% |",
+        "| 123,456 | fp32 | 38 | 0.00125 | 6 | 76,543 | 1.75 | 499 | 0.234 ± 0.056 | 12.3 | 87.6% | 91.2% |",
         "| 0.012 ± 0.034 | 2.3 | 98.7% | 97.6% |",
-        "499 digits after 217 s",
+        "After 217 s",
         '`make bench`, `make bench ARGS="quality"`',
     ],
     "growth": [
@@ -125,6 +125,14 @@ def test_the_page_has_every_number(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_gpu_did_stands_under_headings_of_its_own() -> None:
+    gpu = {"machine": AROUND["machine"] | {"gpu": "A GPU"}}
+    text = page.make(FOUND | {f"{part}_cuda": FOUND[part] | gpu for part in ("step", "operations")})
+    assert text.count("## A step of training\n") == text.count("## A step of training on a GPU\n") == 1
+    assert text.count("## Where the time of a step goes on a GPU\n") == 1
+    assert text.count("2026-01-02 on A GPU; A CPU, 12 cores") == 2
+
+
 def test_the_page_tells_nothing_that_was_not_measured(tmp_path: Path) -> None:
     nothing: dict[str, Any] = {part: {} for part in page.PARTS}
     assert page.make(nothing).strip() == page.INTRODUCTION.strip()
@@ -137,7 +145,7 @@ def test_the_page_tells_nothing_that_was_not_measured(tmp_path: Path) -> None:
 
 def test_what_was_measured_is_kept_until_it_is_measured_again(tmp_path: Path) -> None:
     assert load("step", tmp_path) == {}
-    save("step", "make bench", {"rows": [1]}, tmp_path)
+    save("step", "make bench", {"rows": [1]}, folder=tmp_path)
     found = load("step", tmp_path)
     assert json.loads((tmp_path / "step.json").read_text()) == found
     assert found["rows"] == [1]
@@ -153,3 +161,7 @@ def test_parts_and_lists_on_the_command_line(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         parse(["speed"])
     assert "unknown: speed" in capsys.readouterr().err
+    assert parse(["step", "--only", "ours,diffusers (one head)"]).only == ["ours", "diffusers (one head)"]
+    with pytest.raises(SystemExit):
+        parse(["quality", "--only", "ours,theirs"])
+    assert "no candidate: theirs; the candidates are ours, " in capsys.readouterr().err

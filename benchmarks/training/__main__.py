@@ -24,6 +24,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of step and growth, after one to warm up")
     parser.add_argument("--batches", type=numbers, default=[8, 32], help="of step")
     parser.add_argument("--precisions", type=names, default=["fp32", "bf16"], help="of step")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of step and operations")
     parser.add_argument("--width", type=int, default=128, help="of step, a multiple of 32")
     parser.add_argument("--seconds", type=float, default=200, help="of training, for quality")
     parser.add_argument("--images", type=int, default=2000, help="that are drawn, for quality")
@@ -35,6 +36,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+    known = step.CANDIDATES | step.COMPILED | quality.CANDIDATES
+    if unknown := set(arguments.only) - set(known):
+        parser.error(f"no candidate: {', '.join(sorted(unknown))}; the candidates are {', '.join(known)}")
     arguments.parts = set(arguments.parts or PARTS)
     return arguments
 
@@ -44,13 +48,11 @@ def main(words: list[str]) -> None:
     arguments = parse(words)
     command = " ".join(["make bench", *([f'ARGS="{" ".join(words)}"'] if words else [])])
     if arguments.parts & {"step", "share"}:  # a share is of the steps that are measured
-        groups = project.parameters(ROOT)
-        shape, lists = Shape(width=arguments.width), (arguments.only, arguments.batches, arguments.precisions)
-        save("step", command, step.measure(groups, shape, *lists, arguments.rounds))
+        measure_step(arguments, command)
     if "operations" in arguments.parts:
-        groups, shape = project.parameters(ROOT), Shape(width=arguments.width)
-        found = operations.measure(groups, shape, arguments.batches[-1], arguments.precisions[-1], arguments.rounds)
-        save("operations", command, found)
+        groups, shape, device = project.parameters(ROOT), Shape(width=arguments.width), arguments.device
+        given = arguments.batches[-1], arguments.precisions[-1], arguments.rounds, device
+        save(on("operations", device), command, operations.measure(groups, shape, *given), device)
     if "quality" in arguments.parts:
         measure_quality(arguments, command)
     if "growth" in arguments.parts:
@@ -59,6 +61,22 @@ def main(words: list[str]) -> None:
         found = {part: load(part) for part in page.PARTS}
         plot.draw(found, ROOT / "docs" / "benchmarks.png")
         (ROOT / "docs" / "benchmarks.md").write_text(page.make(found))
+
+
+def on(part: str, device: str) -> str:
+    """The name of what was measured there."""
+    return part if device == "cpu" else f"{part}_{device}"
+
+
+def measure_step(arguments: argparse.Namespace, command: str) -> None:
+    """Those asked for; what was measured of others before stays."""
+    shape, lists = Shape(width=arguments.width), (arguments.only, arguments.batches, arguments.precisions)
+    part, device = on("step", arguments.device), arguments.device
+    before = load(part) if arguments.only else {}
+    found = step.measure(project.parameters(ROOT), shape, *lists, arguments.rounds, device)
+    found["rows"] = merged(before.get("rows", []), found["rows"], ("name", "precision", "batch"))
+    found["gemm"] = before.get("gemm", {}) | found["gemm"]
+    save(part, command, found | {"commands": commands(before, command)}, device)
 
 
 def measure_quality(arguments: argparse.Namespace, command: str) -> None:
@@ -86,8 +104,9 @@ def measure_growth(arguments: argparse.Namespace, command: str) -> None:
         groups = project.parameters(ROOT)
         rows = growth.measure(groups, arguments.rounds)
         rows += [growth.loop_overhead(groups, growth.SMALL, batch, 20 * arguments.rounds) for batch in (8, 32)]
+        rows.append(growth.loop_overhead(groups, Shape(width=arguments.width), 32, 4 * arguments.rounds))
     found = {
-        "rows": merged(before.get("rows", []), rows, ("what", "value", "settings")),
+        "rows": merged(before.get("rows", []), rows, ("what", "value", "settings", "parameters")),
         "commands": commands(before, command),
     }
     save("growth", command, found)

@@ -89,7 +89,7 @@ class Peer:
     """What the other two share: Adam, a clip of 1, and pictures padded to a size that their network takes."""
 
     def __init__(self, network: nn.Module, shape: Shape, optimizer: OptimizerParameters, hardware: Hardware) -> None:
-        self.network, self.shape, self.p, self.hardware = network, shape, optimizer, hardware
+        self.network, self.shape, self.p, self.hardware = network.to(hardware.device), shape, optimizer, hardware
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name]
         assert optimizer.betas is not None
         self.optimizer = kind(
@@ -100,7 +100,7 @@ class Peer:
         """See :class:`Learner`."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate((index + 1) * len(pixels), num_images, self.p)
-        x = to_float(pixels).contiguous()
+        x = to_float(pixels, self.hardware.device).contiguous()
         pad = self.shape.padding
         loss = self.loss(F.pad(x, (0, pad, 0, pad), value=-1) if pad else x, labels)
         loss.backward()
@@ -146,15 +146,15 @@ class Diffusers(Peer):
         super().__init__(network.to(memory_format=self.layout), shape, optimizer, hardware)
         kind = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"} if v else {}
         self.scheduler = DDPMScheduler(1000, **kind)
-        weights = network.parameters()
+        weights = self.network.parameters()
         self.average = EMAModel(weights, 0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75) if average else None
 
     def loss(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Squared error of noise, or of v."""
         x = x.contiguous(memory_format=self.layout)
-        noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),))
+        noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),), device=x.device)
         if labels is not None:
-            labels = torch.where(torch.rand(len(x)) < LABEL_DROPOUT, self.shape.classes, labels)
+            labels = torch.where(torch.rand(len(x), device=x.device) < LABEL_DROPOUT, self.shape.classes, labels)
         noisy = self.scheduler.add_noise(x, noise, t)
         with self.hardware.autocast():
             output = self.network(noisy, t, labels).sample
@@ -175,7 +175,8 @@ class Diffusers(Peer):
         scheduler = DPMSolverMultistepScheduler.from_config(self.scheduler.config, **options)
         scheduler.set_timesteps(20)
         self.network.eval()
-        x = torch.randn(count, self.shape.channels, *[self.shape.size + self.shape.padding] * 2)
+        side = self.shape.size + self.shape.padding
+        x = torch.randn(count, self.shape.channels, side, side, device=self.hardware.device)
         for t in scheduler.timesteps:
             with self.hardware.autocast():
                 output = self.predict(x, t, labels, guidance)
@@ -198,7 +199,8 @@ class Lucidrains(Peer):
         super().__init__(lucidrains_network(shape, LABEL_DROPOUT), shape, optimizer, hardware)
         kind = ClassGaussianDiffusion if shape.classes else GaussianDiffusion
         options: dict[str, Any] = {"sampling_timesteps": 50, "objective": "pred_v", "ddim_sampling_eta": 0.0}
-        self.diffusion = kind(self.network, image_size=shape.size + shape.padding, **options).train()
+        diffusion = kind(self.network, image_size=shape.size + shape.padding, **options)
+        self.diffusion = diffusion.to(hardware.device).train()
         self.average = EMA(self.diffusion, beta=0.995, update_every=10)
 
     def loss(self, x: Tensor, labels: Tensor | None) -> Tensor:

@@ -1,27 +1,37 @@
 """Where the time of our step goes, operation by operation."""
 
 import statistics
+from operator import attrgetter
 from typing import Any
 
 import torch
 from benchmarks.training.learners import Ours
 from benchmarks.training.networks import Shape, our_parameters
-from benchmarks.training.step import NUM_IMAGES, products, random_store, timed
+from benchmarks.training.step import NUM_IMAGES, as_in_a_run, products, random_store, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_kedro.parameters.base import Device, Precision
 from ddpm_kedro.training.hardware import choose_hardware
 
-CONVOLUTIONS = {"aten::mkldnn_convolution", "aten::convolution_backward", "aten::convolution"}
+CONVOLUTIONS = {
+    "aten::mkldnn_convolution",
+    "aten::cudnn_convolution",
+    "aten::convolution_backward",
+    "aten::convolution",
+}
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
 
 
-def measure(groups: dict[str, Any], shape: Shape, batch: int, precision: str, rounds: int) -> dict[str, Any]:
+def measure(
+    groups: dict[str, Any], shape: Shape, batch: int, precision: Precision, rounds: int, device: Device = "cpu"
+) -> dict[str, Any]:
     """A profile of one step after some to warm up, and what convolutions and products reach in it."""
+    as_in_a_run(device)
     store = random_store(shape, batch)
-    learner = Ours(groups | {"model": our_parameters(shape)}, store, choose_hardware("cpu", "fp32"))
-    learner.hardware = choose_hardware("cpu", precision)
-    pixels = torch.from_numpy(store.images)
+    learner = Ours(groups | {"model": our_parameters(shape)}, store, choose_hardware(device, "fp32"))
+    learner.hardware = choose_hardware(device, precision)
+    pixels = torch.from_numpy(store.images).to(device)
 
     def step() -> None:
         learner.step(1, pixels, None, NUM_IMAGES)
@@ -29,16 +39,19 @@ def measure(groups: dict[str, Any], shape: Shape, batch: int, precision: str, ro
     with FlopCounterMode(display=False) as counter:
         step()
     counted = {str(operation).split(".")[-1]: n for operation, n in counter.get_flop_counts()["Global"].items()}
-    seconds = statistics.median(timed(step) for _ in range(rounds))
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    seconds = statistics.median(timed(step, device) for _ in range(rounds))
+    on_gpu = [ProfilerActivity.CUDA] if device == "cuda" else []
+    with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as profiled:
         step()
-    events = sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)
+        timed(lambda: None, device)  # until all is done
+    spent = attrgetter("self_device_time_total" if on_gpu else "self_cpu_time_total")
     rows = [
-        {"operation": event.key, "calls": event.count, "seconds": event.self_cpu_time_total / 1e6}
-        for event in events
-        if event.self_cpu_time_total
+        {"operation": event.key, "calls": event.count, "seconds": spent(event) / 1e6}
+        for event in sorted(profiled.key_averages(), key=spent, reverse=True)
+        if spent(event) and (not on_gpu or event.key.startswith("aten::"))  # else each kernel comes twice
     ]
-    gemm = max(work / min(timed(product) for _ in range(5)) for product, work in products(precision).values())
+    multiply = products(precision, device).values()
+    gemm = max(work / min(timed(product, device) for _ in range(5)) for product, work in multiply)
     reached = {
         "convolutions": _rate(rows, CONVOLUTIONS, sum(n for name, n in counted.items() if "convolution" in name)),
         "matrix products": _rate(rows, PRODUCTS, sum(n for name, n in counted.items() if name.endswith("mm"))),

@@ -7,7 +7,7 @@ from benchmarks.training.results import Row
 
 from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
 
-PARTS = ("step", "operations", "quality", "growth")
+PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "growth")
 SHOWN = 12  # operations, those that take the most time
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
@@ -20,7 +20,7 @@ fast samples are drawn is on [another page](diffusion.md).
 PICTURE = "\n![{}](benchmarks.png)\n"
 PANELS = {"step": "images a second of a step", "quality": "KID after the same time"}
 STEP = """
-## A step of training
+## A step of training{where}
 
 The U-Net of google/ddpm-cifar10-32 at width {width}, {size}×{size}×3 random pictures in memory. Ours is
 `Trainer.step` with everything in it: noise, clip, optimizer, average. diffusers is a step of its
@@ -34,9 +34,9 @@ the same rounds, in the same precision; operations are counted by torch's `FlopC
 (Convolutions come from another library than products, and may be faster than those: shares above 100 %.)
 """
 OPERATIONS = """
-## Where the time of a step goes
+## Where the time of a step goes{where}
 
-Our step in {precision} at batch {batch}, by torch's profiler; {seconds:.2f} s when nobody looks. What is above
+Our step in {precision} at batch {batch}, by torch's profiler; {seconds:.3f} s when nobody looks. What is above
 "others" is listed by the time that is spent in the operation itself.
 """
 QUALITY = """
@@ -52,8 +52,8 @@ network is given our target and schedule, v and cosine, which the script does no
 Where classes are learnt, digits are drawn without guidance and with it (lucidrains', which takes minutes, without): it
 gives clearer digits and less variety, which accuracy likes and KID does not. KID and FD are against the hold-out, in
 features of the project's classifier, KID ± the deviation over subsets; real images come out around nought, some below
-it, for KID is unbiased. Accuracy is the share that the classifier takes for the class asked for. Sorted by KID;
-everything that was tried is in the table.
+it, for KID is unbiased. Accuracy is the share that the classifier takes for the class asked for. Sorted by KID.
+Each candidate is kept as soon as it is measured: a command below may name some that it was stopped before.
 """
 GROWTH = """
 ## How the cost grows
@@ -75,10 +75,16 @@ def make(found: dict[str, Found]) -> str:
     parts = [INTRODUCTION]
     if shown := [text for name, text in PANELS.items() if found[name]]:
         parts.append(PICTURE.format(", and ".join(shown).capitalize()))
-    for name, write in (("step", step), ("operations", operations), ("quality", quality), ("growth", growth)):
-        if found[name]:
-            parts += [write(found[name]), measured(found[name])]
+    writers = {"step": step, "operations": operations, "quality": quality, "growth": growth}
+    for name in PARTS:
+        if found.get(name):
+            parts += [writers[name.removesuffix("_cuda")](found[name]), measured(found[name])]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def where(found: Found) -> str:
+    """For a heading."""
+    return " on a GPU" if found["machine"].get("gpu") else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -92,8 +98,9 @@ def measured(found: Found) -> str:
     machine, versions = found["machine"], found["versions"]
     native = "native" if machine["native_bf16"] else "no native"
     commands = ", ".join(f"`{command}`" for command in found.get("commands", [found["command"]]))
+    gpu = f"{machine['gpu']}; " if machine.get("gpu") else ""
     return (
-        f"Measured {found['date']} on {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"Measured {found['date']} on {gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{native} bfloat16; {', '.join(f'{name} {version}' for name, version in versions.items())}; {commands}.\n"
     )
 
@@ -111,17 +118,17 @@ def step(found: Found) -> str:
             f"{row['seconds']:.3f} ({row['fastest']:.3f} – {row['slowest']:.3f})",
             f"{row['images_per_second']:.2f}",
             f"{row['flops_per_image'] / 1e9:.2f}",
-            f"{row['flops_per_second'] / 1e9:.0f}",
+            f"{row['flops_per_second'] / 1e9:,.0f}",
             f"{row['share']:.0%}",
         )
         for row in sorted(found["rows"], key=lambda row: (row["precision"], row["batch"]), reverse=True)
     ]
     shapes = list(next(iter(found["gemm"].values())))
     products = [
-        (precision, *(f"{rates[shape] / 1e9:.0f}" for shape in shapes)) for precision, rates in found["gemm"].items()
+        (precision, *(f"{rates[shape] / 1e9:,.0f}" for shape in shapes)) for precision, rates in found["gemm"].items()
     ]
     gemm = "\nGFLOP/s of matrix products, by their shapes:\n\n" + table(("precision", *shapes), products)
-    return STEP.format(**found) + "\n" + table(header, rows) + gemm
+    return STEP.format(where=where(found), **found) + "\n" + table(header, rows) + gemm
 
 
 def operations(found: Found) -> str:
@@ -133,14 +140,14 @@ def operations(found: Found) -> str:
         (row["operation"], f"{row['calls']:,}", f"{row['seconds'] * 1e3:.0f}", f"{row['seconds'] / total:.1%}")
         for row in [*shown, rest | {"seconds": sum(row["seconds"] for row in others)}]
     ]
-    text = OPERATIONS.format(**found) + "\n" + table(("operation", "calls", "ms", "share"), rows)
+    text = OPERATIONS.format(where=where(found), **found) + "\n" + table(("operation", "calls", "ms", "share"), rows)
     reached = [
-        (kind, f"{each['seconds'] / total:.0%}", f"{each['flops'] / each['seconds'] / 1e9:.0f}",
+        (kind, f"{each['seconds'] / total:.0%}", f"{each['flops'] / each['seconds'] / 1e9:,.0f}",
          f"{each['flops'] / each['seconds'] / found['gemm']:.0%}")
         for kind, each in found["reached"].items()
     ]  # fmt: skip
     header = ("of these", "share of the time", "GFLOP/s", "of the fastest matrix product")
-    return text + f"\nThe fastest matrix product: {found['gemm'] / 1e9:.0f} GFLOP/s.\n\n" + table(header, reached)
+    return text + f"\nThe fastest matrix product: {found['gemm'] / 1e9:,.0f} GFLOP/s.\n\n" + table(header, reached)
 
 
 def quality(found: Found) -> str:
@@ -148,14 +155,14 @@ def quality(found: Found) -> str:
     text = QUALITY.format(usual=USUAL_GUIDANCE)
     for seconds in sorted({row["seconds"] for row in found["rows"]}):
         rows = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
-        text += f"\n{rows[0]['images']} digits after {seconds:g} s:\n\n" + quality_table(rows, found["floor"])
+        text += f"\nAfter {seconds:g} s:\n\n" + quality_table(rows, found["floor"])
     return text
 
 
 def quality_table(rows: list[Row], floor: Row) -> str:
     """Every candidate, and the floor: training images in the place of drawn ones."""
     header = ("candidate", "parameters", "precision", "batch", "learning rate", "seed", "images seen", "guidance",
-              "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
+              "drawn", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
     lines = [
         (
             row["name"],
@@ -166,11 +173,12 @@ def quality_table(rows: list[Row], floor: Row) -> str:
             f"{row['seed']}",
             f"{row['images_seen']:,}",
             f"{row['guidance']:g}" if row["classes"] else "",
+            f"{row['images']:,}",
             *judged(row),
         )
         for row in rows
     ]
-    return table(header, [*lines, ("real training images", *[""] * 7, *judged(floor))])
+    return table(header, [*lines, ("real training images", *[""] * 8, *judged(floor))])
 
 
 def judged(row: Row) -> tuple[str, str, str, str]:
@@ -189,11 +197,19 @@ def growth(found: Found) -> str:
         rows = [(value(row), f"{row['seconds'] * 1e3:.1f}", f"{row['per_image'] * 1e3:.2f}") for row in by[what]]
         text += "\n" + table((title, "ms a step", "ms an image"), rows) if rows else ""
     loop = [
-        (f"{row['batch']}", *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
+        (f"{row['parameters'] / 1e6:.1f} M", f"{row['batch']}",
+         *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
          f"{row['overhead_share']:.1%}")
         for row in by["loop"]
     ]  # fmt: skip
-    header = ("batch", "ms a turn of the loop", "ms forward, backward, optimizer", "ms between them", "share")
+    header = (
+        "parameters",
+        "batch",
+        "ms a turn of the loop",
+        "ms forward, backward, optimizer",
+        "ms between them",
+        "share",
+    )
     text += "\nWhat the loop adds to the bare step:\n\n" + table(header, loop) if loop else ""
     return text + processes(by["processes"])
 

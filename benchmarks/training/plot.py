@@ -69,5 +69,5 @@ def label(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 def project(row: dict[str, Any]) -> str:
     """Whose it is: the first word of a candidate's name."""
-    found: str = row["name"].replace(",", "-").split("-")[0]
+    found: str = row["name"].replace("-", " ").split(" ")[0]
     return found

@@ -63,7 +63,9 @@ CANDIDATES = {
         changes={"model.patch_size": 1, "model.width": 32, "model.channel_multipliers": (1, 2, 2)},
     ),
     **{f"diffusers-{width}": Candidate("diffusers", width) for width in (16, 32, 64)},
-    "diffusers-32-classes": Candidate("diffusers", 32, classes=True, guidance=GUIDED),
+    **{
+        f"diffusers-{width}-classes": Candidate("diffusers", width, classes=True, guidance=GUIDED) for width in (16, 32)
+    },
     **{f"diffusers-{width}-v": Candidate("diffusers", width, v=True) for width in (16, 32, 64)},
     **{
         f"diffusers-{width}-v-classes": Candidate("diffusers", width, classes=True, v=True, guidance=GUIDED)
@@ -79,7 +81,7 @@ CANDIDATES = {
     **{f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True) for width in (16, 24, 32, 64)},
     "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
 }
-"""All that were tried: the tuning is a part of the result."""
+"""What can be tried: the tuning is a part of the result, and the page has all that was measured."""
 
 
 def optimizer_of(candidate: Candidate, digits: Digits) -> OptimizerParameters:

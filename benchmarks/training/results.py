@@ -20,15 +20,16 @@ PACKAGES = ("torch", "diffusers", "denoising-diffusion-pytorch")
 Row = dict[str, Any]
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, and what they have."""
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, and what they have; the GPU where it computed."""
     file = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", file.read_text(), re.MULTILINE) if file.exists() else []
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "native_bf16": NATIVE_BF16["cpu"](),
+        "native_bf16": NATIVE_BF16[device](),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
 
 
@@ -44,9 +45,9 @@ def load(part: str, folder: Path = FOLDER) -> dict[str, Any]:
     return found
 
 
-def save(part: str, command: str, found: dict[str, Any], folder: Path = FOLDER) -> None:
+def save(part: str, command: str, found: dict[str, Any], device: str = "cpu", folder: Path = FOLDER) -> None:
     """Keep what was measured, with where, when and how."""
-    around = {"machine": machine(), "versions": versions(), "date": date.today().isoformat(), "command": command}
+    around = {"machine": machine(device), "versions": versions(), "date": date.today().isoformat(), "command": command}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{part}.json"
     file.with_suffix(".part").write_text(json.dumps(around | found, indent=1))

@@ -16,13 +16,18 @@ from benchmarks.training.networks import Shape, flops_per_image, our_parameters,
 
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
+from ddpm_kedro.parameters.base import Device, Precision
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.training.hardware import Hardware, choose_hardware
 
-STORED = 128  # images
+STORED = 256  # images
 NUM_IMAGES = 10**6  # of the schedule of the learning rate, which costs the same anywhere
 PRODUCTS = [(2048, 2048, 2048), (32768, 1152, 128), (8192, 2304, 256), (2048, 2304, 256)]
 """The square product, and what the convolutions of 32 images are at 32×32, 16×16 and 8×8."""
+PRODUCTS_OF_A_GPU = [(8192, 8192, 8192), (262144, 1152, 128), (65536, 2304, 256), (16384, 2304, 256)]
+"""The same of 256 images."""
+ON_END = {"cpu": 1, "cuda": 10}
+"""Steps of one timing: a GPU is given the next before it has done the last."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SCRIPT = OptimizerParameters(
     name="adamw",
@@ -37,17 +42,26 @@ SCRIPT = OptimizerParameters(
 """Those of diffusers' script."""
 LUCIDRAINS = SCRIPT.model_copy(update={"name": "adam", "betas": (0.9, 0.99), "weight_decay": 0.0})
 
-Make = Callable[[Shape, dict[str, Any], ImageStore], Learner]
-FP32 = choose_hardware("cpu", "fp32")
+Make = Callable[[Shape, dict[str, Any], ImageStore, Hardware], Learner]
+
+
+def ours(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hardware, compile: str = "none") -> Ours:
+    """Ours with that network, compiled or not."""
+    training = groups["training"].model_copy(update={"compile": compile})
+    return Ours(groups | {"model": our_parameters(shape), "training": training}, store, hardware)
+
+
 CANDIDATES: dict[str, Make] = {
-    "ours": lambda shape, groups, store: Ours(groups | {"model": our_parameters(shape)}, store, FP32),
-    "diffusers": lambda shape, groups, store: Diffusers(replace(shape, head_channels=8), SCRIPT, FP32),
-    "diffusers, one head": lambda shape, groups, store: Diffusers(shape, SCRIPT, FP32),
-    "diffusers, one head, channels last": lambda shape, groups, store: Diffusers(
-        shape, SCRIPT, FP32, channels_last=True
+    "ours": ours,
+    "diffusers": lambda shape, _, __, hardware: Diffusers(replace(shape, head_channels=8), SCRIPT, hardware),
+    "diffusers (one head)": lambda shape, _, __, hardware: Diffusers(shape, SCRIPT, hardware),
+    "diffusers (one head + channels last)": lambda shape, _, __, hardware: Diffusers(
+        shape, SCRIPT, hardware, channels_last=True
     ),
-    "lucidrains": lambda shape, groups, store: Lucidrains(shape, LUCIDRAINS, FP32),
+    "lucidrains": lambda shape, _, __, hardware: Lucidrains(shape, LUCIDRAINS, hardware),
 }
+COMPILED = {f"ours (compiled: {mode})": partial(ours, compile=mode) for mode in ("default", "reduce-overhead")}
+"""Asked for by name alone: minutes before the first step."""
 
 
 def random_store(shape: Shape, count: int) -> ImageStore:
@@ -57,41 +71,63 @@ def random_store(shape: Shape, count: int) -> ImageStore:
     return ImageStore(images, None, (), Provenance({}, {}))
 
 
-def timed(run: Callable[[], Any]) -> float:
-    """Seconds."""
+def timed(run: Callable[[], Any], device: str = "cpu") -> float:
+    """Seconds of one run; on a GPU of several on end."""
+    times, wait = ON_END[device], torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    for _ in range(times):
+        run()
+    wait()
+    return (time.perf_counter() - start) / times
 
 
-def products(precision: str) -> dict[str, tuple[Callable[[], Any], float]]:
+def products(precision: str, device: str = "cpu") -> dict[str, tuple[Callable[[], Any], float]]:
     """Matrix products by their shapes, with their floating-point operations."""
     made: dict[str, tuple[Callable[[], Any], float]] = {}
-    for m, k, n in PRODUCTS:
-        a, b = torch.randn(m, k, dtype=DTYPES[precision]), torch.randn(k, n, dtype=DTYPES[precision])
+    for m, k, n in PRODUCTS if device == "cpu" else PRODUCTS_OF_A_GPU:
+        a, b = (torch.randn(*size, dtype=DTYPES[precision], device=device) for size in ((m, k), (k, n)))
         made[f"{m}×{k}×{n}"] = partial(torch.mm, a, b), 2.0 * m * k * n
     return made
 
 
-def serve(connection: Connection, name: str, precision: str, shape: Shape, groups: dict[str, Any]) -> None:
+def as_in_a_run(device: str) -> None:
+    """TF32 for everyone, as a run here has it."""
+    if device == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def serve(
+    connection: Connection, name: str, hardware: tuple[Device, Precision], shape: Shape, groups: dict[str, Any]
+) -> None:
     """In a process of its own: tell what a candidate is, then take steps as asked, and tell their seconds."""
-    learner = CANDIDATES[name](shape, groups, random_store(shape, STORED))
-    learner.hardware = choose_hardware("cpu", precision)
-    pixels = torch.from_numpy(random_store(shape, STORED).images)
+    device, precision = hardware
+    as_in_a_run(device)
+    store = random_store(shape, STORED)
+    learner = (CANDIDATES | COMPILED)[name](shape, groups, store, choose_hardware(device, "fp32"))
+    learner.hardware = choose_hardware(device, precision)
+    pixels = torch.from_numpy(store.images).to(device)
     connection.send((parameter_count(learner.network), flops_per_image(learner.network, shape)))
     while (asked := connection.recv()) is not None:
         turn, batch = asked
-        connection.send(timed(partial(learner.step, turn, pixels[:batch], None, NUM_IMAGES)))
+        connection.send(timed(partial(learner.step, turn, pixels[:batch], None, NUM_IMAGES), device))
 
 
 class Candidate:
     """One of them, in a process with an allocator of its own, as when it is used; it sleeps unless it is asked."""
 
-    def __init__(self, name: str, precision: str, shape: Shape, groups: dict[str, Any]) -> None:
+    parameters: int
+    flops: float
+
+    def __init__(self, name: str, hardware: tuple[Device, Precision], shape: Shape, groups: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, name, precision, shape, groups))
+        self.process = context.Process(target=serve, args=(theirs, name, hardware, shape, groups))
         self.process.start()
+        theirs.close()  # else whoever waits for a process that died would wait for ever
+
+    def ready(self) -> None:
+        """Wait until it can take steps."""
         self.parameters, self.flops = self.connection.recv()
 
     def step(self, turn: int, batch: int) -> float:
@@ -106,17 +142,26 @@ class Candidate:
 
 
 def measure(
-    groups: dict[str, Any], shape: Shape, only: list[str], batches: list[int], precisions: list[str], rounds: int
+    groups: dict[str, Any],
+    shape: Shape,
+    only: list[str],
+    batches: list[int],
+    precisions: list[Precision],
+    rounds: int,
+    device: Device = "cpu",
 ) -> dict[str, Any]:
     """Every candidate, batch and product of a precision in turns, ``rounds`` times after one to warm up: medians.
 
     Who begins changes from round to round.
     """
-    names = [name for name in CANDIDATES if not only or name in only]
+    names = [name for name in CANDIDATES | COMPILED if name in (only or CANDIDATES)]
     rows, gemm = [], {}
+    as_in_a_run(device)
     for precision in precisions:
-        there = {name: Candidate(name, precision, shape, groups) for name in names}
-        multiply = products(precision)
+        there = {name: Candidate(name, (device, precision), shape, groups) for name in names}
+        for candidate in there.values():
+            candidate.ready()
+        multiply = products(precision, device)
         steps: dict[Any, list[float]] = {(name, batch): [] for batch in batches for name in names}
         rates: dict[str, list[float]] = {kind: [] for kind in multiply}
         for turn in range(rounds + 1):
@@ -124,7 +169,7 @@ def measure(
                 for name in names[turn % len(names) :] + names[: turn % len(names)]:
                     steps[name, batch].append(there[name].step(turn, batch))
             for kind, (product, operations) in multiply.items():
-                rates[kind].append(operations / min(timed(product) for _ in range(3)))
+                rates[kind].append(operations / min(timed(product, device) for _ in range(3)))
             print(f"{precision}, round {turn} of {rounds}", flush=True)
         for candidate in there.values():
             candidate.end()

@@ -74,6 +74,10 @@ def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) 
     assert said.count("160 of 160 images") == 1
     assert "2 processes train together." in said
     assert "WARNING" not in said
+    again = together(ingested, short)
+    said = output_of(again).read()
+    assert again.wait() == 0, said
+    assert "is already trained" in said
     shared, weights = history(ingested), final_weights(ingested)
     previews = {path.name for path in (ingested.data / "08_reporting/training_previews").rglob("*.png")}
     ingested.data.joinpath("06_models").rename(tmp_path / "models")

@@ -116,7 +116,7 @@ def blurred(images: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_real_images_are_good_and_new(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
     found = judged(digits[1].images, digits)
-    assert abs(found["KID"].value) < 2 * found["KID"].spread
+    assert abs(found["KID"].value) < 3 * found["KID"].spread
     assert found["KID"].floor == found["KID"].at_floor_n
     assert found["precision"].value > 0.7
     assert found["recall"].value > 0.7

@@ -1,5 +1,7 @@
 """Every tensor is moved to where the network is: told without a GPU, by a fake one."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from ddpm_kedro.images.augmentation import read_pixels
 from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.models.blocks import GroupNorm
 from tests.fake_gpu import GPU, fake_gpu
 from tests.synchronisations import BlockingCopies
 from tests.training.test_step import make_trainer
@@ -40,6 +43,36 @@ def test_making_a_batch_does_not_wait_for_the_device(store: ImageStore) -> None:
             trainer.batch(0, pixels)
             torch.zeros(1).to(GPU.device)  # one that does wait is seen
     assert seen.count == 1
+
+
+@pytest.fixture
+def autocast() -> Iterator[None]:
+    """Of a GPU, which torch.autocast turns off where there is none."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", before[0])
+    torch.set_autocast_dtype("cuda", before[1])
+
+
+@pytest.mark.usefixtures("autocast")
+def test_norms_stay_in_the_precision_of_their_input() -> None:
+    with fake_gpu():
+        x = torch.ones(2, 8, 4, 4, dtype=torch.bfloat16, device="cuda")
+        normed = [kind(4, 8).to("cuda")(x).dtype for kind in (torch.nn.GroupNorm, GroupNorm)]
+    assert normed == [torch.float32, torch.bfloat16]  # and torch's does not
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_norms_are_those_of_torch(precision: torch.dtype, device: torch.device) -> None:
+    torch.manual_seed(0)
+    ours, torchs = (kind(4, 8).to(device) for kind in (GroupNorm, torch.nn.GroupNorm))
+    for norm in (ours, torchs):
+        norm.load_state_dict({"weight": torch.linspace(-1, 2, 8), "bias": torch.linspace(3, -1, 8)})
+    x = (5 + 3 * torch.randn(2, 8, 4, 4)).to(device, precision)
+    expected, tolerance = torchs(x.float()), 1e-6 if precision == torch.float32 else 2e-2
+    torch.testing.assert_close(ours(x).float(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_validation_leaves_nothing_on_the_cpu(store: ImageStore) -> None:

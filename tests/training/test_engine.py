@@ -4,6 +4,7 @@ import math
 import platform
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -297,7 +298,12 @@ class TestWaysToCompute:
         self, store: ImageStore, device: torch.device, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(loader.FREE_MEMORY, device.type, lambda: 10 * store.images.nbytes)
-        batches = list(read(store, TRAINING, range(3), device.type))
+        monkeypatch.setattr(loader, "COPIED_AT_ONCE", 7)
+        store.images.setflags(write=False)  # as a memory-mapped store's are, of which torch warns once a process
+        torch.set_warn_always(True)
+        with warnings.catch_warnings(action="error"):
+            batches = list(read(store, TRAINING, range(3), device.type))
+        torch.set_warn_always(False)
         assert all(batch.device.type == device.type for batch in batches)
         expected = StepPixels(store, TRAINING.seed, TRAINING.batch_size)
         assert all(torch.equal(batch.cpu(), expected[step]) for step, batch in enumerate(batches))

@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog, MemoryDataset
+from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.parameters import UserError
@@ -16,6 +16,28 @@ from ddpm_kedro.parameters import UserError
 logger = logging.getLogger(__name__)
 TRAINING = "model_training"
 COMMAND = f"torchrun --nproc-per-node 2 -m ddpm_kedro --pipelines {TRAINING}"
+
+
+class Unwritten(AbstractDataset[Any, Any]):
+    """What is saved stays in this process; before anything is, and where nothing was due, what lies there is loaded."""
+
+    def __init__(self, dataset: AbstractDataset[Any, Any]) -> None:
+        self.dataset, self.kept = dataset, None
+
+    def load(self) -> Any:
+        """The latest that was saved here, else what the first process has written."""
+        return self.dataset.load() if self.kept is None else self.kept
+
+    def save(self, data: Any) -> None:
+        """Keep it; an empty dict is a checkpoint that is not due."""
+        if not (isinstance(data, dict) and not data):
+            self.kept = data
+
+    def _exists(self) -> bool:
+        return self.kept is not None or self.dataset.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return self.dataset._describe()
 
 
 class Together:
@@ -44,7 +66,7 @@ class Together:
         self._meet()
         if int(os.environ["RANK"]):
             for name in pipeline.all_outputs():
-                catalog[name] = MemoryDataset(copy_mode="assign")
+                catalog[name] = Unwritten(catalog[name])
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:

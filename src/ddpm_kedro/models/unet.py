@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ddpm_kedro.models.blocks import (
     Downsample,
+    GroupNorm,
     ResidualBlock,
     SelfAttention,
     TimestepMLP,
@@ -133,7 +134,7 @@ class UNet(nn.Module):
             blocks = [(i + skip_widths.pop(), width) for i in ins]
             self.up_blocks.append(UpLevel(blocks, attention[level], level == 0, embedding_width, p))
             before = width
-        self.conv_norm_out = nn.GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
+        self.conv_norm_out = GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
         self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
 
     def recompute_activations(self, recompute: bool) -> None:

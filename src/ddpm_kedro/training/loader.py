@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import current_thread, main_thread
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +18,7 @@ from ddpm_kedro.training.randomness import batch_indices
 
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Linux keeps what processes share
+COPIED_AT_ONCE = 10_000  # images, to a device: memory for all of them at once might not be there
 BATCHES_AHEAD = 2  # of each worker
 SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may take: the network needs the rest
 FREE_MEMORY: dict[str, Callable[[], int]] = {"cuda": lambda: torch.cuda.mem_get_info()[0]}
@@ -51,7 +51,9 @@ class DevicePixels(StepPixels):
 
     def __init__(self, pixels: StepPixels, device: torch.device) -> None:
         super().__init__(pixels.store, pixels.seed, pixels.batch_size, pixels.rows)
-        self.images = torch.from_numpy(np.ascontiguousarray(pixels.store.images)).to(device)
+        self.images = torch.empty(pixels.store.images.shape, dtype=torch.uint8, device=device)
+        for rows in torch.arange(len(pixels.store)).split(COPIED_AT_ONCE):
+            self.images[rows[0] : rows[-1] + 1] = read_pixels(pixels.store, rows).to(device)
 
     def __getitem__(self, step: int) -> Tensor:
         return self.images[moved(self.indices(step), self.images.device)]
