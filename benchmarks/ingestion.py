@@ -32,7 +32,9 @@ def ours(path: Path, workers: int) -> int:
     from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images  # noqa: PLC0415
 
     kind = "folder" if path.is_dir() else "archive"
-    manifest = download_images(DatasetParameters(source=kind, download_folder="", path=str(path), classes=None))
+    manifest = download_images(
+        DatasetParameters(source=kind, download_folder="", path=str(path), sha256=None, classes=None)
+    )
     count = 0
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         for number, lazy in enumerate(prepare_images(manifest, images(workers))):

@@ -28,7 +28,7 @@ from tests.conftest import (
 
 GOOD: dict[str, Any] = {
     "use": {"model": "digits"},
-    "dataset": {"source": "mnist5k", "download_folder": "raw", "path": None, "classes": None},
+    "dataset": {"source": "mnist5k", "download_folder": "raw", "path": None, "sha256": None, "classes": None},
     "images": IMAGES.model_dump(),
     "augmentation": NO_AUGMENTATION.model_dump(),
     "model": MODEL.model_dump(),
@@ -61,6 +61,7 @@ MAY_BE_EMPTY = (
     "import_model.class_names",
     "dataset.path",
     "dataset.classes",
+    "dataset.sha256",
     "images.size",
     "images.channels",
     "images.workers",

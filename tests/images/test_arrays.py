@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from ddpm_kedro.images import arrays, unpacking
+from ddpm_kedro.images import unpacking
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.unpacking import unpacked
 from ddpm_kedro.parameters import DatasetParameters, UserError
@@ -44,7 +44,9 @@ def read(path: Path, size: Any = None, **more: Any) -> tuple[dict[str, Any], np.
     parts = source.divided(manifest, changed(IMAGES, size=size))
     made = [[making() for making in part()] for part in parts]
     assert all(len(part) for part in made)
-    images, labels = (np.concatenate([getattr(shard, name) for part in made for shard in part]) for name in ("images", "labels"))
+    images, labels = (
+        np.concatenate([getattr(shard, name) for part in made for shard in part]) for name in ("images", "labels")
+    )
     return manifest, images, labels
 
 
@@ -113,7 +115,7 @@ def test_what_cannot_be_used_is_said(named: dict[str, Any], message: str, tmp_pa
 def test_nothing_in_a_file_is_executed(suffix: str, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     saved(tmp_path / f"x.{suffix}", images=np.array([Executed(str(trace))], dtype=object))
-    with pytest.raises(UserError, match="cannot be read as a .npy or .npz file of numbers"):
+    with pytest.raises(UserError, match=r"cannot be read as a .npy or .npz file of numbers"):
         read(tmp_path / f"x.{suffix}")
     assert not trace.exists()
 
@@ -121,7 +123,7 @@ def test_nothing_in_a_file_is_executed(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", b"something else"])
 def test_what_is_no_array(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as a .npy or .npz file"):
+    with pytest.raises(UserError, match=r"cannot be read as a .npy or .npz file"):
         read(tmp_path / "x.npz")
 
 
@@ -129,11 +131,11 @@ def test_other_ways_to_go_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file"):
         read(tmp_path / "gone.npy")
     path = saved(tmp_path / "x.npy", images=GREY)
-    with pytest.raises(UserError, match="dataset.classes is true, but .* has no labels"):
+    with pytest.raises(UserError, match=r"dataset.classes is true, but .* has no labels"):
         read(path, classes=True)
-    with pytest.raises(UserError, match="is not the file that dataset.sha256 names"):
+    with pytest.raises(UserError, match=r"is not the file that dataset.sha256 names"):
         read(path, sha256="00" * 32)
-    with pytest.raises(UserError, match="needs dataset.path: a .npy or .npz file, or its URL"):
+    with pytest.raises(UserError, match=r"needs dataset.path: a .npy or .npz file, or its URL"):
         source_named("array").fetch(changed(dataset(path), path=None))
 
 
@@ -143,15 +145,16 @@ PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 @pytest.mark.parametrize("kind", list(PACKERS))
 def test_a_compressed_archive_is_unpacked_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = members(tmp_path / "top.tar", {"a/1.png": corpus.picture(), "b/2.png": corpus.picture()})
+    folder = tmp_path / "down" / "archive"
     packed = tmp_path / f"pictures.tar.{kind}"
     packed.write_bytes(PACKERS[kind](plain.read_bytes()))
-    made = unpacked(packed, tmp_path / "down")
+    made = unpacked(packed, folder)
     assert made.read_bytes() == plain.read_bytes()
-    assert list((tmp_path / "down").iterdir()) == [made]
+    assert list((folder).iterdir()) == [made]
     monkeypatch.setattr(unpacking, "_unpack", lambda *_: pytest.fail("unpacked again"))
-    assert unpacked(packed, tmp_path / "down") == made
-    assert unpacked(plain, tmp_path / "down") == plain
-    manifest = source_named("archive").fetch(dataset(packed, source="archive", download_folder=str(tmp_path)))
+    assert unpacked(packed, folder) == made
+    assert unpacked(plain, folder) == plain
+    manifest = source_named("archive").fetch(dataset(packed, source="archive", download_folder=str(tmp_path / "down")))
     assert manifest["class_names"] == ["a", "b"]
 
 

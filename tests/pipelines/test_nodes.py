@@ -52,7 +52,7 @@ from tests.conftest import (
     make_store,
 )
 
-DATASET = DatasetParameters(source="mnist5k", download_folder="raw", path=None, classes=None)
+DATASET = DatasetParameters(source="mnist5k", download_folder="raw", path=None, sha256=None, classes=None)
 GROUPS = {
     "dataset": DATASET,
     "images": IMAGES,

@@ -88,7 +88,9 @@ def _checked(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:
     if images.ndim == 4 and images.shape[-1] not in CHANNELS and images.shape[1] in CHANNELS:
         raise UserError(f"{what}, but channels come last: np.moveaxis(images, 1, -1) moves them there.")
     if images.ndim != 4 or images.shape[-1] not in CHANNELS or 0 in images.shape:
-        raise UserError(f"{what}, but must be (images, height, width, channels) with 1, 3 or 4 channels, or no such axis.")
+        raise UserError(
+            f"{what}, but must be (images, height, width, channels) with 1, 3 or 4 channels, or no such axis."
+        )
     return images
 
 
@@ -96,7 +98,9 @@ def _classes(
     path: Path, count: int, labels: NDArray[Any], names: NDArray[Any] | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise UserError(f"The labels in {path} are {labels.dtype} of shape {labels.shape}, but must be {count} integers.")
+        raise UserError(
+            f"The labels in {path} are {labels.dtype} of shape {labels.shape}, but must be {count} integers."
+        )
     if names is None:
         values, numbers = np.unique(labels, return_inverse=True)
         return numbers.astype(np.int64), tuple(str(value) for value in values)

@@ -131,7 +131,7 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
     except requests.HTTPError as error:
         status = f"{error.response.status_code} {error.response.reason}"
         raise UserError(f"{url} is not there: the server says {status}. Check dataset.path.") from error
-    except requests.RetryError as error:
+    except requests.exceptions.RetryError as error:
         raise UserError(f"{url} could not be downloaded: the server answers with errors only ({error}).") from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise BrokenOffError(f"{urlsplit(url).netloc} cannot be reached ({_reason(error)})") from error
@@ -154,7 +154,7 @@ def _blocks(answer: requests.Response) -> Iterator[bytes]:
     except ReadTimeoutError as error:
         raise BrokenOffError(f"Nothing came for {SILENCE:g} s") from error
     except (ProtocolError, HTTPError, OSError) as error:
-        raise BrokenOffError(f"The connection broke off ({error})") from error
+        raise BrokenOffError("The connection broke off") from error
 
 
 def check(path: Path, name: str, sha256: str | None) -> None:

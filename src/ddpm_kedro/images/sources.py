@@ -69,8 +69,8 @@ class NamedSource:
         """See :class:`Source`."""
         if dataset.path is not None:
             raise UserError(
-                f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive or array; "
-                f"dataset.source is {dataset.source}."
+                f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive or "
+                f"array; dataset.source is {dataset.source}."
             )
         folder, class_names = self.download(Path(dataset.download_folder) / dataset.source)
         checked = checksums(self.files(folder), folder)

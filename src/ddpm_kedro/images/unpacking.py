@@ -8,7 +8,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import fingerprint
@@ -16,11 +16,8 @@ from ddpm_kedro.provenance import fingerprint
 logger = logging.getLogger(__name__)
 BLOCK = 2**20
 LEFT_FREE = 2**30  # bytes of the disk that stay free: a small file may unpack to more than any disk has
-OPENERS: dict[bytes, Callable[[Path], IO[Any]]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
+Opener = Callable[[Path], IO[bytes]]
+OPENERS: dict[bytes, Opener] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
 """What unpacks a file, by its first bytes."""
 
 
@@ -50,7 +47,7 @@ def unpacked(path: Path, folder: Path) -> Path:
     return made
 
 
-def _unpack(opener: Callable[[Path], IO[Any]], path: Path, part: Path) -> None:
+def _unpack(opener: Opener, path: Path, part: Path) -> None:
     try:
         with opener(path) as packed, part.open("wb") as file:
             while block := packed.read(BLOCK):
