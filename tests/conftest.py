@@ -41,6 +41,7 @@ from ddpm_kedro.provenance import Provenance
 from tests.archives import Server, serve
 
 ROOT = Path(__file__).parents[1]
+WHOLE_RUNS = ("test_readme.py", "test_sweep.py")
 DEVICES = [
     name
     for name, there in {
@@ -259,6 +260,13 @@ def changed(parameters: Any, **values: Any) -> Any:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """See tests/integration/test_viz.py."""
     parser.addoption("--screenshots", action="store_true", help="of the last run, for the documentation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs whole pipelines is not watched line by line: that took half as long again, and others see the lines."""
+    for item in items:
+        if item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS:
+            item.add_marker("no_cover")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -7,8 +7,8 @@ import lzma
 import shutil
 import zlib
 from collections.abc import Callable
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import fingerprint
@@ -16,7 +16,7 @@ from ddpm_kedro.provenance import fingerprint
 logger = logging.getLogger(__name__)
 BLOCK = 2**20
 LEFT_FREE = 2**30  # bytes of the disk that stay free: a small file may unpack to more than any disk has
-Opener = Callable[[Path], IO[bytes]]
+Opener = Callable[[Path], BufferedIOBase]
 OPENERS: dict[bytes, Opener] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
 """What unpacks a file, by its first bytes."""
 
