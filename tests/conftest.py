@@ -262,9 +262,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", action="store_true", help="of the last run, for the documentation")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What runs whole pipelines is not watched line by line: that took half as long again, and others see the lines."""
-    for item in items:
+    coverage = config.pluginmanager.get_plugin("_cov")
+    for item in items if coverage is not None and coverage.cov_controller is not None else ():
         if item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS:
             item.add_marker("no_cover")
 

@@ -183,7 +183,7 @@ def test_own_options_lie_in_local(project: Project) -> None:
     base = (project.folder / "conf/base/groups/model/digits.yml").read_text()
     (folder / "mine.yml").write_text(base.replace("width: 16", "width: 40"))
     assert load(project.folder / "conf", use__model="mine")["model"]["width"] == 40
-    with pytest.raises(UserError, match="digits, ho2020, medium, mine, small"):
+    with pytest.raises(UserError, match="digits, ho2020, medium, mine, pictures, small"):
         load(project.folder / "conf", use__model="none")
 
 
@@ -192,7 +192,7 @@ def test_own_options_lie_in_local(project: Project) -> None:
     [
         (
             {"use__model": "digit"},
-            r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: digits, ho2020, medium, small.",
+            r"Unknown option use.model=digit. Did you mean 'digits'\? Accepted: digits, ho2020, medium, pictures, sm",
         ),
         ({"use__dataset": "cifar-10"}, r"Unknown option use.dataset=cifar-10. Did you mean 'cifar10'"),
         ({"use__experiment": "cifra10"}, r"Unknown option use.experiment=cifra10. Did you mean 'cifar10'"),

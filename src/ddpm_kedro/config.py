@@ -11,7 +11,9 @@ from yaml import YAMLError
 from ddpm_kedro.parameters import UserError, check_parameters, nearest
 from ddpm_kedro.provenance import flatten
 
-EXPERIMENT = "experiment"
+EXPERIMENT, CHOSEN = "experiment", "chosen"
+SUITABLE = Path("05_model_input/chosen")
+"""Below the data: options that ingestion made for one's own pictures, see :func:`choose_parameters`."""
 Configs = dict[Path, DictConfig]
 
 
@@ -22,6 +24,8 @@ class GroupConfigLoader(OmegaConfigLoader):
     other groups, as a dataset does that is good to flip. ``use.experiment`` adds
     ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
     experiment that names another one there starts from it.
+    Where pictures of one's own were ingested last, and nothing says what images to take, they are taken again, with the
+    options that ingestion has chosen for them.
     In the catalog, ``${parameters:training.initial_model}`` is that parameter, from wherever it was set.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
 
@@ -59,6 +63,9 @@ class GroupConfigLoader(OmegaConfigLoader):
             override = [*env.values(), self.runtime_params or {}]
             name = _use(*base.values(), *override).get(EXPERIMENT)
             experiment = self._read_experiment(name, folders, files)
+            if not _names_images(*experiment.values(), *override) and (suitable := self._suitable()) is not None:
+                folders.append(str(suitable))
+                base = base | {suitable: OmegaConf.create({"use": {"dataset": CHOSEN}})}
             base = self._read_options(base, experiment, override, folders, files) | experiment
         return base, env, base_path, env_path, files
 
@@ -110,6 +117,11 @@ class GroupConfigLoader(OmegaConfigLoader):
             OmegaConf.select(config, "use", default={}).pop(EXPERIMENT, None)  # what was asked for stays the name
         return self._read_experiment(start, folders, files, (*above, name)) | own
 
+    def _suitable(self) -> Path | None:
+        """The folder of what ingestion has chosen, if there is one."""
+        folder = Path(self.conf_source).parent / self["globals"]["data_root"] / SUITABLE
+        return folder if (folder / "groups" / "dataset" / f"{CHOSEN}.yml").is_file() else None
+
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}
         for folder in folders:
@@ -126,6 +138,12 @@ class GroupConfigLoader(OmegaConfigLoader):
     def _names(self, folders: list[str], pattern: str) -> list[str]:
         paths = [path for folder in folders for path in self._fs.glob(f"{Path(folder).as_posix()}/groups/{pattern}")]
         return sorted({Path(path).stem for path in paths})
+
+
+def _names_images(*configs: Any) -> bool:
+    """Whether one of them says which images to take."""
+    merged = OmegaConf.merge({}, *configs)
+    return any(OmegaConf.select(merged, name) is not None for name in ("use.dataset", "dataset.source", "dataset.path"))
 
 
 def _use(*configs: Any) -> dict[str, str | None]:

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
 from tests.images import corpus
 from tests.images.test_own import folder_of, members
@@ -61,6 +63,48 @@ def test_unchanged_pictures_are_not_decoded_again(
     (top / "circles/0.png").write_bytes(corpus.picture(mode="L"))
     run(project, top, "--pipelines", "data_ingestion", **{"images.channels": 1})
     assert {part["channels"] for part in report(project).values()} == {1}
+
+
+def test_a_plain_run_takes_them_again_with_what_suits_them(
+    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ddpm_kedro")
+    run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion")
+    assert "Chosen for these pictures: use.augmentation flips, model.width 32, " in caplog.text
+    plain = project.parameters()
+    assert plain["use"] | {"dataset": "chosen", "model": "chosen", "augmentation": "flips"} == plain["use"]
+    assert plain["dataset"]["path"] == str(tmp_path / "pictures")
+    assert (plain["images"]["size"], plain["images"]["channels"]) == ([16, 16], 3)
+    assert plain["model"]["channel_multipliers"] == [2, 3]
+    caplog.clear()
+    ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
+    assert f"{tmp_path}/pictures: 60 pictures of 2 classes." in caplog.text
+    config = json.loads((project.data / "06_models/model/config.json").read_text())
+    assert config["class_names"] == ["circles", "squares"]
+    assert config["image_shape"] == [3, 16, 16]
+
+
+STRONGER: dict[str, dict[str, Any]] = {
+    "use.dataset=mnist5k": {"use.dataset": "mnist5k", "dataset.path": None, "use.model": "digits"},
+    "use.experiment=course_small": {"dataset.path": None, "dataset.source": "cifar10"},
+    "use.model=small": {"use.dataset": "chosen", "model.channel_multipliers": [1, 2, 2, 2]},
+    "model.blocks_per_level=2": {"use.model": "chosen", "model.blocks_per_level": 2, "images.channels": 3},
+    "use.augmentation=none": {"use.dataset": "chosen", "augmentation.horizontal_flip": False},
+    "images.channels=1": {"use.dataset": "chosen", "images.channels": 1},
+}
+
+
+def test_whatever_is_asked_for_is_stronger(project: Project, tmp_path: Path) -> None:
+    run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion")
+    for changes, expected in STRONGER.items():
+        found = dict(flatten(project.parameters(changes)))
+        assert {name: found[name] for name in expected} == expected, changes
+
+
+def test_another_set_puts_an_end_to_it(project: Project, tmp_path: Path) -> None:
+    run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion")
+    ok(project.kedro_run("--pipelines", "data_ingestion", "--params", "use.dataset=mnist5k"))
+    assert project.parameters()["use"]["dataset"] == "mnist5k"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
@@ -17,7 +18,8 @@ from ddpm_kedro.images import sources
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.sources import Split
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import DatasetParameters, Group, UserError
+from ddpm_kedro.models import UNet
+from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters, UserError
 from ddpm_kedro.pipelines import (
     data_ingestion,
     evaluation,
@@ -29,7 +31,12 @@ from ddpm_kedro.pipelines import (
     reporting,
     sampling,
 )
-from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
+from ddpm_kedro.pipelines.data_ingestion.nodes import (
+    download_images,
+    prepare_images,
+    report_ingestion,
+    suitable_model,
+)
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
@@ -371,3 +378,17 @@ def test_every_node_has_a_name_a_tag_and_a_description() -> None:
         assert node.short_name == node.func.__name__
         assert node.func.__doc__
         assert node.tags
+
+
+@pytest.mark.parametrize(
+    "image_shape", [(1, 28, 28), (3, 32, 32), (4, 30, 50), (3, 64, 64), (1, 96, 48), (3, 256, 256)]
+)
+@pytest.mark.parametrize("classes", [True, False])
+def test_what_suits_pictures_is_a_network_that_takes_them(image_shape: tuple[int, int, int], classes: bool) -> None:
+    model = ModelParameters(**suitable_model(image_shape, classes=classes))
+    network = UNet(model, image_shape[0], 2 if model.class_conditional else 0)
+    with torch.no_grad():
+        assert network(torch.zeros(1, *image_shape), torch.zeros(1)).shape == (1, *image_shape)
+    smaller = ModelParameters(**suitable_model((image_shape[0], 16, 16), classes=classes))
+    assert smaller.width <= model.width
+    assert model.class_conditional == classes

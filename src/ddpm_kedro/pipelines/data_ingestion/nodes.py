@@ -1,16 +1,20 @@
 """Bring the images here, divide them, and say what there is."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ddpm_kedro.images.downloading import is_url
 from ddpm_kedro.images.grid import labelled_grid
 from ddpm_kedro.images.sources import Manifest, Shards, source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint
 
+logger = logging.getLogger(__name__)
 SHOWN = 100  # training images in the contact sheet, at most
 
 
@@ -56,6 +60,54 @@ def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) ->
         training_images.images[shown], None if labels is None else labels[shown], training_images.class_names
     )
     return {"training": _describe(training_images), "holdout": _describe(holdout_images)}, sheet
+
+
+def choose_parameters(training_images: ImageStore, dataset: DatasetParameters) -> dict[str, dict[str, Any]]:
+    """What suits pictures of one's own: options of the groups dataset and model, which a plain ``kedro run`` takes.
+
+    Returns:
+        The options, by group and name; none for a set that others made, whose parameters stand in ``conf/``.
+    """
+    if dataset.path is None:
+        return {}
+    channels, height, width = training_images.image_shape
+    model = suitable_model(training_images.image_shape, classes=bool(training_images.class_names))
+    path = dataset.path if is_url(dataset.path) else str(Path(dataset.path).resolve())
+    chosen = {
+        "use": {"model": "chosen", "augmentation": "flips" if channels > 1 else "none"},
+        "dataset": dataset.model_dump() | {"path": path},
+        "images": {"size": [height, width], "channels": channels},
+    }
+    values = ", ".join(f"model.{name} {value}" for name, value in model.items())
+    logger.info(
+        "Chosen for these pictures: use.augmentation %s, %s. kedro run trains with that; --params overrides it.",
+        chosen["use"]["augmentation"],
+        values,
+    )
+    return {"dataset/chosen": chosen, "model/chosen": {"model": model}}
+
+
+def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[str, Any]:
+    """A U-Net for pictures (C, H, W): the larger they are, the wider, and the more resolutions.
+
+    Its first and last layer take patches of 2×2, so that it learns in reasonable time without a GPU, too.
+    """
+    channels, *sides = image_shape
+    side = max(sides)
+    levels = next((count for largest, count in ((32, 2), (64, 3)) if side <= largest), 4)
+    width = {2: 16, 3: 24, 4: 32}[levels] * (1 if channels == 1 else 2)
+    return {
+        "width": width,
+        "channel_multipliers": [1, 2, 3, 4][:levels] if levels > 2 else [2, 3],
+        "blocks_per_level": 1,
+        "attention_levels": [levels - 1] if channels > 1 else [],
+        "head_channels": None,
+        "norm_groups": 8,
+        "norm_eps": 1e-5,
+        "dropout": 0.0,
+        "patch_size": 2,
+        "class_conditional": classes,
+    }
 
 
 def _describe(store: ImageStore) -> dict[str, Any]:

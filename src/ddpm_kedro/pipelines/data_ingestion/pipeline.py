@@ -2,11 +2,16 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images, report_ingestion
+from ddpm_kedro.pipelines.data_ingestion.nodes import (
+    choose_parameters,
+    download_images,
+    prepare_images,
+    report_ingestion,
+)
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """params:dataset → raw_images → training_images, holdout_images → ingestion_report, contact_sheet."""
+    """params:dataset → raw_images → training_images, holdout_images → ingestion_report, contact_sheet, choices."""
     return Pipeline(
         [
             Node(download_images, "params:dataset", "raw_images", name="download_images"),
@@ -21,6 +26,12 @@ def create_pipeline(**_: object) -> Pipeline:
                 ["training_images", "holdout_images"],
                 ["ingestion_report", "contact_sheet"],
                 name="report_ingestion",
+            ),
+            Node(
+                choose_parameters,
+                ["training_images", "params:dataset"],
+                "chosen_parameters",
+                name="choose_parameters",
             ),
         ],
         tags="data_ingestion",
