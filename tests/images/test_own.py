@@ -1,24 +1,35 @@
 """Pictures of one's own: listed, divided, made into shards."""
 
+import errno
 import io
 import os
+import random
 import re
+import shutil
+import signal
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from kedro.io import DatasetError
 
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.images.decoding import Wanted
 from ddpm_kedro.images.listing import PROBLEMS, Listing, listing_of, shown
 from ddpm_kedro.images.own import checked_listing, describe, divided, make_shard, shards, wanted_of
+from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import LazyImageStore
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import DatasetParameters, UserError
+from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.session import explain
 from tests.conftest import IMAGES, changed
 from tests.images import corpus, fuzz
 
@@ -64,6 +75,88 @@ CLASSES = {
 
 def anywhere(kind: str, tmp_path: Path, files: dict[str, bytes]) -> Path:
     return folder_of(tmp_path / "top", files) if kind == "folder" else members(tmp_path / f"top.{kind}", files)
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def small_shards(top: Path, each: int = 6, **more: Any) -> LazyImageStore:
+    """What makes a store of all pictures of a folder, so many in a shard."""
+    listing = listing_of(top)
+    rows = np.arange(len(listing))
+    makings = [partial(make_shard, top, listing.take(rows[at : at + each]), WANTED) for at in range(0, len(rows), each)]
+    return LazyImageStore(Provenance({}, {"raw": listing.digest}), ("a", "b"), lambda: makings, **more)
+
+
+def test_twenty_kills_leave_the_store_that_was_never_killed(tmp_path: Path) -> None:
+    files = {f"{name}/{number}.png": corpus.picture() for name in "ab" for number in range(90)}
+    lazy = small_shards(folder_of(tmp_path / "top", files))
+    whole, killed = (ImageStoreDataset(filepath=str(tmp_path / name)) for name in ("whole", "killed"))
+    start = time.monotonic()
+    whole.save(lazy)
+    taken, rng, kills = time.monotonic() - start, random.Random(0), 0
+    while kills < 20:
+        process = os.fork()
+        if process == 0:
+            killed.save(lazy)
+            os._exit(0)
+        time.sleep(rng.uniform(0, taken / 3))
+        os.kill(process, signal.SIGKILL)
+        kills += os.WIFSIGNALED(os.waitpid(process, 0)[1])
+        if killed.exists():  # it came to its end: once more from the beginning
+            assert stored(tmp_path / "killed").items() >= stored(tmp_path / "whole").items()
+            shutil.rmtree(tmp_path / "killed")
+    killed.save(lazy)
+    assert stored(tmp_path / "killed") == stored(tmp_path / "whole")
+
+
+def test_a_full_disk_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy = small_shards(folder_of(tmp_path / "top", CLASSES), each=1)
+    full, whole = (ImageStoreDataset(filepath=str(tmp_path / name)) for name in ("full", "whole"))
+    whole.save(lazy)
+    room = iter(range(5))
+
+    def fsync(_: int) -> None:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(DatasetError) as raised:
+            full.save(lazy)
+    assert explain(raised.value) == "A file cannot be read or written: No space left on device."
+    assert not full.exists()
+    made = set(stored(tmp_path / "full"))
+    assert made < set(stored(tmp_path / "whole")) | {"unfinished.json"}
+    assert len(made) > 2
+    full.save(lazy)
+    assert stored(tmp_path / "full") == stored(tmp_path / "whole")
+
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "one more": lambda top: (top / "a/new.png").write_bytes(b""),
+    "some gone": lambda top: (top / "a").rename(top / "c"),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_pictures_that_change_while_they_are_read_make_no_store(change: str, tmp_path: Path) -> None:
+    files = {f"{name}/{number}.png": corpus.picture() for name in "ab" for number in range(30)}
+    top = folder_of(tmp_path / "top", files)
+    source = source_named("folder")
+    given = {"source": "folder", "download_folder": "", "path": str(top), "classes": None, "sha256": None}
+    manifest = {"source": "folder"} | source.fetch(DatasetParameters(**given))
+    [training, _] = prepare_images(manifest, changed(IMAGES, workers=0, max_rejected_fraction=0.99))
+    dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+
+    def meanwhile() -> Any:
+        yield from training.shards()
+        CHANGES[change](top)
+
+    with pytest.raises(DatasetError, match=r"changed while they were read. Run it again when all are there"):
+        dataset.save(replace(training, shards=meanwhile))
+    assert not dataset.exists()
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])

@@ -60,12 +60,15 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """Decode and write, unless the same content is there.
 
         Raises:
-            UserError: where more files than ``max_rejected_fraction`` gave no image, with the most frequent reasons.
+            UserError: where more files than ``max_rejected_fraction`` gave no image, with the most frequent reasons;
+                where the source changed while it was read.
         """
         if self._exists() and self._made_by() == data.made_by:
+            (self._filepath / UNFINISHED).unlink(missing_ok=True)  # of a save that was killed at the very end
             return
         self._begin(data.made_by)
         made = list(self._write(data))
+        data.check()
         facts = _facts(made, self._duplicates(len(made)))
         _check(facts, made, data.max_rejected_fraction)
         if data.class_names:

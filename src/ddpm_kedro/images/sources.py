@@ -61,6 +61,9 @@ class Source(Protocol):
     def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
         """What makes the training images, and the hold-out."""
 
+    def check(self, manifest: Manifest) -> None:
+        """Raise where the files are no longer those of the manifest."""
+
 
 class NamedSource:
     """A set that others made: its images have one size, and fit into memory."""
@@ -89,6 +92,9 @@ class NamedSource:
             return train.take(kept), train.take(held)
 
         return (lambda: [splits()[0].shard]), (lambda: [splits()[1].shard])
+
+    def check(self, manifest: Manifest) -> None:
+        """Nobody changes these."""
 
     def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
         """Bring the files to ``folder`` unless they are there; gives where they lie and the class names."""
@@ -132,16 +138,22 @@ class OwnPictures:
             wanted.height, wanted.width, wanted.channels, wanted.fit,
         )  # fmt: skip
 
-        @cache
-        def listing() -> Listing:
-            [digest] = manifest["sha256"].values()
-            return checked_listing(path, digest)
+        listing = cache(partial(_listing, manifest))
 
         def part(index: int) -> Iterable[Callable[[], Shard]]:
             chosen = divided(listing(), images.holdout_fraction, images.seed)[index]
             return shards(path, listing(), wanted, chosen)
 
         return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """See :class:`Source`."""
+        _listing(manifest)
+
+
+def _listing(manifest: Manifest) -> Listing:
+    [digest] = manifest["sha256"].values()
+    return checked_listing(Path(manifest["folder"]), digest)
 
 
 class ArrayPictures:
@@ -171,6 +183,12 @@ class ArrayPictures:
             return arrays.shards(path, wanted, rows, each)
 
         return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """See :class:`Source`."""
+        path = Path(manifest["folder"])
+        if checksums([path], path.parent) != manifest["sha256"]:
+            raise UserError(f"{path} changed while it was read. Run it again when it is whole.")
 
 
 class MlxtendDigits(NamedSource):

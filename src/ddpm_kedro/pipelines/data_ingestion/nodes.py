@@ -1,6 +1,7 @@
 """Bring the images here, divide them, and say what there is."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,15 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
         Training images and hold-out, decoded only when they are saved and not there yet.
     """
     parameters = {"dataset": {"source": raw_images["source"]}, "images": images.shaping()}
+    source = source_named(raw_images["source"])
 
     def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:
         made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name)})
         class_names = tuple(raw_images["class_names"])
-        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected)
+        check = partial(source.check, raw_images)
+        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected, check)
 
-    training, holdout = source_named(raw_images["source"]).divided(raw_images, images)
+    training, holdout = source.divided(raw_images, images)
     # What is held out is decided by chance: the training images, most of all, stand for the share of rejected files.
     return lazy("training", training, images.max_rejected_fraction), lazy("holdout", holdout, 1.0)
 
