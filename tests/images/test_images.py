@@ -148,3 +148,11 @@ def test_long_names_and_uneven_classes_fit() -> None:
     grid = labelled_grid(np.zeros((3, 8, 8, 1), dtype=np.uint8), labels, ["a very long name indeed", "b"])
     assert isinstance(grid, Image.Image)
     assert grid.width == 2 * 60 + 4
+
+
+def test_a_name_that_is_a_little_too_long_is_written_smaller_not_cut() -> None:
+    images, labels = np.zeros((2, 32, 32, 1), dtype=np.uint8), np.array([0, 1])
+    heading = np.asarray(labelled_grid(images, labels, ["automobile", "automobil"]))[:18]
+    whole, cut = heading[:, 4:68], heading[:, 72:136]
+    assert (whole != cut).any()
+    assert (whole < 128).any(axis=(0, 2)).argmax() > 0  # nothing at the edge

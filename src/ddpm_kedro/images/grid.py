@@ -10,6 +10,7 @@ from ddpm_kedro.parameters import UserError
 
 SMALLEST_TILE = 56
 GAP = 4
+FONT_SIZES = (13, 12, 11, 10, 9)
 SIDE = 76  # pixels for what stands before a row
 BACKGROUND = "white"
 
@@ -125,7 +126,11 @@ def _columns(count: int, labels: NDArray[np.int64] | None) -> list[NDArray[np.in
 
 
 def _write(draw: ImageDraw.ImageDraw, text: str, left: int, width: int, height: int) -> None:
-    font = ImageFont.load_default(size=13)
-    while draw.textlength(text, font) > width and len(text) > 1:
-        text = text[:-1]
+    """In the middle, and smaller where it is too long; cut where that is not enough."""
+    fonts = [ImageFont.load_default(size) for size in FONT_SIZES]
+    font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
+    whole = text
+    while draw.textlength(text, font) > width and len(whole) > 1:
+        whole = whole[:-1]
+        text = f"{whole}…"
     draw.text((left + width / 2, 2 + height / 2), text, fill="black", font=font, anchor="mm")
