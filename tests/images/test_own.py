@@ -22,7 +22,7 @@ from kedro.io import DatasetError
 
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.images.decoding import Wanted
-from ddpm_kedro.images.listing import PROBLEMS, Listing, listing_of, shown
+from ddpm_kedro.images.listing import PROBLEMS, Listing, any_members, listing_of, plain_members, shown, walk
 from ddpm_kedro.images.own import checked_listing, describe, divided, make_shard, shards, wanted_of
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import LazyImageStore
@@ -207,6 +207,65 @@ def test_what_an_archive_may_hold(kind: str, tmp_path: Path) -> None:
     path = members(tmp_path / f"bad.{kind}", files | {"good.png": corpus.picture()})
     assert reasons(path) == dict.fromkeys(files, "its name leads out")
     assert not (tmp_path.parent / "up.png").exists()
+
+
+FORMATS = {"gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT, "pax": tarfile.PAX_FORMAT}
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_plain_members_are_those_that_tarfile_finds(form: str, tmp_path: Path) -> None:
+    path, long = tmp_path / "top.tar", "/".join(["folder" * 5] * 4)  # 123 bytes: in ustar part of it stands elsewhere
+    names = ["a/1.png", "a/empty.png", "b/text.txt", *([f"{long}/2.png"] if form == "ustar" else []), "../out.png"]
+    with tarfile.open(path, "w", format=FORMATS[form]) as archive:
+        archive.addfile(_member("a", b"", type=tarfile.DIRTYPE))
+        for number, name in enumerate(names):
+            content = b"x" * (511 * number)
+            archive.addfile(_member(name, content, mtime=10**9 + number), io.BytesIO(content))
+    found = plain_members(path)
+    assert found is not None
+    assert found == list(any_members(path))
+    assert len(found) == len(names)
+    assert found[-1].problem == "its name leads out"
+
+
+def _member(called: str, content: bytes, **more: Any) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(called)
+    member.size = len(content)
+    for key, value in more.items():
+        setattr(member, key, value)
+    return member
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"name": "long" * 60},
+        {"name": "ü.png"},
+        {"mtime": 1.5},
+        {"type": tarfile.SYMTYPE, "linkname": "x"},
+        {"type": tarfile.CHRTYPE},
+        {"uid": 2**40},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_whatever_else_an_archive_has_is_left_to_tarfile(more: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "top.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(_member("a.png", b""))
+        archive.addfile(_member("b.png", b"", **more))
+    assert plain_members(path) is None
+    assert [found.name for found in walk(path)] == [b"a.png", more.get("name", "b.png").encode()]
+
+
+@pytest.mark.parametrize("at", [0, 100, 124, 136, 148, 156, 257])
+def test_a_damaged_header_is_left_to_tarfile(at: int, tmp_path: Path) -> None:
+    path = members(tmp_path / "top.tar", {"a.png": b"x" * 600, "b.png": b"x"})
+    content = bytearray(path.read_bytes())
+    content[1536 + at] ^= 0x81  # of the second
+    path.write_bytes(content)
+    assert plain_members(path) is None
+    path.write_bytes(members(path, {"a.png": b"x" * 600}).read_bytes()[:1024])  # and one that ends too soon
+    assert plain_members(path) is None
 
 
 def test_links_and_devices_of_an_archive_are_not_followed(tmp_path: Path) -> None:

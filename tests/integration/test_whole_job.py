@@ -273,7 +273,7 @@ class TestMistakes:
         def broken(*_: Any) -> None:
             raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr("ddpm_kedro.pipelines.data_ingestion.nodes.checksums", broken)
+        monkeypatch.setattr("ddpm_kedro.images.sources.checksums", broken)
         result = project.kedro_run()
         assert isinstance(result.exception, ZeroDivisionError)
 
@@ -399,7 +399,7 @@ def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeyp
 def test_the_contract_of_pipelines_and_catalog() -> None:
     snapshot = get_project_snapshot(ROOT)
     nodes = {p.name: {node.name.rsplit(".", 1)[-1] for node in p.nodes} for p in snapshot.pipelines}
-    assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion"}
+    assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion", "choose_parameters"}
     assert nodes["model_training"] == {"augment_images", "train_model", "export_model", "export_to_diffusers"}
     assert nodes["sampling"] == {"sample_images", "render_samples"}
     assert nodes["evaluation"] == {"fit_feature_extractor", "evaluate_samples", "measure_loss_by_timestep"}

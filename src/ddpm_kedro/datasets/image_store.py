@@ -26,8 +26,10 @@ from ddpm_kedro.provenance import Provenance
 
 META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
 HASH = 16  # bytes of an image's hash
+FEW = 2  # shards
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
 TOLD = 10  # reasons of rejected files in a message
+SUMMED_AT_ONCE = 64
 NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
 
 Making = Callable[[], Shard]
@@ -97,9 +99,9 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
     def _write(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
         """What is known of every shard, in order; those that are missing are made."""
         numbered = ((self._filepath / f"{number:05d}", making) for number, making in enumerate(data.shards()))
-        first = list(islice(numbered, 2))
+        first = list(islice(numbered, FEW + 1))
         workers = os.cpu_count() or 1 if data.workers is None else data.workers
-        if not workers or len(first) == 1:  # one shard is decoded before another process would have begun
+        if not workers or len(first) <= FEW:  # they are decoded before other processes would have begun
             yield from (_written(path, making) for path, making in chain(first, numbered))
             return
         # Not forked: torch's threads, if there are any, would be missing in the copy.
@@ -161,34 +163,37 @@ def _written(path: Path, making: Making) -> dict[str, Any]:
 def _known(shard: Shard) -> dict[str, Any]:
     """Of each image, and of all together. The sums are exact: they do not depend on how the shards are divided."""
     count = len(shard.images)
-    *shape, channels = shard.images.shape[1:]
-    flat = shard.images.reshape(count, math.prod(shape) * channels)
-    values = shard.images.reshape(-1, channels)
-    sums, squares = _sums(flat, "ij,ij->i")
-    deviations = np.sqrt(np.maximum(squares / flat.shape[1] - (sums / flat.shape[1]) ** 2, 0))
-    sums, squares = _sums(values, "ij,ij->j")
+    pixels, channels = math.prod(shard.images.shape[1:3]), shard.images.shape[3]
+    images = np.ascontiguousarray(shard.images)
+    sums, squares = _sums(images.reshape(count, pixels, channels))
+    means = sums.sum(1) / (pixels * channels)
+    deviations = np.sqrt(np.maximum(squares.sum(1) / (pixels * channels) - means**2, 0))
     rejected = Counter(reason for _, reason in shard.rejected)
     examples = {reason: name for name, reason in reversed(shard.rejected)}
     return {
         "summary": {
             "images": count,
             "nearly_empty": int((deviations < NEARLY_EMPTY).sum()),
-            "values": len(values),
-            "sum": sums.tolist(),
-            "squares": squares.tolist(),
+            "values": count * pixels,
+            "sum": sums.sum(0).tolist(),
+            "squares": squares.sum(0).tolist(),
             "rejected": {reason: [number, examples[reason]] for reason, number in rejected.items()},
         },
         "labels": shard.labels.tolist(),
         "names": list(shard.names),
-        "hashes": [hashlib.blake2b(image.tobytes(), digest_size=HASH).hexdigest() for image in shard.images],
+        "hashes": [hashlib.blake2b(image, digest_size=HASH).hexdigest() for image in images],
         "rejected": [list(line) for line in shard.rejected],
     }
 
 
-def _sums(values: NDArray[np.uint8], products: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Sums and sums of squares along one axis, without a copy in more bytes."""
-    axis = 1 if products.endswith("i") else 0
-    return values.sum(axis=axis, dtype=np.uint64), np.einsum(products, values, values, dtype=np.uint64, casting="safe")
+def _sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Sums and sums of squares (N, C) over the pixels of images (N, pixels, C), a few images at a time."""
+    sums, squares = np.empty((2, len(images), images.shape[2]), dtype=np.uint64)
+    for first in range(0, len(images), SUMMED_AT_ONCE):
+        rows = slice(first, first + SUMMED_AT_ONCE)
+        some = images[rows].astype(np.float64)  # exact: below 2**53
+        sums[rows], squares[rows] = np.einsum("npc->nc", some), np.einsum("npc,npc->nc", some, some)
+    return sums, squares
 
 
 def _facts(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:

@@ -89,18 +89,24 @@ def look(data: bytes) -> Look:
 
 
 @contextmanager
+def without_warnings() -> Iterator[None]:
+    """Around the reading of many: a picture is taken, or it is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """A file whose head is read; whatever goes wrong inside of the block becomes a RejectedImageError."""
     too_many = f"it has more than {max_pixels:,} pixels (images.max_pixels)"
     if not data:
         raise RejectedImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the picture is taken, or it is not
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise RejectedImageError(too_many)
-                yield image
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise RejectedImageError(too_many)
+            yield image
     except RejectedImageError:
         raise
     except UnidentifiedImageError:
@@ -114,10 +120,13 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """As a viewer would show it; what cannot be read about its orientation is left alone."""
+    if image.format == "PNG" and not image.info:  # there is nothing to look for
+        return image
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:
         return image
+    return image
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

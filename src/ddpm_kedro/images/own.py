@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, decode, look
+from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, decode, look, without_warnings
 from ddpm_kedro.images.listing import Listing, listing_of, shown
 from ddpm_kedro.images.reading import content, reader_of
 from ddpm_kedro.images.store import Shard
@@ -26,9 +26,10 @@ SIDES = (16, 32, 48, 64)
 def describe(path: Path, listing: Listing) -> dict[str, Any]:
     """What some of the pictures look like, spread over all: sizes and channels, most frequent first."""
     reader, seen = reader_of(path), Counter[Look]()
-    for index in np.linspace(0, len(listing) - 1, min(LOOKED_AT, len(listing))).astype(int):
-        with suppress(RejectedImageError):  # told when all are read
-            seen[look(content(reader, listing, int(index)))] += 1
+    with without_warnings():
+        for index in np.linspace(0, len(listing) - 1, min(LOOKED_AT, len(listing))).astype(int):
+            with suppress(RejectedImageError):  # told when all are read
+                seen[look(content(reader, listing, int(index)))] += 1
     return {"looks": [[each.height, each.width, each.channels, count] for each, count in seen.most_common()]}
 
 
@@ -68,6 +69,7 @@ def shards(path: Path, listing: Listing, wanted: Wanted, chosen: NDArray[np.int6
         yield partial(make_shard, path, listing.take(chosen[start : start + each]), wanted)
 
 
+@without_warnings()
 def make_shard(path: Path, listing: Listing, wanted: Wanted) -> Shard:
     """Decode all files of a listing."""
     reader = reader_of(path)
