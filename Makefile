@@ -6,13 +6,13 @@
 #   make image  the container image, with Docker      make image-test  build it and try it
 #   make mutants  plant known bugs in copies          make screenshots  the pictures in docs/
 #   make soak   kill a training 25 times, compare     make bench  training, and its peers
-#   make bench-sampling  every solver, and diffusers
+#   make bench-sampling  every solver, and diffusers  make bench-ingestion  ARGS=pictures.tar
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test screenshots \
-	bench bench-sampling soak
+	bench bench-sampling bench-ingestion soak
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -74,6 +74,10 @@ digits: $(VENV)/.installed
 # After make run: how good and how fast each solver is, beside diffusers.
 bench-sampling: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sampling.py $(ARGS)
+
+# How fast pictures become a store: ARGS is a folder or an archive of them; --help for the rest.
+bench-ingestion: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/ingestion.py $(ARGS)
 
 # After make run: docs/benchmarks.md. ARGS: the parts, of step operations quality growth plot; --help for the rest.
 bench: $(VENV)/.installed-bench

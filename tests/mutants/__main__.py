@@ -23,7 +23,7 @@ from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("src", "tests", "conf", "pyproject.toml")
-FOLDERS = ("diffusion", "models", "training", "images", "pipelines")
+FOLDERS = ("diffusion", "models", "training", "images", "datasets", "pipelines")
 HEALTHY = Mutant("no bug at all")
 MAXFAIL = 3
 WIDTH = max(len(mutant.name) for mutant in MUTANTS)

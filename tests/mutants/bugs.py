@@ -179,6 +179,35 @@ OWN_PICTURES = [
         ),
         ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
         ("shards made again", "if not about.is_file():", "if True:"),
+        ("a source that changed meanwhile goes unnoticed", "        data.check()\n", ""),
+    ),
+    *one(
+        "images/downloading.py",
+        ("a wrong checksum will do", "elif found != sha256.lower():", "elif False:"),
+        (
+            "the rest of a file for the whole",
+            "goes_on = answer.status_code == requests.codes.partial_content",
+            "goes_on = True",
+        ),
+        ("a trickle goes on for ever", "if seen < SLOW * gone:", "if False:"),
+        ("what has come comes again", "if have and validator.is_file():", "if False:"),
+        ("given up at the first trouble", "if attempt == TRIES - 1:", "if True:"),
+        ("files named as a server likes", 're.sub(r"[^\\w.-]", "_", last).lstrip(".")', "last"),
+    ),
+    *one(
+        "images/arrays.py",
+        ("pickles executed", "allow_pickle=False", "allow_pickle=True"),
+        ("labels of other rows", "arrays.labels[rows]", "arrays.labels[: len(rows)]"),
+        ("floats cut to bytes", "if images.dtype != np.uint8:", "if False:"),
+    ),
+    *one(
+        "images/unpacking.py",
+        ("a small file may fill the disk", "free < LEFT_FREE + len(block)", "free < 0"),
+        (
+            "half an archive taken for whole",
+            "            part.unlink(missing_ok=True)\n            raise\n",
+            "            pass\n",
+        ),
     ),
 ]
 

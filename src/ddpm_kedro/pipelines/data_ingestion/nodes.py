@@ -16,6 +16,7 @@ from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint
 
 logger = logging.getLogger(__name__)
+TOLD = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
 SHOWN = 100  # training images in the contact sheet, at most
 
 
@@ -81,7 +82,7 @@ def choose_parameters(training_images: ImageStore, dataset: DatasetParameters) -
         "dataset": dataset.model_dump() | {"path": path},
         "images": {"size": [height, width], "channels": channels},
     }
-    values = ", ".join(f"model.{name} {value}" for name, value in model.items())
+    values = ", ".join(f"model.{name} {model[name]}" for name in TOLD)
     logger.info(
         "Chosen for these pictures: use.augmentation %s, %s. kedro run trains with that; --params overrides it.",
         chosen["use"]["augmentation"],
