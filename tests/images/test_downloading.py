@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import fsspec
+import fsspec.implementations.memory
 import numpy as np
 import pytest
 
@@ -220,7 +223,52 @@ def test_names_lead_nowhere_else(path: str, name: str) -> None:
     assert downloading._name(f"http://host{path}?x=/y") == name
 
 
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """In memory, where a store of objects would be."""
+    files = fsspec.filesystem("memory")
+    files.pipe("/bucket/file.zip", CONTENT)
+    yield "memory://bucket"
+    files.rm("/bucket", recursive=True)
+
+
+def test_a_store_of_objects(bucket: str, tmp_path: Path) -> None:
+    assert download(f"{bucket}/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+    (tmp_path / "file.zip").unlink()
+    (tmp_path / "file.zip.part").write_bytes(CONTENT[:1000])
+    assert download(f"{bucket}/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+    assert download((tmp_path / "file.zip").as_uri(), tmp_path / "copy", SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/other.zip", r"cannot be read \(FileNotFoundError\). Check dataset.path"),
+        ("s3://bucket/file.zip", "cannot be read here: .*s3fs"),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_what_a_store_of_objects_does_not_give(url: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        download(url, tmp_path, SHA256)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_of_objects_that_breaks_off(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, times = fsspec.implementations.memory.MemoryFile.read, iter(range(9))
+
+    def broken(file: Any, count: int) -> bytes:
+        if next(times) == 1:
+            raise OSError("gone")
+        return read(file, 100_000)
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFile, "read", broken, raising=False)
+    assert download(f"{bucket}/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+
+
 def test_what_a_url_is() -> None:
     assert is_url("https://host/pictures.zip")
+    assert is_url("s3://bucket/pictures.zip")
+    assert not is_url("folder://pictures.zip")
     assert not is_url("pictures.zip")
     assert not is_url("C:/pictures.zip")

@@ -44,6 +44,11 @@ def test_pictures_become_samples(kind: str, project: Project, tmp_path: Path) ->
     assert sum(part["images"] for part in parts.values()) == 60  # type: ignore[misc]
     rejected = [reason for part in parts.values() for reason in part["rejected"]]  # type: ignore[attr-defined]
     assert sorted(rejected) == ["it is no picture that can be read", "the file is empty"]
+    listed = [tuple(line) for part in parts.values() for line in part["rejected_files"]]  # type: ignore[attr-defined]
+    assert sorted(listed) == [
+        ("circles/broken.png", "it is no picture that can be read"),
+        ("squares/empty.jpg", "the file is empty"),
+    ]
     for part in parts.values():
         assert (part["height"], part["width"], part["channels"]) == (16, 16, 3)
         assert set(part["images_per_class"]) <= {"circles", "squares"}  # type: ignore[call-overload]

@@ -28,6 +28,7 @@ META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
 HASH = 16  # bytes of an image's hash
 FEW = 2  # shards
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
+LISTED = 1_000  # rejected files, of each part, in the report; all of them lie beside the shards
 TOLD = 10  # reasons of rejected files in a message
 SUMMED_AT_ONCE = 64
 NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
@@ -71,12 +72,12 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         self._begin(data.made_by)
         made = list(self._write(data))
         data.check()
-        facts = _facts(made, self._duplicates(len(made)))
+        hashes, labels, rejected = self._gathered(len(made))
+        facts = _facts(made, len(hashes) - len(np.unique(hashes))) | {"rejected_files": rejected}
         _check(facts, made, data.max_rejected_fraction)
         if data.class_names:
             with atomic_write(self._filepath / LABELS) as file:
-                labels = [np.array(self._about(number)["labels"], dtype=np.int64) for number in range(len(made))]
-                np.save(file, np.concatenate(labels))
+                np.save(file, labels)
         shards = [f"{number:05d}" for number, each in enumerate(made) if each["images"]]
         meta = {"class_names": list(data.class_names), "count": facts["images"], "shards": shards}
         with atomic_write(self._filepath / META) as file:
@@ -122,10 +123,15 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _duplicates(self, shards: int) -> int:
-        """How many images came before, with the same pixels."""
-        hashes = [np.array(self._about(number)["hashes"], dtype=f"S{2 * HASH}") for number in range(shards)]
-        return sum(map(len, hashes)) - len(np.unique(np.concatenate(hashes)))
+    def _gathered(self, shards: int) -> tuple[NDArray[np.bytes_], NDArray[np.int64], list[list[str]]]:
+        """Hashes and labels of all images, and names and reasons of the first files that gave none."""
+        hashes, labels, rejected = list[NDArray[np.bytes_]](), list[NDArray[np.int64]](), list[list[str]]()
+        for number in range(shards):
+            about = self._about(number)
+            hashes.append(np.array(about["hashes"], dtype=f"S{2 * HASH}"))
+            labels.append(np.array(about["labels"], dtype=np.int64))
+            rejected += about["rejected"][: LISTED - len(rejected)]
+        return np.concatenate(hashes), np.concatenate(labels), rejected
 
     def _about(self, number: int) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((self._filepath / f"{number:05d}.json").read_text())

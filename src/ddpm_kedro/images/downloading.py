@@ -1,4 +1,4 @@
-"""A file from the web: tried again, gone on with where it broke off, and checked before it is used."""
+"""A file from the web or a store of objects: tried again, gone on with where it broke off, and checked before use."""
 
 import hashlib
 import logging
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+import fsspec
 import requests
 import rich
 from requests.adapters import HTTPAdapter
@@ -23,6 +24,7 @@ TRIES, BACKOFF = 5, 1.0  # seconds before the second try, twice as many before e
 CONNECT, SILENCE = 10.0, 30.0  # seconds to wait for a connection, and for the next byte
 SLOW, SLOW_FOR = 1024, 60.0  # bytes a second, and for how many seconds fewer may come
 BLOCK = 2**20
+WEB = {"http", "https"}
 BUSY = (429, 500, 502, 503, 504)  # asked again; any other error of a server is an answer
 
 
@@ -31,8 +33,8 @@ class BrokenOffError(Exception):
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is one of the web."""
-    return urlsplit(path).scheme in {"http", "https"}
+    """Whether a path is one of the web, or of a file system that fsspec knows, such as s3://."""
+    return "://" in path and urlsplit(path).scheme in fsspec.available_protocols()
 
 
 def download(url: str, folder: Path, sha256: str | None) -> Path:
@@ -58,7 +60,10 @@ def download(url: str, folder: Path, sha256: str | None) -> Path:
     with _session() as session, _bar(path.name) as show:
         for attempt in range(TRIES):
             try:
-                _go_on(session, url, part, show)
+                if urlsplit(url).scheme in WEB:
+                    _go_on(session, url, part, show)
+                else:
+                    _copy(url, part, show)
                 break
             except BrokenOffError as error:
                 if attempt == TRIES - 1:
@@ -117,6 +122,24 @@ def _go_on(session: requests.Session, url: str, part: Path, show: Callable[[int,
                 show(file.tell(), size)
             if size is not None and file.tell() < size:
                 raise BrokenOffError(f"The connection ended after {file.tell():,} of {size:,} bytes")
+
+
+def _copy(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
+    """Read the rest of a file that is not on the web."""
+    try:
+        with fsspec.open(url, "rb") as source, part.open("ab") as file:
+            size = getattr(source, "size", None)
+            source.seek(file.tell())
+            while block := source.read(BLOCK):
+                file.write(block)
+                show(file.tell(), size)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{url} cannot be read ({type(error).__name__}). Check dataset.path.") from error
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url} cannot be read here: {error}") from error
+    except OSError as error:
+        raise BrokenOffError(f"The connection broke off ({error})") from error
 
 
 @contextmanager
