@@ -14,12 +14,13 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images import arrays
+from ddpm_kedro.images import arrays, torchvisions
 from ddpm_kedro.images.decoding import converted
 from ddpm_kedro.images.downloading import check, download, is_url
 from ddpm_kedro.images.listing import Listing, listing_of
 from ddpm_kedro.images.own import SHARD_BYTES, checked_listing, describe, divided, shards, wanted_of
 from ddpm_kedro.images.store import Shard, stratified_holdout
+from ddpm_kedro.images.torchvisions import Options
 from ddpm_kedro.images.unpacking import unpacked
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError, nearest
 
@@ -257,6 +258,54 @@ class Torchvision(NamedSource):
         return Split(images, np.asarray(getattr(dataset, self.labels), dtype=np.int64))
 
 
+@dataclass(frozen=True)
+class TorchvisionPictures:
+    """A set from ``torchvision.datasets`` whose pictures have many sizes; see :mod:`ddpm_kedro.images.torchvisions`.
+
+    Attributes:
+        dataset: the name of the class.
+        train: its options for the training pictures.
+        test: its options for the hold-out; None where a part of the training pictures is held out.
+    """
+
+    dataset: str
+    train: Options = (("split", "train"),)
+    test: Options | None = (("split", "test"),)
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """Download it, or say what is to be brought by hand."""
+        folder = Path(dataset.download_folder) / dataset.source
+        data = torchvisions.bring(self.dataset, folder, self.train)
+        if self.test is not None:
+            torchvisions.bring(self.dataset, folder, self.test)
+        manifest = {"folder": str(folder), "class_names": torchvisions.class_names(data)}
+        return manifest | {
+            "sha256": {"names and sizes": torchvisions.digest(folder)},
+            "looks": torchvisions.looks(data),
+        }
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """The set's own test split is the hold-out where it has one, else a part of the pictures."""
+        folder, wanted = Path(manifest["folder"]), wanted_of(manifest["looks"], images)
+        each = max(1, SHARD_BYTES // (wanted.height * wanted.width * wanted.channels))
+        options = (self.train, self.train if self.test is None else self.test)
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            count = len(torchvisions.opened(self.dataset, folder, options[index]))
+            if self.test is None:
+                rows = stratified_holdout(None, count, images.holdout_fraction, images.seed)[index]
+            else:
+                rows = np.arange(count)
+            return torchvisions.shards(self.dataset, folder, options[index], rows, wanted, each)
+
+        return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """See :class:`Source`."""
+        if {"names and sizes": torchvisions.digest(Path(manifest["folder"]))} != manifest["sha256"]:
+            raise UserError(f"The files in {manifest['folder']} changed while they were read. Run it again.")
+
+
 SOURCES: dict[str, Source] = {
     "folder": OwnPictures(),
     "archive": OwnPictures(),
@@ -275,6 +324,20 @@ SOURCES: dict[str, Source] = {
         channels_first=True,
         class_names=DIGITS,
     ),
+    "caltech101": TorchvisionPictures("Caltech101", (), None),
+    "dtd": TorchvisionPictures("DTD"),
+    "eurosat": TorchvisionPictures("EuroSAT", (), None),
+    "fgvc_aircraft": TorchvisionPictures("FGVCAircraft", (("split", "trainval"),)),
+    "flowers102": TorchvisionPictures("Flowers102"),
+    "food101": TorchvisionPictures("Food101"),
+    "gtsrb": TorchvisionPictures("GTSRB"),
+    "imagenet": TorchvisionPictures("ImageNet", test=(("split", "val"),)),  # to be brought by hand
+    "imagenette": TorchvisionPictures(
+        "Imagenette", (("split", "train"), ("size", "160px")), (("split", "val"), ("size", "160px"))
+    ),
+    "oxford_iiit_pet": TorchvisionPictures("OxfordIIITPet", (("split", "trainval"),)),
+    "stanford_cars": TorchvisionPictures("StanfordCars"),  # to be brought by hand
+    "stl10": TorchvisionPictures("STL10"),
 }
 
 
