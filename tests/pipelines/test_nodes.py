@@ -124,7 +124,14 @@ class TestIngestion:
         assert len(marks) == 6
 
     def test_the_report_counts(self) -> None:
-        report, sheet = report_ingestion(make_store(30), make_store(6, classes=0))
+        raw = {"source": "folder", "files": 39, "others": 2, "looks": [[40, 30, 3, 7], [8, 8, 1, 2]]}
+        report, sheet = report_ingestion(make_store(30), make_store(6, classes=0), raw)
+        assert report["raw"] == {
+            "source": "folder",
+            "files": 39,
+            "others": 2,
+            "sizes_of_some": {"40×30, colour": 7, "8×8, grey": 2},
+        }
         assert sheet.width == 3 * 60 + 4
         assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
         assert report["training"] | {"height": 8, "width": 8, "channels": 1, "images": 30} == report["training"]

@@ -17,6 +17,7 @@ from ddpm_kedro.provenance import Provenance, fingerprint
 
 logger = logging.getLogger(__name__)
 TOLD = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
+SIZES = 20  # of the source, in the report, the most frequent
 SHOWN = 100  # training images in the contact sheet, at most
 
 
@@ -52,8 +53,14 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
     return lazy("training", training, images.max_rejected_fraction), lazy("holdout", holdout, 1.0)
 
 
-def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) -> tuple[dict[str, Any], Image.Image]:
-    """Counts, sizes, classes and mean brightness of both parts as plain data, and a picture of some training images."""
+def report_ingestion(
+    training_images: ImageStore, holdout_images: ImageStore, raw_images: Manifest
+) -> tuple[dict[str, Any], Image.Image]:
+    """What there was and what came of it, as plain data, and a picture of some training images.
+
+    Of both parts counts, sizes, classes, statistics, and the files that gave no image; of the source how many files,
+    and the sizes and kinds of some of them.
+    """
     labels = training_images.labels
     if labels is None:
         shown = np.linspace(0, len(training_images) - 1, min(SHOWN, len(training_images))).astype(int)
@@ -63,7 +70,8 @@ def report_ingestion(training_images: ImageStore, holdout_images: ImageStore) ->
     sheet = labelled_grid(
         training_images.images[shown], None if labels is None else labels[shown], training_images.class_names
     )
-    return {"training": _describe(training_images), "holdout": _describe(holdout_images)}, sheet
+    parts = {"training": _describe(training_images), "holdout": _describe(holdout_images)}
+    return parts | {"raw": _describe_raw(raw_images)}, sheet
 
 
 def choose_parameters(training_images: ImageStore, dataset: DatasetParameters) -> dict[str, dict[str, Any]]:
@@ -112,6 +120,15 @@ def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[
         "patch_size": 2,
         "class_conditional": classes,
     }
+
+
+def _describe_raw(raw_images: Manifest) -> dict[str, Any]:
+    known = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
+    sizes = {
+        f"{height}×{width}, {'grey' if channels == 1 else 'colour'}": count
+        for height, width, channels, count in raw_images.get("looks", [])[:SIZES]
+    }
+    return known | ({"sizes_of_some": sizes} if sizes else {})
 
 
 def _describe(store: ImageStore) -> dict[str, Any]:

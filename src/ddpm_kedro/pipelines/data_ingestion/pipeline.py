@@ -23,7 +23,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 report_ingestion,
-                ["training_images", "holdout_images"],
+                ["training_images", "holdout_images", "raw_images"],
                 ["ingestion_report", "contact_sheet"],
                 name="report_ingestion",
             ),
