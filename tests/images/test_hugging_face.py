@@ -1,0 +1,130 @@
+"""Datasets in Hugging Face's format, on this machine."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import datasets
+from ddpm_kedro.images import hugging_face
+from ddpm_kedro.images.decoding import RejectedImageError
+from ddpm_kedro.images.sources import source_named
+from ddpm_kedro.parameters import DatasetParameters, UserError
+from tests.conftest import IMAGES, changed
+from tests.images import corpus
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_remembered() -> None:
+    hugging_face.splits.cache_clear()
+    hugging_face.opened.cache_clear()
+
+
+def flowers(count: int, **more: Any) -> datasets.Dataset:
+    """Pictures of one colour that tells their number; the classes of odd and even ones."""
+    columns = {
+        "number": list(range(count)),
+        "picture": [Image.new("RGB", (20, 10), (row, 0, 0)) for row in range(count)],
+        "kind": [row % 2 for row in range(count)],
+    } | more
+    kinds = {
+        "number": datasets.Value("int64"),
+        "picture": datasets.Image(),
+        "kind": datasets.ClassLabel(names=["even", "odd"]),
+    }
+    return datasets.Dataset.from_dict(columns, features=datasets.Features({name: kinds[name] for name in columns}))
+
+
+def kept(data: Any, path: Path) -> Path:
+    data.to_parquet(str(path)) if path.suffix == ".parquet" else data.save_to_disk(str(path))
+    return path
+
+
+def dataset(path: Path | str, tmp_path: Path, classes: bool | None = None) -> DatasetParameters:
+    given = {"download_folder": str(tmp_path / "down"), "path": str(path), "sha256": None, "classes": classes}
+    return DatasetParameters(source="huggingface", **given)
+
+
+def made(path: Path, tmp_path: Path, classes: bool | None = None, **images: Any) -> tuple[dict[str, Any], list[Any]]:
+    source = source_named("huggingface")
+    manifest = source.fetch(dataset(path, tmp_path, classes))
+    parts = source.divided(manifest, changed(IMAGES, **images))
+    source.check(manifest)
+    return manifest, [[making() for making in part()] for part in parts]
+
+
+def rows(shards: list[Any]) -> list[int]:
+    return [int(image[0, 0, 0]) for shard in shards for image in shard.images]
+
+
+@pytest.mark.parametrize("name", ["flowers.parquet", "flowers"])
+def test_every_picture_with_its_class_is_in_one_part(name: str, tmp_path: Path) -> None:
+    manifest, [training, holdout] = made(kept(flowers(40), tmp_path / name), tmp_path)
+    assert manifest["class_names"] == ["even", "odd"]
+    assert sorted(rows(training) + rows(holdout)) == list(range(40))
+    assert len(rows(holdout)) == 4
+    for shard in (*training, *holdout):
+        assert shard.images.shape[1:] == (10, 20, 3)
+        assert list(shard.labels) == [int(image[0, 0, 0]) % 2 for image in shard.images]
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_split_of_its_own_is_held_out(split: str, tmp_path: Path) -> None:
+    both = datasets.DatasetDict({split: flowers(6), "train": flowers(12)})
+    _, [training, holdout] = made(kept(both, tmp_path / "both"), tmp_path)
+    assert (rows(training), rows(holdout)) == (list(range(12)), list(range(6)))
+
+
+def test_other_sizes_and_no_classes(tmp_path: Path) -> None:
+    path = kept(flowers(20), tmp_path / "flowers.parquet")
+    manifest, [[shard], _] = made(path, tmp_path, classes=False, size=(4, 6), channels=1)
+    assert manifest["class_names"] == []
+    assert shard.images.shape[1:] == (4, 6, 1)
+
+
+def test_what_gives_no_picture_is_listed(tmp_path: Path) -> None:
+    cells = [{"bytes": corpus.picture(), "path": None} for _ in range(20)]
+    cells[3], cells[4] = {"bytes": b"no picture", "path": None}, None
+    data = flowers(20, picture=cells, kind=[None, *[1] * 19]).remove_columns("number")
+    _, parts = made(kept(data, tmp_path / "bad"), tmp_path)
+    rejected = {name: why for part in parts for shard in part for name, why in shard.rejected}
+    assert rejected == {
+        "train 0": "it has no class",
+        "train 3": "it is no picture that can be read",
+        "train 4": "the file is empty",
+    }
+
+
+def test_a_file_beside_the_dataset_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(RejectedImageError, match="it cannot be read"):
+        hugging_face._content({"bytes": None, "path": str(tmp_path / "gone.png")})
+
+
+def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_named("huggingface")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for path, message in {
+        kept(flowers(9).remove_columns("picture"), tmp_path / "bare"): "has no column of images, only number, kind",
+        tmp_path / "gone": "could not be loaded: ",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            source.fetch(dataset(path, tmp_path))
+    bare = kept(flowers(9).remove_columns("kind"), tmp_path / "without")
+    with pytest.raises(UserError, match=r"dataset.classes is true, but .* has no column of classes"):
+        source.fetch(dataset(bare, tmp_path, classes=True))
+    with pytest.raises(UserError, match=r"needs dataset.path: a name of the hub"):
+        source.fetch(changed(dataset(bare, tmp_path), path=None))
+    hugging_face.splits.cache_clear()
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="needs the package datasets: pip install"):
+        source.fetch(dataset(bare, tmp_path))
+
+
+def test_shards_hold_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_kedro.images.sources.SHARD_BYTES", 10 * 20 * 3 * 8)
+    _, [training, _] = made(kept(flowers(40), tmp_path / "flowers"), tmp_path)
+    assert [len(shard.images) for shard in training] == [8, 8, 8, 8, 4]
+    assert np.unique(np.concatenate([shard.labels for shard in training])).tolist() == [0, 1]
