@@ -21,7 +21,7 @@ from PIL import Image
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.history import HistoryDataset
-from ddpm_kedro.datasets.image_store import ImageStoreDataset
+from ddpm_kedro.datasets.image_store import ImageStoreDataset, perceptual_hashes
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
@@ -184,6 +184,23 @@ class TestShards:
         dataset.save(self.lazy(made))  # nothing is decoded again when more are allowed
         assert made == []
         assert len(dataset.load()) == 10
+
+    def test_pictures_that_look_alike_are_counted_where_asked_for(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        base = rng.integers(0, 200, (5, 8, 9, 3)).repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
+        alike = base[:2] + rng.integers(0, 3, base[:2].shape, dtype=np.uint8)  # as after a lossy format
+        shards = [partial(Shard, images, np.full(len(images), -1)) for images in (base, alike)]
+        for perceptual, expected in ((True, 2), (False, None)):
+            dataset = ImageStoreDataset(filepath=str(tmp_path / str(perceptual)))
+            dataset.save(LazyImageStore(MADE_BY, (), lambda: shards, perceptual=perceptual))
+            facts = dataset.load().facts
+            assert (facts["duplicates"], facts.get("near_duplicates")) == (0, expected)
+
+    @pytest.mark.parametrize("size", [(1, 1), (5, 7), (30, 50)])
+    def test_small_pictures_have_a_look_too(self, size: tuple[int, int]) -> None:
+        images = np.random.default_rng(0).integers(0, 200, (3, *size, 1), dtype=np.uint8)
+        assert perceptual_hashes(images) == perceptual_hashes(images + 50)
+        assert {len(each) for each in perceptual_hashes(images)} == {16}
 
     @pytest.mark.parametrize("after", range(WRITTEN + 1))
     def test_an_interrupted_save_goes_on(self, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

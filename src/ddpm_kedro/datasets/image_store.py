@@ -25,7 +25,7 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
-HASH = 16  # bytes of an image's hash
+HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
 FEW = 2  # shards
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
 LISTED = 1_000  # rejected files, of each part, in the report; all of them lie beside the shards
@@ -73,7 +73,9 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         made = list(self._write(data))
         data.check()
         hashes, labels, rejected = self._gathered(len(made))
-        facts = _facts(made, len(hashes) - len(np.unique(hashes))) | {"rejected_files": rejected}
+        facts = _facts(made, _repeated(hashes)) | {"rejected_files": rejected}
+        if data.perceptual:
+            facts["near_duplicates"] = _repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
         _check(facts, made, data.max_rejected_fraction)
         if data.class_names:
             with atomic_write(self._filepath / LABELS) as file:
@@ -103,14 +105,14 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         first = list(islice(numbered, FEW + 1))
         workers = os.cpu_count() or 1 if data.workers is None else data.workers
         if not workers or len(first) <= FEW:  # they are decoded before other processes would have begun
-            yield from (_written(path, making) for path, making in chain(first, numbered))
+            yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
             return
         # Not forked: torch's threads, if there are any, would be missing in the copy.
         with ProcessPoolExecutor(workers, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
             waiting = deque[Future[dict[str, Any]]]()
             try:
                 for path, making in chain(first, numbered):
-                    waiting.append(pool.submit(_written, path, making))
+                    waiting.append(pool.submit(_written, path, making, data.perceptual))
                     if len(waiting) > AHEAD * workers:
                         yield waiting.popleft().result()
                 while waiting:
@@ -125,13 +127,16 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
 
     def _gathered(self, shards: int) -> tuple[NDArray[np.bytes_], NDArray[np.int64], list[list[str]]]:
         """Hashes and labels of all images, and names and reasons of the first files that gave none."""
-        hashes, labels, rejected = list[NDArray[np.bytes_]](), list[NDArray[np.int64]](), list[list[str]]()
+        labels, rejected = list[NDArray[np.int64]](), list[list[str]]()
         for number in range(shards):
             about = self._about(number)
-            hashes.append(np.array(about["hashes"], dtype=f"S{2 * HASH}"))
             labels.append(np.array(about["labels"], dtype=np.int64))
             rejected += about["rejected"][: LISTED - len(rejected)]
-        return np.concatenate(hashes), np.concatenate(labels), rejected
+        return self._hashes(shards, "hashes", 2 * HASH), np.concatenate(labels), rejected
+
+    def _hashes(self, shards: int, kind: str, digits: int) -> NDArray[np.bytes_]:
+        """One of every image."""
+        return np.concatenate([np.array(self._about(number)[kind], dtype=f"S{digits}") for number in range(shards)])
 
     def _about(self, number: int) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((self._filepath / f"{number:05d}.json").read_text())
@@ -152,7 +157,7 @@ def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _written(path: Path, making: Making) -> dict[str, Any]:
+def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
     """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
     about = path.with_suffix(".json")
     if not about.is_file():
@@ -161,7 +166,8 @@ def _written(path: Path, making: Making) -> dict[str, Any]:
             with atomic_write(path.with_suffix(".npy")) as file:
                 np.save(file, np.ascontiguousarray(shard.images))
         with atomic_write(about) as file:
-            file.write(json.dumps(_known(shard)).encode())
+            like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}
+            file.write(json.dumps(_known(shard) | like).encode())
     summary: dict[str, Any] = json.loads(about.read_text())["summary"]
     return summary
 
@@ -190,6 +196,28 @@ def _known(shard: Shard) -> dict[str, Any]:
         "hashes": [hashlib.blake2b(image, digest_size=HASH).hexdigest() for image in images],
         "rejected": [list(line) for line in shard.rejected],
     }
+
+
+def _repeated(hashes: NDArray[np.bytes_]) -> int:
+    """How many of them came before."""
+    return len(hashes) - len(np.unique(hashes))
+
+
+def perceptual_hashes(images: NDArray[np.uint8]) -> list[str]:
+    """Difference hashes of images (N, H, W, C): whether each of 8×8 areas is brighter than the one to its left.
+
+    Pictures that were made larger or smaller, or saved with other losses, mostly keep theirs.
+    """
+    count, height, width, _ = images.shape
+    down, across = (np.arange(areas) * side // areas for areas, side in ((8, height), (9, width)))
+    found = np.empty((count, PERCEPTUAL), dtype=np.uint8)
+    for first in range(0, count, SUMMED_AT_ONCE):
+        rows = slice(first, first + SUMMED_AT_ONCE)
+        grey = images[rows].mean(axis=3)
+        sums = np.add.reduceat(np.add.reduceat(grey, down, axis=1), across, axis=2)
+        means = sums / np.diff(across, append=width).clip(min=1)  # areas side by side need not be equally wide
+        found[rows] = np.packbits((np.diff(means, axis=2) > 0).reshape(len(grey), -1), axis=1)
+    return [row.tobytes().hex() for row in found]
 
 
 def _sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -46,6 +46,8 @@ class ImagesParameters(Group):
     """Of a picture, before it is decoded; larger ones are rejected."""
     max_rejected_fraction: Fraction
     """Of the files, that may give no picture."""
+    perceptual_hash: bool
+    """Report pictures that look like one before them, too, and not only those that are equal."""
     workers: NonNegativeInt | None
     """Processes that decode; null for one a core."""
 

@@ -46,7 +46,8 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
         made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name)})
         class_names = tuple(raw_images["class_names"])
         check = partial(source.check, raw_images)
-        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected, check)
+        given = images.workers, most_rejected, check, images.perceptual_hash
+        return LazyImageStore(made_by, class_names, shards, *given)
 
     training, holdout = source.divided(raw_images, images)
     # What is held out is decided by chance: the training images, most of all, stand for the share of rejected files.
