@@ -120,7 +120,8 @@ class GroupConfigLoader(OmegaConfigLoader):
     def _suitable(self) -> Path | None:
         """The folder of what ingestion has chosen, if there is one."""
         folder = Path(self.conf_source).parent / self["globals"]["data_root"] / SUITABLE
-        return folder if (folder / "groups" / "dataset" / f"{CHOSEN}.yml").is_file() else None
+        files = [folder / "groups" / group / f"{CHOSEN}.yml" for group in ("dataset", "model")]
+        return folder if all(file.is_file() and OmegaConf.load(file) for file in files) else None
 
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}

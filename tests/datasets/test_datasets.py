@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import resource
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,12 +22,13 @@ from PIL import Image
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.history import HistoryDataset
-from ddpm_kedro.datasets.image_store import ImageStoreDataset, perceptual_hashes
+from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files, perceptual_hashes
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
@@ -184,6 +186,31 @@ class TestShards:
         dataset.save(self.lazy(made))  # nothing is decoded again when more are allowed
         assert made == []
         assert len(dataset.load()) == 10
+
+    def test_what_is_half_removed_does_not_look_whole(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path))
+        dataset.save(self.lazy([]))
+        monkeypatch.setattr(
+            "ddpm_kedro.datasets.image_store.shutil.rmtree", lambda _: (tmp_path / "00000.npy").unlink()
+        )
+        other = replace(self.lazy([]), made_by=Provenance({"other": 1}, {}))
+        monkeypatch.setattr(ImageStoreDataset, "_write", lambda *_: (_ for _ in ()).throw(InterruptedError()))
+        with pytest.raises(DatasetError):
+            dataset.save(other)
+        monkeypatch.undo()
+        made: list[int] = []
+        dataset.save(self.lazy(made))
+        assert 0 in made
+        assert len(dataset.load()) == 10
+
+    def test_as_many_files_as_there_are_shards_may_be_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        limits = [256, 4096]
+        monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(None), new))
+        _allow_open_files(1000)
+        assert limits == [1512, 4096]
+        with pytest.raises(UserError, match="lie in 5,000 files, more than this process may open: ulimit -n 5512"):
+            _allow_open_files(5000)
 
     def test_pictures_that_look_alike_are_counted_where_asked_for(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)

@@ -46,6 +46,7 @@ class Web(BaseHTTPRequestHandler):
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             if start >= len(self.content):
                 self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(self.content)}")
                 self.end_headers()
                 return
             self.send_response(206)
@@ -79,6 +80,21 @@ class Web(BaseHTTPRequestHandler):
             self.answer(upto=100_000, etag='"0"')
         else:
             self.answer()
+
+    def deaf(self) -> None:
+        """Breaks off, has another version then, and gives its rest whatever If-Range says."""
+        if self.times() == 1:
+            self.content = bytes(len(self.content))
+            self.answer(upto=100_000, etag='"0"')
+        elif self.headers.get("Range"):
+            self.headers.replace_header("If-Range", '"1"')
+            self.answer()
+        else:
+            self.answer()
+
+    def weak(self) -> None:
+        """Breaks off, and has but a weak tag."""
+        self.answer(etag='W/"1"', upto=100_000 if self.times() == 1 else None)
 
     def always(self) -> None:
         self.answer(upto=1000)
@@ -148,12 +164,13 @@ def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["whole", "unsized", "breaks", "forgetful", "other", "busy", "moved", "whole/below/a%20b"]
+    "kind", ["whole", "unsized", "breaks", "forgetful", "other", "deaf", "weak", "busy", "moved", "whole/below/a%20b"]
 )
 def test_whatever_comes_between_the_file_is_whole(kind: str, web: tuple[str, Noted], tmp_path: Path) -> None:
     path = download(f"{web[0]}/{kind}/file.zip?version=3", tmp_path / "new", SHA256)
     assert path.read_bytes() == CONTENT
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["file.zip"]
+    assert [file for file in (tmp_path / "new").rglob("*") if file.is_file()] == [path]
+    assert path.name == "file.zip"
 
 
 def test_what_has_come_does_not_come_again(web: tuple[str, Noted], tmp_path: Path) -> None:
@@ -167,16 +184,35 @@ def test_another_run_goes_on(web: tuple[str, Noted], tmp_path: Path, monkeypatch
     monkeypatch.setattr(downloading, "TRIES", 1)
     with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part, and the same comm"):
         download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
-    assert not (tmp_path / "file.zip").exists()
+    assert not list(tmp_path.rglob("file.zip"))
     with pytest.raises(UserError, match="200,000 bytes are kept"):
         download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
     assert download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
 
 
 def test_one_that_had_come_whole_before_it_was_checked(web: tuple[str, Noted], tmp_path: Path) -> None:
-    (tmp_path / "file.zip.part").write_bytes(CONTENT)
-    (tmp_path / "file.zip.part.version").write_text('"1"')
+    path = download(f"{web[0]}/whole/file.zip", tmp_path, SHA256)
+    part = path.rename(path.with_name("file.zip.part"))
+    part.with_name("file.zip.part.version").write_text('"1"')
     assert download(f"{web[0]}/whole/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+    assert web[1][-1][1] == f"bytes={len(CONTENT)}-"
+
+
+def test_a_part_that_is_longer_than_the_file_begins_anew(web: tuple[str, Noted], tmp_path: Path) -> None:
+    path = download(f"{web[0]}/whole/file.zip", tmp_path, SHA256)
+    path.with_name("file.zip.part").write_bytes(CONTENT + b"more")
+    path.with_name("file.zip.part.version").write_text('"1"')
+    path.unlink()
+    assert download(f"{web[0]}/whole/file.zip", tmp_path, None).read_bytes() == CONTENT
+
+
+def test_equal_names_at_other_addresses_are_other_files(web: tuple[str, Noted], tmp_path: Path) -> None:
+    with served(b"another") as (address, _):
+        other = download(f"{address}/whole/file.zip", tmp_path, None)
+        query = download(f"{address}/whole/file.zip?id=2", tmp_path, None)
+    assert download(f"{web[0]}/whole/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
+    assert other.read_bytes() == query.read_bytes() == b"another"
+    assert other != query
 
 
 @pytest.mark.parametrize(
@@ -193,7 +229,7 @@ def test_one_that_had_come_whole_before_it_was_checked(web: tuple[str, Noted], t
 def test_what_cannot_be_had_is_said(kind: str, message: str, web: tuple[str, Noted], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         download(f"{web[0]}/{kind}/file.zip", tmp_path, SHA256)
-    assert not (tmp_path / "file.zip").exists()
+    assert not list(tmp_path.rglob("file.zip"))
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -206,7 +242,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 def test_another_file_than_it_should_be_is_not_taken(web: tuple[str, Noted], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"is not the file that dataset.sha256 names: its checksum is {SHA256}, not 00"):
         download(f"{web[0]}/whole/file.zip", tmp_path, "00" * 32)
-    assert list(tmp_path.iterdir()) == []
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_a_checksum_that_nobody_knows_is_told(
@@ -233,11 +269,33 @@ def bucket() -> Iterator[str]:
 
 
 def test_a_store_of_objects(bucket: str, tmp_path: Path) -> None:
-    assert download(f"{bucket}/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
-    (tmp_path / "file.zip").unlink()
-    (tmp_path / "file.zip.part").write_bytes(CONTENT[:1000])
-    assert download(f"{bucket}/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
-    assert download((tmp_path / "file.zip").as_uri(), tmp_path / "copy", SHA256).read_bytes() == CONTENT
+    path = download(f"{bucket}/file.zip", tmp_path, SHA256)
+    assert path.read_bytes() == CONTENT
+    assert download(path.as_uri(), tmp_path / "copy", SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("change", [b"", b"another"])
+def test_what_has_come_of_an_object_is_gone_on_with_if_it_is_the_same(
+    change: bytes, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "TRIES", 1)
+    monkeypatch.setattr(downloading, "BLOCK", 100_000)
+    read, seen = fsspec.implementations.memory.MemoryFile.read, list[int]()
+
+    def broken(file: Any, count: int) -> bytes:
+        seen.append(file.tell())
+        if len(seen) == 2:
+            raise OSError("gone")
+        content: bytes = read(file, count)
+        return content
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFile, "read", broken, raising=False)
+    with pytest.raises(UserError, match="100,000 bytes are kept"):
+        download(f"{bucket}/file.zip", tmp_path, None)
+    if change:
+        fsspec.filesystem("memory").pipe("/bucket/file.zip", change)
+    assert download(f"{bucket}/file.zip", tmp_path, None).read_bytes() == (change or CONTENT)
+    assert seen[2] == (0 if change else 100_000)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +309,7 @@ def test_a_store_of_objects(bucket: str, tmp_path: Path) -> None:
 def test_what_a_store_of_objects_does_not_give(url: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         download(url, tmp_path, SHA256)
-    assert list(tmp_path.iterdir()) == []
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_a_store_of_objects_that_breaks_off(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

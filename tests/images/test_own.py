@@ -24,6 +24,7 @@ from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.images.decoding import Wanted
 from ddpm_kedro.images.listing import PROBLEMS, Listing, any_members, listing_of, plain_members, shown, walk
 from ddpm_kedro.images.own import checked_listing, describe, divided, make_shard, shards, wanted_of
+from ddpm_kedro.images.reading import FolderReader
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import LazyImageStore
 from ddpm_kedro.parameters import DatasetParameters, UserError
@@ -266,6 +267,55 @@ def test_a_damaged_header_is_left_to_tarfile(at: int, tmp_path: Path) -> None:
     assert plain_members(path) is None
     path.write_bytes(members(path, {"a.png": b"x" * 600}).read_bytes()[:1024])  # and one that ends too soon
     assert plain_members(path) is None
+
+
+def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
+    hidden = {".Trash/x/1.png": b"x", ".thumbnails/2.png": b"x", "ant/.3.png": b"x"}
+    for kind in ("folder", "zip"):
+        listing = listing_of(anywhere(kind, tmp_path, CLASSES | hidden))
+        assert listing.class_names == ("ant", "cat")
+        assert len(listing) == len(CLASSES)
+
+
+def test_a_folder_that_may_not_be_read_hides_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = folder_of(tmp_path / "top", CLASSES)
+    (top / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refused(path: bytes) -> Any:
+        if path.endswith(b"lost+found"):
+            raise PermissionError(errno.EACCES, "no")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    listing = listing_of(top)
+    assert listing.class_names == ("ant", "cat")
+    assert reasons(top) == {"lost+found": "the folder cannot be read"}
+    monkeypatch.setattr(os, "scandir", lambda _: refused(b"lost+found"))
+    with pytest.raises(UserError, match=r"The folder dataset.path = .*top may not be read"):
+        listing_of(top)
+
+
+def test_files_that_may_be_read_later_are_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = folder_of(tmp_path / "top", CLASSES)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, _: not path.endswith(b"ant/0.png"))
+        before = listing_of(top)
+        assert reasons(top) == {"ant/0.png": "it may not be read"}
+    assert listing_of(top).digest != before.digest
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_troubles_of_the_machine_are_no_faults_of_a_picture(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> bytes:
+        raise error
+
+    top = folder_of(tmp_path / "top", CLASSES)
+    monkeypatch.setattr(FolderReader, "read", read)
+    with pytest.raises(type(error)):
+        make_shard(top, listing_of(top), WANTED)
 
 
 def test_links_and_devices_of_an_archive_are_not_followed(tmp_path: Path) -> None:

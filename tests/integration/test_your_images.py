@@ -71,18 +71,20 @@ def test_unchanged_pictures_are_not_decoded_again(
 
 
 def test_a_plain_run_takes_them_again_with_what_suits_them(
-    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "ddpm_kedro")
-    run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion")
+    run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion", **{"images.fit": "pad"})
     assert "Chosen for these pictures: use.augmentation flips, model.width 32, " in caplog.text
     plain = project.parameters()
     assert plain["use"] | {"dataset": "chosen", "model": "chosen", "augmentation": "flips"} == plain["use"]
     assert plain["dataset"]["path"] == str(tmp_path / "pictures")
-    assert (plain["images"]["size"], plain["images"]["channels"]) == ([16, 16], 3)
+    assert (plain["images"]["size"], plain["images"]["fit"]) == (16, "pad")
     assert plain["model"]["channel_multipliers"] == [2, 3]
     caplog.clear()
-    ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_kedro.images.own.decode", lambda *_: pytest.fail("decoded again"))
+        ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
     assert f"{tmp_path}/pictures: 60 pictures of 2 classes." in caplog.text
     config = json.loads((project.data / "06_models/model/config.json").read_text())
     assert config["class_names"] == ["circles", "squares"]
@@ -93,7 +95,7 @@ STRONGER: dict[str, dict[str, Any]] = {
     "use.dataset=mnist5k": {"use.dataset": "mnist5k", "dataset.path": None, "use.model": "digits"},
     "use.experiment=course_small": {"dataset.path": None, "dataset.source": "cifar10"},
     "use.model=small": {"use.dataset": "chosen", "model.channel_multipliers": [1, 2, 2, 2]},
-    "model.blocks_per_level=2": {"use.model": "chosen", "model.blocks_per_level": 2, "images.channels": 3},
+    "model.blocks_per_level=2": {"use.model": "chosen", "model.blocks_per_level": 2, "images.size": 16},
     "use.augmentation=none": {"use.dataset": "chosen", "augmentation.horizontal_flip": False},
     "images.channels=1": {"use.dataset": "chosen", "images.channels": 1},
 }
@@ -104,6 +106,13 @@ def test_whatever_is_asked_for_is_stronger(project: Project, tmp_path: Path) -> 
     for changes, expected in STRONGER.items():
         found = dict(flatten(project.parameters(changes)))
         assert {name: found[name] for name in expected} == expected, changes
+
+
+def test_classes_may_be_left_out_later(project: Project, tmp_path: Path) -> None:
+    top = folder_of(tmp_path / "pictures", FILES)
+    run(project, top, "--pipelines", "data_ingestion")
+    run(project, top, "--pipelines", "data_ingestion", **{"dataset.classes": "false"})
+    assert {tuple(part["images_per_class"]) for part in report(project).values()} == {()}  # type: ignore[call-overload]
 
 
 def test_another_set_puts_an_end_to_it(project: Project, tmp_path: Path) -> None:

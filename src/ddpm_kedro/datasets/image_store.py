@@ -4,12 +4,14 @@ import hashlib
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +28,8 @@ from ddpm_kedro.provenance import Provenance
 
 META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
 HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
-FEW = 2  # shards
+FEW, MOST_WORKERS = 2, 32  # shards
+OTHER_FILES = 512  # that a process may have to open besides
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
 LISTED = 1_000  # rejected files, of each part, in the report; all of them lie beside the shards
 TOLD = 10  # reasons of rejected files in a message
@@ -50,6 +53,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         if not self._exists():
             raise UserError(f"No images in {self._filepath}; run `kedro run --pipelines data_ingestion` first.")
         meta = self._meta()
+        _allow_open_files(len(meta["shards"]))
         shards = [np.load(self._filepath / f"{name}.npy", mmap_mode="r") for name in meta["shards"]]
         return ImageStore(
             images=shards[0] if len(shards) == 1 else ShardedImages(shards),
@@ -95,7 +99,10 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         unfinished = self._filepath / UNFINISHED
         if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():
             return
-        shutil.rmtree(self._filepath, ignore_errors=True)
+        for name in (META, UNFINISHED):  # first: what is half removed must not look whole
+            (self._filepath / name).unlink(missing_ok=True)
+        if self._filepath.exists():
+            shutil.rmtree(self._filepath)
         with atomic_write(unfinished) as file:
             file.write(json.dumps(made_by.as_dict()).encode())
 
@@ -103,7 +110,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """What is known of every shard, in order; those that are missing are made."""
         numbered = ((self._filepath / f"{number:05d}", making) for number, making in enumerate(data.shards()))
         first = list(islice(numbered, FEW + 1))
-        workers = os.cpu_count() or 1 if data.workers is None else data.workers
+        workers = _cores() if data.workers is None else data.workers
         if not workers or len(first) <= FEW:  # they are decoded before other processes would have begun
             yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
             return
@@ -153,17 +160,40 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         return meta
 
 
+def _cores() -> int:
+    """Those that this process may use."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(mine, MOST_WORKERS)
+
+
+def _allow_open_files(count: int) -> None:
+    """Each shard that is mapped keeps its file open, and the limit is lower than a system needs.
+
+    Raises:
+        UserError: where the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+        raise UserError(f"The images lie in {count:,} files, more than this process may open: ulimit -n {wanted}.")
+
+
 def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
     """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
-    about = path.with_suffix(".json")
-    if not about.is_file():
+    about, images = path.with_suffix(".json"), path.with_suffix(".npy")
+    if not (about.is_file() and (images.is_file() or not json.loads(about.read_text())["summary"]["images"])):
         shard = making()
         if len(shard.images):
-            with atomic_write(path.with_suffix(".npy")) as file:
+            with atomic_write(images) as file:
                 np.save(file, np.ascontiguousarray(shard.images))
         with atomic_write(about) as file:
             like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}

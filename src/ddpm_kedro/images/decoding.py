@@ -17,7 +17,7 @@ FILTER = Image.Resampling.LANCZOS
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for numbers of channels."""
 SIXTEEN_BITS = 2**16 - 1
-LARGE = 50_000_000  # pixels of a file that is worth a look: a PNG must be decoded to know its orientation
+LARGE = 50_000_000  # pixels: of a larger file nobody asks how it lies, for a PNG must be decoded to know
 
 
 class RejectedImageError(Exception):
@@ -80,9 +80,9 @@ def look(data: bytes) -> Look:
     Raises:
         RejectedImageError: for what is no picture.
     """
-    with _opened(data, LARGE) as opened:
+    with _opened(data, None) as opened:
         width, height = opened.size
-        if opened.getexif().get(0x0112, 1) >= 5:  # lies on its side
+        if width * height <= LARGE and opened.getexif().get(0x0112, 1) >= 5:  # lies on its side
             width, height = height, width
         grey = opened.mode in {"1", "L", "LA", "La", "I", "F"} or opened.mode.startswith("I;16")
         return Look(height, width, 1 if grey else 3)
@@ -90,29 +90,33 @@ def look(data: bytes) -> Look:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Around the reading of many: a picture is taken, or it is not."""
+    """Around the reading of many: a picture is taken, or it is not, and images.max_pixels is the only limit."""
+    before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes, max_pixels: int | None) -> Iterator[Image.Image]:
     """A file whose head is read; whatever goes wrong inside of the block becomes a RejectedImageError."""
-    too_many = f"it has more than {max_pixels:,} pixels (images.max_pixels)"
     if not data:
         raise RejectedImageError("the file is empty")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise RejectedImageError(too_many)
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise RejectedImageError(f"it has more than {max_pixels:,} pixels (images.max_pixels)")
             yield image
-    except RejectedImageError:
+    except (RejectedImageError, MemoryError):
         raise
+    except Image.DecompressionBombError:  # Pillow has a limit of its own, where it is left
+        raise RejectedImageError(f"it has more than {max_pixels or LARGE:,} pixels (images.max_pixels)") from None
     except UnidentifiedImageError:
         raise RejectedImageError("it is no picture that can be read") from None
-    except Image.DecompressionBombError:  # Pillow has a limit of its own
-        raise RejectedImageError(too_many) from None
     except Exception as error:
         # Pillow's readers raise whatever the structures of their formats lead to: no list of kinds is complete.
         raise RejectedImageError("it is cut short" if "truncated" in str(error) else "it is damaged") from error

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Retry
 
 from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import fingerprint
 
 logger = logging.getLogger(__name__)
 TRIES, BACKOFF = 5, 1.0  # seconds before the second try, twice as many before each that follows
@@ -45,17 +46,17 @@ def download(url: str, folder: Path, sha256: str | None) -> Path:
 
     Args:
         url: where it lies.
-        folder: where it comes to lie, under the last part of the URL.
+        folder: below which it comes to lie, in a folder of its own, under the last part of the URL.
         sha256: of its content, in hexadecimal; None where nobody knows, and then it is told.
 
     Raises:
         UserError: where it cannot be had, or is another file.
     """
-    path = folder / _name(url)
+    path = folder / fingerprint(url) / _name(url)
     if path.is_file():
         check(path, url, sha256)
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with _session() as session, _bar(path.name) as show:
         for attempt in range(TRIES):
@@ -109,13 +110,18 @@ def _go_on(session: requests.Session, url: str, part: Path, show: Callable[[int,
     if have and validator.is_file():
         headers = {"Range": f"bytes={have}-", "If-Range": validator.read_text()}
     with _answer(session, url, headers) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:  # nothing is left
-            return
+        given, version = answer.headers.get("Content-Range", ""), _version(answer.headers)
+        if answer.status_code == requests.codes.requested_range_not_satisfiable and given.endswith(f"*/{have}"):
+            return  # nothing is left
         goes_on = answer.status_code == requests.codes.partial_content
+        other = goes_on and not (given.startswith(f"bytes {have}-") and version in {None, validator.read_text()})
+        if other or answer.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()
+            raise BrokenOffError("The server has another version of the file by now")
         have = have if goes_on else 0
         size = int(answer.headers["Content-Length"]) + have if "Content-Length" in answer.headers else None
-        same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        validator.write_text(same) if same else validator.unlink(missing_ok=True)
+        if not goes_on:
+            validator.write_text(version) if version else validator.unlink(missing_ok=True)
         with part.open("ab" if goes_on else "wb") as file:
             for block in _blocks(answer):
                 file.write(block)
@@ -124,22 +130,46 @@ def _go_on(session: requests.Session, url: str, part: Path, show: Callable[[int,
                 raise BrokenOffError(f"The connection ended after {file.tell():,} of {size:,} bytes")
 
 
+def _version(headers: Mapping[str, str]) -> str | None:
+    """What tells one version of a file from another to the byte, which a weak tag does not."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
 def _copy(url: str, part: Path, show: Callable[[int, int | None], None]) -> None:
-    """Read the rest of a file that is not on the web."""
-    try:
-        with fsspec.open(url, "rb") as source, part.open("ab") as file:
-            size = getattr(source, "size", None)
-            source.seek(file.tell())
-            while block := source.read(BLOCK):
-                file.write(block)
-                show(file.tell(), size)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    """Read the rest of a file that is not on the web, or all of it where it is another one by now."""
+    validator = _validator(part)
+    with _source_errors(url):
+        files, name = fsspec.url_to_fs(url)
+        version, size = str(files.ukey(name)), files.size(name)
+        source = files.open(name, "rb")
+    if not validator.is_file() or validator.read_text() != version:
         part.unlink(missing_ok=True)
+        validator.write_text(version)
+    with source, part.open("ab") as file:
+        while True:
+            with _source_errors(url):
+                source.seek(file.tell())
+                block = source.read(BLOCK)
+            if not block:
+                break
+            file.write(block)
+            show(file.tell(), size)
+        if size is not None and file.tell() != size:
+            raise BrokenOffError(f"The connection ended after {file.tell():,} of {size:,} bytes")
+
+
+@contextmanager
+def _source_errors(url: str) -> Iterator[None]:
+    """What a file system says, in words of our own; writing is not its business."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"{url} cannot be read ({type(error).__name__}). Check dataset.path.") from error
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{url} cannot be read here: {error}") from error
     except OSError as error:
         raise BrokenOffError(f"The connection broke off ({error})") from error
+    except Exception as error:  # each has a library of its own, that asks for credentials in its own way
+        raise UserError(f"{url} cannot be read here: {error}") from error
 
 
 @contextmanager

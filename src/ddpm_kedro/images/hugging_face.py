@@ -44,7 +44,7 @@ def splits(path: str, cache: str) -> dict[str, Any]:
         else:
             found = datasets.load_dataset(path, cache_dir=cache)
     except Exception as error:  # its readers, and those of the hub, raise whatever their libraries do
-        raise UserError(f"dataset.path = {path} could not be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"dataset.path = {path} could not be loaded: {_first_line(error)}") from error
     return dict(found) if isinstance(found, dict) else {TRAINING: found}
 
 
@@ -124,6 +124,10 @@ def make_shard(path: str, cache: str, split: str, rows: NDArray[np.int64], wante
             labels.append(number)
             names.append(name)
     return Shard(images[: len(names)], np.array(labels, dtype=np.int64), tuple(names), tuple(rejected))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _content(cell: dict[str, Any] | None) -> bytes:

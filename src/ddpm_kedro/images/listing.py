@@ -27,8 +27,8 @@ BLOCK, PLAIN, OCTAL = 512, {b"0", b"\0", b"5"}, re.compile(rb" *[0-7]*[ \0]*")
 DEPTH = 4  # folders, from the top, whose names may be classes: those above hold but one folder
 LINK_OUT, LINK_TO_FOLDER, OUTSIDE = "it is a link out of the folder", "it is a link to a folder", "its name leads out"
 SPECIAL, ENCRYPTED, HUGE = "it is no regular file", "it is encrypted", f"it has more than {MAX_BYTES:,} bytes"
-UNREADABLE = "the folder cannot be read"
-PROBLEMS = ("", LINK_OUT, LINK_TO_FOLDER, OUTSIDE, SPECIAL, ENCRYPTED, HUGE, UNREADABLE)
+UNREADABLE, FORBIDDEN = "the folder cannot be read", "it may not be read"
+PROBLEMS = ("", LINK_OUT, LINK_TO_FOLDER, OUTSIDE, SPECIAL, ENCRYPTED, HUGE, UNREADABLE, FORBIDDEN)
 
 
 class Found(NamedTuple):
@@ -106,9 +106,10 @@ def shown(name: bytes) -> str:
 
 
 def is_picture(name: bytes) -> bool:
-    """By its suffix, in any case; hidden files are none."""
-    base = name.rpartition(b"/")[2]
-    return not base.startswith(b".") and os.path.splitext(base)[1].decode("ascii", "replace").lower() in SUFFIXES
+    """By its suffix, in any case; hidden files, and those in hidden folders, are none."""
+    parts = name.split(b"/")
+    hidden = any(part.startswith(b".") and part not in {b".", b".."} for part in parts)
+    return not hidden and os.path.splitext(parts[-1])[1].decode("ascii", "replace").lower() in SUFFIXES
 
 
 def listing_of(path: Path) -> Listing:
@@ -171,14 +172,21 @@ def _in_folder(top: Path) -> Iterator[Found]:
         try:
             with os.scandir(os.path.join(base, below)) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)
-        except PermissionError:
+        except PermissionError as error:
+            if not below:
+                raise UserError(f"The folder dataset.path = {top} may not be read.") from error
             yield Found(below, 0, 0, 0, UNREADABLE)
             continue
-        folders = [os.path.join(below, entry.name) for entry in inside if entry.is_dir(follow_symlinks=False)]
+        folders = [os.path.join(below, entry.name) for entry in inside if _is_folder(entry)]
         waiting += reversed(folders)
         for entry in inside:
-            if not entry.is_dir(follow_symlinks=False):
+            if not _is_folder(entry) and not (entry.name.startswith(b".") and entry.is_dir()):
                 yield _in_scan(entry, os.path.join(below, entry.name), root)
+
+
+def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
+    """One to look into: not hidden, and no link."""
+    return entry.is_dir(follow_symlinks=False) and not entry.name.startswith(b".")
 
 
 def _in_scan(entry: "os.DirEntry[bytes]", name: bytes, root: bytes) -> Found:
@@ -193,6 +201,8 @@ def _in_scan(entry: "os.DirEntry[bytes]", name: bytes, root: bytes) -> Found:
     except OSError:  # a link to nowhere
         return Found(name, 0, 0, 0, SPECIAL)
     problem = "" if stat.S_ISREG(status.st_mode) else SPECIAL
+    if not problem and not os.access(entry.path, os.R_OK):  # known now, so that it makes a difference when it may be
+        problem = FORBIDDEN
     return Found(name, 0, status.st_size, status.st_mtime_ns, problem or _size_problem(status.st_size))
 
 
@@ -296,7 +306,7 @@ class _Builder:
         self.places.append(found.place)
         self.sizes.append(found.size)
         self.problems.append(PROBLEMS.index(found.problem))
-        self.hash.update(b"%b\0%d\0%d\n" % (found.name, found.size, found.stamp))
+        self.hash.update(b"%b\0%d\0%d\0%b\n" % (found.name, found.size, found.stamp, found.problem.encode()))
         above, number = found.name.split(b"/")[:-1], 0
         for level, ids in enumerate(self.folders):
             known = level < len(above)
@@ -311,14 +321,15 @@ class _Builder:
 
     def _classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Of the first level with several folders, where no picture lies beside them."""
+        known = np.array(self.problems, dtype=np.int8) != PROBLEMS.index(UNREADABLE)
         for ids, level in zip(self.folders, self.levels, strict=True):
             numbers = np.array(level, dtype=np.int64)
-            if (numbers < 0).any():
+            if (numbers[known] < 0).any():
                 break
             if len(ids) > 1:
                 names = [shown(name) for (_, name) in ids]
                 order = sorted(range(len(names)), key=names.__getitem__)
                 ranks = np.empty(len(order), dtype=np.int64)
                 ranks[order] = np.arange(len(order))
-                return ranks[numbers], tuple(names[index] for index in order)
+                return np.where(known, ranks[numbers], -1), tuple(names[index] for index in order)
         return np.full(len(self.ends), -1, dtype=np.int64), ()

@@ -1,12 +1,17 @@
 """The bytes of the files of a listing."""
 
+import errno
 import os
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from ddpm_kedro.images.decoding import RejectedImageError
 from ddpm_kedro.images.listing import PROBLEMS, Listing, kind_of
+
+PASSING = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors that are of the machine and not of a file: they end a run, and the next one goes on."""
 
 
 class Reader(Protocol):
@@ -56,7 +61,13 @@ READERS: dict[str, type[Reader]] = {"folder": FolderReader, "zip": ZipReader, "t
 
 
 def reader_of(path: Path) -> Reader:
-    """For a folder or an archive."""
+    """For a folder or an archive; that of an archive is kept while the archive is the same."""
+    status = path.stat()
+    return _reader(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _reader(path: Path, *_: int) -> Reader:
     return READERS[kind_of(path)](path)
 
 
@@ -73,7 +84,11 @@ def content(reader: Reader, listing: Listing, index: int) -> bytes:
         data = reader.read(listing.name(index), int(listing.places[index]), size)
     except FileNotFoundError:
         raise RejectedImageError("it is gone") from None
+    except MemoryError:
+        raise
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in PASSING:
+            raise
         kind = "it may not be read" if isinstance(error, PermissionError) else "it cannot be read"
         raise RejectedImageError(kind) from error
     except Exception as error:  # zlib, lzma and bz2 have errors of their own

@@ -71,11 +71,7 @@ class NamedSource:
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """See :class:`Source`."""
-        if dataset.path is not None:
-            raise UserError(
-                f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive or "
-                f"array; dataset.source is {dataset.source}."
-            )
+        _without_path(dataset)
         folder, class_names = self.download(Path(dataset.download_folder) / dataset.source)
         checked = checksums(self.files(folder), folder)
         return {"folder": str(folder), "class_names": list(class_names), "sha256": checked}
@@ -316,6 +312,7 @@ class TorchvisionPictures:
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """Download it, or say what is to be brought by hand."""
+        _without_path(dataset)
         folder = Path(dataset.download_folder) / dataset.source
         data = torchvisions.bring(self.dataset, folder, self.train)
         if self.test is not None:
@@ -393,6 +390,14 @@ def source_named(name: str) -> Source:
     if name not in SOURCES:
         raise UserError(f"Unknown dataset.source '{name}'. {nearest(name, list(SOURCES))}")
     return SOURCES[name]
+
+
+def _without_path(dataset: DatasetParameters) -> None:
+    if dataset.path is not None:
+        raise UserError(
+            f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive, array or "
+            f"huggingface; dataset.source is {dataset.source}."
+        )
 
 
 def brought(dataset: DatasetParameters, what: str) -> Path:

@@ -86,6 +86,8 @@ def make_shard(dataset: str, folder: Path, options: Options, rows: NDArray[np.in
             images[len(names)] = as_array(fitted(with_channels(image, wanted), wanted))
         except RejectedImageError as why:
             rejected.append((name, str(why)))
+        except MemoryError:
+            raise
         except Exception:  # whatever Pillow and the many formats of these sets lead to
             rejected.append((name, "it is damaged"))
         else:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddpm_kedro.images.downloading import is_url
 from ddpm_kedro.images.grid import labelled_grid
 from ddpm_kedro.images.sources import Manifest, Shards, source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
@@ -43,8 +42,8 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
     source = source_named(raw_images["source"])
 
     def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:
-        made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name)})
         class_names = tuple(raw_images["class_names"])
+        made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name, class_names)})
         check = partial(source.check, raw_images)
         given = images.workers, most_rejected, check, images.perceptual_hash
         return LazyImageStore(made_by, class_names, shards, *given)
@@ -75,21 +74,23 @@ def report_ingestion(
     return parts | {"raw": _describe_raw(raw_images)}, sheet
 
 
-def choose_parameters(training_images: ImageStore, dataset: DatasetParameters) -> dict[str, dict[str, Any]]:
+def choose_parameters(
+    training_images: ImageStore, dataset: DatasetParameters, images: ImagesParameters
+) -> dict[str, dict[str, Any]]:
     """What suits pictures of one's own: options of the groups dataset and model, which a plain ``kedro run`` takes.
 
     Returns:
-        The options, by group and name; none for a set that others made, whose parameters stand in ``conf/``.
+        The options, by group and name; empty for a set that others made, whose parameters stand in ``conf/``.
     """
     if dataset.path is None:
-        return {}
-    channels, height, width = training_images.image_shape
+        return {"dataset/chosen": {}, "model/chosen": {}}
+    channels, *_ = training_images.image_shape
     model = suitable_model(training_images.image_shape, classes=bool(training_images.class_names))
-    path = dataset.path if is_url(dataset.path) else str(Path(dataset.path).resolve())
+    path = str(Path(dataset.path).resolve()) if Path(dataset.path).exists() else dataset.path  # else a URL or a name
     chosen = {
         "use": {"model": "chosen", "augmentation": "flips" if channels > 1 else "none"},
         "dataset": dataset.model_dump() | {"path": path},
-        "images": {"size": [height, width], "channels": channels},
+        "images": images.model_dump(),
     }
     values = ", ".join(f"model.{name} {model[name]}" for name in TOLD)
     logger.info(
