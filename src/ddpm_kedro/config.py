@@ -119,9 +119,12 @@ class GroupConfigLoader(OmegaConfigLoader):
 
     def _suitable(self) -> Path | None:
         """The folder of what ingestion has chosen, if there is one."""
-        folder = Path(self.conf_source).parent / self["globals"]["data_root"] / SUITABLE
-        files = [folder / "groups" / group / f"{CHOSEN}.yml" for group in ("dataset", "model")]
-        return folder if all(file.is_file() and OmegaConf.load(file) for file in files) else None
+        for project in (Path(self.conf_source).parent, Path.cwd()):  # --conf-source may lie anywhere
+            folder = project / self["globals"]["data_root"] / SUITABLE
+            files = [folder / "groups" / group / f"{CHOSEN}.yml" for group in ("dataset", "model")]
+            if all(file.is_file() and OmegaConf.load(file) for file in files):
+                return folder
+        return None
 
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}
