@@ -131,7 +131,7 @@ def test_options_are_listed_own_ones_too(project: Project) -> None:
     own.mkdir(parents=True)
     (own / "mine.yml").write_text("model: {width: 24}")
     lines = printed(kedro(project, "parameters", "options")).splitlines()
-    assert "model: digits, ho2020, medium, mine, small" in lines
+    assert "model: digits, ho2020, medium, mine, pictures, small" in lines
     assert "optimizer: adam, adamw, course_adam, course_sgd, ho2020, sgd" in lines
 
 

@@ -45,7 +45,7 @@ def test_a_mutant_changes_nothing_else(tmp_path: Path) -> None:
 def test_the_tests_of_the_changed_module_come_first_and_all_others_last() -> None:
     near, far = selection_for(Mutant("a bug", Edit("diffusion/samplers.py", "", "")))
     assert near == ["tests/diffusion/test_samplers.py", "tests/diffusion"]
-    assert far == ["tests/models", "tests/training", "tests/images", "tests/pipelines"]
+    assert far == ["tests/models", "tests/training", "tests/images", "tests/datasets", "tests/pipelines"]
     assert selection_for(HEALTHY) == [["tests/diffusion", *far]]
 
 
