@@ -141,7 +141,7 @@ OWN_PICTURES = [
         ("profiles of colours not read", "_in_srgb(_upright(opened))", "_upright(opened)"),
         ("only the low byte of sixteen bits", "(values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS", "values % 256"),
         ("transparent pixels black", "(*wanted.background, 255)", "(0, 0, 0, 255)"),
-        ("bombs decoded", "if image.width * image.height > max_pixels:", "if False:"),
+        ("bombs decoded", "if max_pixels is not None and image.width * image.height > max_pixels:", "if False:"),
         ("made smaller without a filter", "Image.Resampling.LANCZOS", "Image.Resampling.NEAREST"),
         ("a borrowed height", "size = (wanted.width, wanted.height)", "size = (wanted.height, wanted.width)"),
     ),
@@ -151,13 +151,13 @@ OWN_PICTURES = [
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
         ("links in archives read", "SPECIAL if not member.isreg() or member.issparse() else", "None or"),
         ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
-        ("classes although pictures lie beside them", "if (numbers < 0).any():", "if False:"),
+        ("classes although pictures lie beside them", "if (numbers[known] < 0).any():", "if False:"),
         (
             "classes in the order they came",
             "order = sorted(range(len(names)), key=names.__getitem__)",
             "order = list(range(len(names)))",
         ),
-        ("changes of files unnoticed", "% (found.name, found.size, found.stamp)", "% (found.name, 0, 0)"),
+        ("changes of files unnoticed", "% (found.name, found.size, found.stamp, ", "% (found.name, 0, 0, "),
     ),
     *one(
         "images/own.py",
@@ -178,7 +178,7 @@ OWN_PICTURES = [
             "if unfinished.is_file():",
         ),
         ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
-        ("shards made again", "if not about.is_file():", "if True:"),
+        ("shards made again", "if not (about.is_file() and (", "if True or not (about.is_file() and ("),
         ("a source that changed meanwhile goes unnoticed", "        data.check()\n", ""),
     ),
     *one(
