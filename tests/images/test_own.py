@@ -176,8 +176,13 @@ def test_subfolders_are_classes(kind: str, above: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "files",
-    [{"1.png": b"x", "2.png": b"x"}, {"a/1.png": b"x", "2.png": b"x"}, {"a/b/c/d/e/f/1.png": b"x"}],
-    ids=["flat", "mixed", "one folder"],
+    [
+        {"1.png": b"x", "2.png": b"x"},
+        {"a/1.png": b"x", "2.png": b"x"},
+        {"a/1.png": b"x", "b/2.png": b"x", "3.png": b"x"},
+        {"a/b/c/d/e/f/1.png": b"x"},
+    ],
+    ids=["flat", "mixed", "mixed, of two", "one folder"],
 )
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_else_there_are_no_classes(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
@@ -267,6 +272,20 @@ def test_a_damaged_header_is_left_to_tarfile(at: int, tmp_path: Path) -> None:
     assert plain_members(path) is None
     path.write_bytes(members(path, {"a.png": b"x" * 600}).read_bytes()[:1024])  # and one that ends too soon
     assert plain_members(path) is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_what_is_changed_has_another_digest(kind: str, tmp_path: Path) -> None:
+    path = anywhere(kind, tmp_path, {"1.png": b"x"})
+    before = listing_of(path).digest
+    assert listing_of(path).digest == before
+    assert listing_of(anywhere(kind, tmp_path, {"1.png": b"xy"})).digest != before  # its size
+    assert listing_of(anywhere(kind, tmp_path, {"2.png": b"x"})).digest != before
+    if kind == "folder":
+        (path / "2.png").unlink()
+        (path / "1.png").write_bytes(b"x")
+        os.utime(path / "1.png", (1, 1))
+        assert listing_of(path).digest != before
 
 
 def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
