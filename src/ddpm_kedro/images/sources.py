@@ -164,19 +164,19 @@ class ArrayPictures:
             raise UserError(f"dataset.classes is true, but {path} has no labels.")
         names = [] if dataset.classes is False else list(found.class_names)
         logger.info("%s: %s images%s.", path, f"{len(found.images):,}", f" of {len(names)} classes" if names else "")
-        return {"folder": str(path), "class_names": names, "sha256": checksums([path], path.parent)}
+        _, *size = found.images.shape
+        manifest = {"folder": str(path), "class_names": names, "sha256": checksums([path], path.parent)}
+        return manifest | {"files": 1, "looks": [[*size, len(found.images)]]}
 
     def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
         """A stratified part of the images is the hold-out."""
-        path = Path(manifest["folder"])
-        found = arrays.opened(path)
-        count, *size = found.images.shape
-        wanted = wanted_of([[*size, 1]], images)
+        path, wanted = Path(manifest["folder"]), wanted_of(manifest["looks"], images)
         each = max(1, SHARD_BYTES // (wanted.height * wanted.width * wanted.channels))
-        labels = found.labels if manifest["class_names"] else None
 
         def part(index: int) -> Iterable[Callable[[], Shard]]:
-            rows = stratified_holdout(labels, count, images.holdout_fraction, images.seed)[index]
+            found = arrays.opened(path)
+            labels = found.labels if manifest["class_names"] else None
+            rows = stratified_holdout(labels, len(found.images), images.holdout_fraction, images.seed)[index]
             return arrays.shards(path, wanted, rows, each)
 
         return partial(part, 0), partial(part, 1)

@@ -24,12 +24,17 @@ def download_images(dataset: DatasetParameters) -> Manifest:
     """Bring the files of a source to this machine. The one node with files and network as its purpose.
 
     Returns:
-        A manifest: source, folder, SHA-256 of every file, class names; of one's own pictures also what they look like.
+        A manifest: source, folder, SHA-256 of every file, class names; of one's own pictures also where they were asked
+        for and what they look like.
 
     Raises:
         UserError: for an unknown source, or one that cannot be downloaded.
     """
-    return {"source": dataset.source} | source_named(dataset.source).fetch(dataset)
+    manifest = {"source": dataset.source} | source_named(dataset.source).fetch(dataset)
+    if dataset.path is None:
+        return manifest
+    here = Path(dataset.path)
+    return manifest | {"path": str(here.resolve()) if here.exists() else dataset.path}  # else a URL, or a name
 
 
 def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
@@ -75,7 +80,7 @@ def report_ingestion(
 
 
 def choose_parameters(
-    training_images: ImageStore, dataset: DatasetParameters, images: ImagesParameters
+    training_images: ImageStore, raw_images: Manifest, dataset: DatasetParameters, images: ImagesParameters
 ) -> dict[str, dict[str, Any]]:
     """What suits pictures of one's own: options of the groups dataset and model, which a plain ``kedro run`` takes.
 
@@ -86,10 +91,9 @@ def choose_parameters(
         return {"dataset/chosen": {}, "model/chosen": {}}
     channels, *_ = training_images.image_shape
     model = suitable_model(training_images.image_shape, classes=bool(training_images.class_names))
-    path = str(Path(dataset.path).resolve()) if Path(dataset.path).exists() else dataset.path  # else a URL or a name
     chosen = {
         "use": {"model": "chosen", "augmentation": "flips" if channels > 1 else "none"},
-        "dataset": dataset.model_dump() | {"path": path},
+        "dataset": dataset.model_dump() | {"path": raw_images["path"]},
         "images": images.model_dump(),
     }
     values = ", ".join(f"model.{name} {model[name]}" for name in TOLD)

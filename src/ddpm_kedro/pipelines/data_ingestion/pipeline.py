@@ -29,7 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 choose_parameters,
-                ["training_images", "params:dataset", "params:images"],
+                ["training_images", "raw_images", "params:dataset", "params:images"],
                 "chosen_parameters",
                 name="choose_parameters",
             ),
