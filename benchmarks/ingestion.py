@@ -107,7 +107,7 @@ def hugging_face(folder: Path, workers: int) -> int:
 def random_reads(count: int) -> tuple[int, float]:
     """Batches of a store of so many synthetic images, 32×32×3: images read, and MiB that the memory grew meanwhile."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
-    from ddpm_kedro.images.own import SHARD_BYTES  # noqa: PLC0415
+    from ddpm_kedro.images.sharding import SHARD_BYTES  # noqa: PLC0415
     from ddpm_kedro.images.store import LazyImageStore  # noqa: PLC0415
     from ddpm_kedro.provenance import Provenance  # noqa: PLC0415
 

@@ -124,7 +124,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_shards_hold_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.sources.SHARD_BYTES", 10 * 20 * 3 * 8)
+    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 10 * 20 * 3 * 8)
     _, [training, _] = made(kept(flowers(40), tmp_path / "flowers"), tmp_path)
     assert [len(shard.images) for shard in training] == [8, 8, 8, 8, 4]
     assert np.unique(np.concatenate([shard.labels for shard in training])).tolist() == [0, 1]

@@ -23,8 +23,9 @@ from kedro.io import DatasetError
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.images.decoding import Wanted
 from ddpm_kedro.images.listing import PROBLEMS, Listing, any_members, listing_of, plain_members, shown, walk
-from ddpm_kedro.images.own import checked_listing, describe, divided, make_shard, shards, wanted_of
+from ddpm_kedro.images.own import checked_listing, divided, looks, make_shard, shards
 from ddpm_kedro.images.reading import FolderReader
+from ddpm_kedro.images.sharding import wanted_of
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import LazyImageStore
 from ddpm_kedro.parameters import DatasetParameters, UserError
@@ -425,9 +426,9 @@ def test_files_that_come_later_move_no_others(tmp_path: Path) -> None:
 
 def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
     small = folder_of(tmp_path / "small", {"1.png": corpus.picture(), "2.png": corpus.picture()})
-    looks = describe(small, listing_of(small))["looks"]
-    assert looks == [[8, 12, 3, 2]]
-    chosen = wanted_of(looks, IMAGES)
+    seen = looks(small, listing_of(small))
+    assert seen == [[8, 12, 3, 2]]
+    chosen = wanted_of(seen, IMAGES)
     assert (chosen.height, chosen.width, chosen.channels) == (8, 12, 3)
     chosen = wanted_of([[480, 640, 3, 5], [50, 700, 1, 4]], IMAGES)
     assert (chosen.height, chosen.width, chosen.channels) == (64, 64, 3)
@@ -440,7 +441,7 @@ def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
 
 
 def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.own.SHARD_BYTES", 4 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 4 * 8 * 12 * 3)
     top = folder_of(tmp_path / "top", CLASSES | {"bee/broken.png": b"x"})
     listing = listing_of(top)
     made = [make() for make in shards(top, listing, WANTED, np.arange(len(listing)))]
@@ -453,7 +454,7 @@ def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_other_processes_make_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.own.SHARD_BYTES", 2 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
     path = anywhere(kind, tmp_path, CLASSES | {"bee/broken.png": b"x"})
     listing = listing_of(path)
     contents = []

@@ -7,7 +7,9 @@ import pytest
 import scipy.io
 from torchvision import datasets
 
-from ddpm_kedro.images.sources import SOURCES, Torchvision, checksums, source_named
+from ddpm_kedro.images.named import Torchvision
+from ddpm_kedro.images.source import checksums
+from ddpm_kedro.images.sources import SOURCES, source_named
 from ddpm_kedro.parameters import UserError
 from tests.archives import FAMILY, RNG, Server, md5, serve_cifar10, serve_mnist
 

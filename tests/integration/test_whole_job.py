@@ -273,7 +273,7 @@ class TestMistakes:
         def broken(*_: Any) -> None:
             raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr("ddpm_kedro.images.sources.checksums", broken)
+        monkeypatch.setattr("ddpm_kedro.images.named.checksums", broken)
         result = project.kedro_run()
         assert isinstance(result.exception, ZeroDivisionError)
 

@@ -162,8 +162,11 @@ OWN_PICTURES = [
     *one(
         "images/own.py",
         ("hold-out by place in the listing", "blake2b(listing.name(index),", "blake2b(str(index).encode(),"),
-        ("labels of rejected files kept", "listing.labels[taken]", "listing.labels[: len(taken)]"),
-        ("the last files left out", "start : start + each])", "start : start + each - 1])"),
+    ),
+    *one(
+        "images/sharding.py",
+        ("labels in another order", "labels.append(label)", "labels.insert(0, label)"),
+        ("the last files left out", "rows[start : start + each]", "rows[start : start + each - 1]"),
     ),
     *one(
         "images/store.py",

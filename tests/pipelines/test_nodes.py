@@ -16,7 +16,7 @@ from PIL import Image
 from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.images import sources
 from ddpm_kedro.images.augmentation import AugmentedImages
-from ddpm_kedro.images.sources import Split
+from ddpm_kedro.images.named import NamedSource, Split
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters, UserError
@@ -104,7 +104,7 @@ class TestIngestion:
         assert training.made_by.fingerprint != holdout.made_by.fingerprint
 
     def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class WithTestSplit(sources.NamedSource):
+        class WithTestSplit(NamedSource):
             def read(self, folder: object) -> tuple[Split, Split]:
                 store = make_store(12)
                 return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])

@@ -1,7 +1,8 @@
 """Images that lie in one array: a .npy file, or a .npz file with their labels."""
 
+import logging
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.images.decoding import Wanted, converted
-from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.images.sharding import in_shards, wanted_of
+from ddpm_kedro.images.source import Manifest, Shards, brought, checksums, classes_of
+from ddpm_kedro.images.store import Shard, stratified_holdout
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+
+logger = logging.getLogger(__name__)
 
 IMAGES, LABELS, CLASS_NAMES = ("images", "x", "x_train", "arr_0"), ("labels", "y", "y_train", "arr_1"), "class_names"
 """What arrays of a .npz file are called; the first that is there is taken."""
@@ -30,6 +35,38 @@ class Arrays(NamedTuple):
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...]
+
+
+class ArrayPictures:
+    """A .npy or .npz file."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """What it holds."""
+        path = brought(dataset, "a .npy or .npz file")
+        found = opened(path)
+        names = classes_of(dataset, found.class_names, f"{path} has no labels")
+        logger.info("%s: %s images%s.", path, f"{len(found.images):,}", f" of {len(names)} classes" if names else "")
+        _, *size = found.images.shape
+        manifest = {"folder": str(path), "class_names": names, "sha256": checksums([path], path.parent)}
+        return manifest | {"files": 1, "looks": [[*size, len(found.images)]]}
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """A stratified part of the images is the hold-out."""
+        path, wanted = Path(manifest["folder"]), wanted_of(manifest["looks"], images)
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            found = opened(path)
+            labels = found.labels if manifest["class_names"] else None
+            rows = stratified_holdout(labels, len(found.images), images.holdout_fraction, images.seed)[index]
+            return shards(path, wanted, rows)
+
+        return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """See :class:`Source`."""
+        path = Path(manifest["folder"])
+        if checksums([path], path.parent) != manifest["sha256"]:
+            raise UserError(f"{path} changed while it was read. Run it again when it is whole.")
 
 
 def opened(path: Path) -> Arrays:
@@ -60,10 +97,10 @@ def _opened(path: Path, _: int) -> Arrays:
     return Arrays(images, *_classes(path, len(images), labels, named.get(CLASS_NAMES)))
 
 
-def shards(path: Path, wanted: Wanted, rows: NDArray[np.int64], each: int) -> Iterator[Callable[[], Shard]]:
+def shards(path: Path, wanted: Wanted, rows: NDArray[np.int64]) -> Iterator[Callable[[], Shard]]:
     """What makes the shards of these images; each can be made in another process."""
-    for start in range(0, len(rows), each):
-        yield partial(make_shard, path, wanted, rows[start : start + each])
+    for some in in_shards(rows, wanted):
+        yield partial(make_shard, path, wanted, some)
 
 
 def make_shard(path: Path, wanted: Wanted, rows: NDArray[np.int64]) -> Shard:

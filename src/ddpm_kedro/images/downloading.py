@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -59,23 +60,8 @@ def download(url: str, folder: Path, sha256: str | None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with _session() as session, _bar(path.name) as show:
-        for attempt in range(TRIES):
-            try:
-                if urlsplit(url).scheme in WEB:
-                    _go_on(session, url, part, show)
-                else:
-                    _copy(url, part, show)
-                break
-            except BrokenOffError as error:
-                if attempt == TRIES - 1:
-                    have = part.stat().st_size if part.is_file() else 0
-                    raise UserError(
-                        f"{url} could not be downloaded in {TRIES} tries: {error}. {have:,} bytes are kept in {part}, "
-                        "and the same command goes on from there."
-                    ) from error
-                wait = BACKOFF * 2**attempt
-                logger.warning("%s; trying again in %g s.", error, wait)
-                time.sleep(wait)
+        go_on = partial(_go_on, session) if urlsplit(url).scheme in WEB else _copy
+        _in_some_tries(partial(go_on, url, part, show), url, part)
     try:
         check(part, url, sha256)
     except UserError:
@@ -85,6 +71,24 @@ def download(url: str, folder: Path, sha256: str | None) -> Path:
     part.replace(path)
     _validator(part).unlink(missing_ok=True)
     return path
+
+
+def _in_some_tries(go_on: Callable[[], None], url: str, part: Path) -> None:
+    for attempt in range(TRIES):
+        try:
+            go_on()
+        except BrokenOffError as error:
+            if attempt == TRIES - 1:
+                have = part.stat().st_size if part.is_file() else 0
+                raise UserError(
+                    f"{url} could not be downloaded in {TRIES} tries: {error}. {have:,} bytes are kept in {part}, "
+                    "and the same command goes on from there."
+                ) from error
+            wait = BACKOFF * 2**attempt
+            logger.warning("%s; trying again in %g s.", error, wait)
+            time.sleep(wait)
+        else:
+            return
 
 
 def _name(url: str) -> str:

@@ -1,8 +1,6 @@
 """Datasets in the format of Hugging Face's ``datasets``, from its hub or from this machine."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, decode, look, without_warnings
+from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look
+from ddpm_kedro.images.sharding import Picture, decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
-LOOKED_AT = 256  # pictures, for the choice of size and channels
 TRAINING, HOLDOUT = "train", ("test", "validation")
 """Splits: the first of the latter that is there is the hold-out."""
+
+
+class HuggingFace:
+    """A dataset in Hugging Face's format."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """Load it, from the hub or from here."""
+        if dataset.path is None:
+            raise UserError(
+                "dataset.source=huggingface needs dataset.path: a name of the hub, a folder or a .parquet file."
+            )
+        path, cache = dataset.path, str(Path(dataset.download_folder) / dataset.source)
+        training, holdout = parts(path, cache)
+        _, _, names = columns(path, cache, training)
+        return {
+            "folder": path,
+            "cache": cache,
+            "splits": [training, holdout],
+            "class_names": classes_of(dataset, names, f"{path} has no column of classes"),
+            "sha256": fingerprints(path, cache),
+            "looks": looks(path, cache, training),
+        }
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """The dataset's own test or validation split is the hold-out where it has one, else a part of the images."""
+        wanted = wanted_of(manifest["looks"], images)
+        where, (training, holdout) = (manifest["folder"], manifest["cache"]), manifest["splits"]
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            split = holdout if index and holdout else training
+            rows = rows_of(index, len(opened(*where, split)[0]), images, divided=bool(holdout))
+            return shards(*where, split, rows, wanted)
+
+        return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """What was loaded does not change: it is a copy."""
 
 
 @lru_cache(maxsize=1)
@@ -87,43 +123,29 @@ def opened(path: str, cache: str, split: str) -> tuple[Any, str, str | None]:
 
 
 def looks(path: str, cache: str, split: str) -> list[list[int]]:
-    """Height, width, channels and how often, of some pictures spread over all; most frequent first."""
+    """See :func:`looks_of`."""
     data, image, _ = opened(path, cache, split)
-    seen = Counter[Look]()
-    with without_warnings():
-        for row in np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).astype(int):
-            with suppress(RejectedImageError):  # told when all are read
-                seen[look(_content(data[int(row)][image]))] += 1
-    return [[each.height, each.width, each.channels, count] for each, count in seen.most_common()]
+    return looks_of(len(data), lambda row: look(_content(data[row][image])))
 
 
-def shards(
-    path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted, each: int
-) -> Iterator[Callable[[], Shard]]:
+def shards(path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted) -> Iterator[Callable[[], Shard]]:
     """What makes the shards of these pictures; each can be made in another process."""
-    for start in range(0, len(rows), each):
-        yield partial(make_shard, path, cache, split, rows[start : start + each], wanted)
+    for some in in_shards(rows, wanted):
+        yield partial(make_shard, path, cache, split, some, wanted)
 
 
-@without_warnings()
 def make_shard(path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted) -> Shard:
     """Decode them."""
     data, image, label = opened(path, cache, split)
-    images = np.empty((len(rows), wanted.height, wanted.width, wanted.channels), dtype=np.uint8)
-    labels, names, rejected = list[int](), list[str](), list[tuple[str, str]]()
-    for row in rows:
-        found, name = data[int(row)], f"{split} {row}"
+
+    def read(index: int) -> Picture:
+        found = data[int(rows[index])]
         number = -1 if label is None else found[label]
-        try:
-            if number is None or (label is not None and number < 0):
-                raise RejectedImageError("it has no class")
-            images[len(names)] = decode(_content(found[image]), wanted)
-        except RejectedImageError as why:
-            rejected.append((name, str(why)))
-        else:
-            labels.append(number)
-            names.append(name)
-    return Shard(images[: len(names)], np.array(labels, dtype=np.int64), tuple(names), tuple(rejected))
+        if number is None or (label is not None and number < 0):
+            raise RejectedImageError("it has no class")
+        return decode(_content(found[image]), wanted), number
+
+    return decoded(len(rows), wanted, lambda index: f"{split} {rows[index]}", read)
 
 
 def _first_line(error: Exception) -> str:

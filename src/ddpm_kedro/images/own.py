@@ -1,90 +1,91 @@
-"""Pictures of one's own: what they become, and the shards that are made of them."""
+"""Files in a folder or an archive: how they are divided, and the shards that are made of them."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import partial
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, decode, look, without_warnings
+from ddpm_kedro.images.decoding import Wanted, decode, look
 from ddpm_kedro.images.listing import Listing, listing_of, shown
 from ddpm_kedro.images.reading import content, reader_of
+from ddpm_kedro.images.sharding import decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.images.source import Manifest, Shards, brought, classes_of
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import ImagesParameters, UserError
+from ddpm_kedro.images.unpacking import unpacked
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
-SHARD_BYTES = 2**23
-LOOKED_AT = 256  # pictures, for the choice of size and channels
-SIDES = (16, 32, 48, 64)
-"""Pixels of a side that may be chosen where the pictures differ: what a first model learns in reasonable time."""
+logger = logging.getLogger(__name__)
 
 
-def describe(path: Path, listing: Listing) -> dict[str, Any]:
-    """What some of the pictures look like, spread over all: sizes and channels, most frequent first."""
-    reader, seen = reader_of(path), Counter[Look]()
-    with without_warnings():
-        for index in np.linspace(0, len(listing) - 1, min(LOOKED_AT, len(listing))).astype(int):
-            with suppress(RejectedImageError):  # told when all are read
-                seen[look(content(reader, listing, int(index)))] += 1
-    return {"looks": [[each.height, each.width, each.channels, count] for each, count in seen.most_common()]}
+class OwnPictures:
+    """Files in a folder or an archive."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """What lies there, and what some of the pictures look like. A folder and most archives are not copied."""
+        path = brought(dataset, "a folder, or a .zip or .tar archive")
+        if path.is_file():
+            path = unpacked(path, Path(dataset.download_folder) / dataset.source)
+        listing = listing_of(path)
+        where_none = f"the pictures in {path} do not lie in several subfolders, one a class"
+        names = classes_of(dataset, listing.class_names, where_none)
+        logger.info("%s: %s pictures%s.", path, f"{len(listing):,}", f" of {len(names)} classes" if names else "")
+        if listing.others:
+            logger.info("%s other files are passed over.", f"{listing.others:,}")
+        manifest = {"folder": str(path), "class_names": names, "sha256": {path.name: listing.digest}}
+        return manifest | {"files": len(listing), "others": listing.others, "looks": looks(path, listing)}
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """By the names of the files: those that come later move no others."""
+        path = Path(manifest["folder"])
+        wanted = wanted_of(manifest["looks"], images)
+        logger.info(
+            "Each becomes %d×%d pixels (images.size) of %d channels (images.channels), by images.fit=%s.",
+            wanted.height, wanted.width, wanted.channels, wanted.fit,
+        )  # fmt: skip
+
+        listing = cache(partial(_listing, manifest))
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            chosen = divided(listing(), images.holdout_fraction, images.seed)[index]
+            return shards(path, listing(), wanted, chosen)
+
+        return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """See :class:`Source`."""
+        _listing(manifest)
 
 
-def wanted_of(looks: list[list[int]], images: ImagesParameters) -> Wanted:
-    """What all pictures become: what the parameters say, else what suits those that were looked at.
-
-    One size, if it is small, is kept; else the largest of SIDES that half of the pictures have. They stay grey where
-    all are.
-
-    Raises:
-        UserError: where none of them could be read.
-    """
-    if not looks:
-        raise UserError("Not one of the pictures that were looked at can be read: are they pictures at all?")
-    if images.size is None:
-        height, width = _usual_size(looks)
-    else:
-        height, width = images.size if isinstance(images.size, tuple) else (images.size, images.size)
-    channels = images.channels or max(look[2] for look in looks)
-    return Wanted(height, width, channels, images.fit, images.background, images.max_pixels)
+def _listing(manifest: Manifest) -> Listing:
+    [digest] = manifest["sha256"].values()
+    return checked_listing(Path(manifest["folder"]), digest)
 
 
-def _usual_size(looks: list[list[int]]) -> tuple[int, int]:
-    sizes = {(height, width) for height, width, *_ in looks}
-    if len(sizes) == 1 and max(max(sizes)) <= SIDES[-1]:
-        return sizes.pop()
-    sides = sorted(min(height, width) for height, width, _, count in looks for _ in range(count))
-    usual = sides[len(sides) // 2]
-    side = max((each for each in SIDES if each <= usual), default=SIDES[0])
-    return side, side
+def looks(path: Path, listing: Listing) -> list[list[int]]:
+    """See :func:`looks_of`."""
+    reader = reader_of(path)
+    return looks_of(len(listing), lambda index: look(content(reader, listing, index)))
 
 
 def shards(path: Path, listing: Listing, wanted: Wanted, chosen: NDArray[np.int64]) -> Iterator[Callable[[], Shard]]:
     """What makes the shards of some files; each can be made in another process."""
-    each = max(1, SHARD_BYTES // (wanted.height * wanted.width * wanted.channels))
-    for start in range(0, len(chosen), each):
-        yield partial(make_shard, path, listing.take(chosen[start : start + each]), wanted)
+    for rows in in_shards(chosen, wanted):
+        yield partial(make_shard, path, listing.take(rows), wanted)
 
 
-@without_warnings()
 def make_shard(path: Path, listing: Listing, wanted: Wanted) -> Shard:
     """Decode all files of a listing."""
     reader = reader_of(path)
-    images = np.empty((len(listing), wanted.height, wanted.width, wanted.channels), dtype=np.uint8)
-    taken, names, rejected = list[int](), list[str](), list[tuple[str, str]]()
-    for index in range(len(listing)):
-        name = shown(listing.name(index))
-        try:
-            images[len(taken)] = decode(content(reader, listing, index), wanted)
-        except RejectedImageError as why:
-            rejected.append((name, str(why)))
-        else:
-            taken.append(index)
-            names.append(name)
-    return Shard(images[: len(taken)], listing.labels[taken], tuple(names), tuple(rejected))
+    return decoded(
+        len(listing),
+        wanted,
+        lambda index: shown(listing.name(index)),
+        lambda index: (decode(content(reader, listing, index), wanted), int(listing.labels[index])),
+    )
 
 
 def divided(listing: Listing, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

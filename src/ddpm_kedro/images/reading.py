@@ -84,13 +84,16 @@ def content(reader: Reader, listing: Listing, index: int) -> bytes:
         data = reader.read(listing.name(index), int(listing.places[index]), size)
     except FileNotFoundError:
         raise RejectedImageError("it is gone") from None
+    except PermissionError as error:
+        raise RejectedImageError("it may not be read") from error
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
+        raise RejectedImageError("it cannot be read") from error
     except MemoryError:
         raise
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        if isinstance(error, OSError) and error.errno in PASSING:
-            raise
-        kind = "it may not be read" if isinstance(error, PermissionError) else "it cannot be read"
-        raise RejectedImageError(kind) from error
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
+        raise RejectedImageError("it cannot be read") from error
     except Exception as error:  # zlib, lzma and bz2 have errors of their own
         raise RejectedImageError("it cannot be unpacked") from error
     if len(data) < size:

@@ -1,9 +1,9 @@
 """Sets of torchvision whose pictures have many sizes: decoded by torchvision, picture by picture."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from inspect import signature
 from pathlib import Path
@@ -13,12 +13,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import RejectedImageError, Wanted, as_array, fitted, with_channels
+from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, as_array, fitted, with_channels
+from ddpm_kedro.images.sharding import Picture, decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.images.source import Manifest, Shards, rows_of, without_path
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
 LOOKED_AT = 64  # pictures, for the choice of size
 Options = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class TorchvisionPictures:
+    """A set from ``torchvision.datasets`` whose pictures have many sizes.
+
+    Attributes:
+        dataset: the name of the class.
+        train: its options for the training pictures.
+        test: its options for the hold-out; None where a part of the training pictures is held out.
+    """
+
+    dataset: str
+    train: Options = (("split", "train"),)
+    test: Options | None = (("split", "test"),)
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """Download it, or say what is to be brought by hand."""
+        without_path(dataset)
+        folder = Path(dataset.download_folder) / dataset.source
+        data = bring(self.dataset, folder, self.train)
+        if self.test is not None:
+            bring(self.dataset, folder, self.test)
+        manifest = {"folder": str(folder), "class_names": class_names(data)}
+        return manifest | {
+            "sha256": {"names and sizes": digest(folder)},
+            "looks": looks(data),
+        }
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """The set's own test split is the hold-out where it has one, else a part of the pictures."""
+        folder, wanted = Path(manifest["folder"]), wanted_of(manifest["looks"], images)
+        options = (self.train, self.train if self.test is None else self.test)
+
+        def part(index: int) -> Iterable[Callable[[], Shard]]:
+            count = len(opened(self.dataset, folder, options[index]))
+            rows = rows_of(index, count, images, divided=self.test is not None)
+            return shards(self.dataset, folder, options[index], rows, wanted)
+
+        return partial(part, 0), partial(part, 1)
+
+    def check(self, manifest: Manifest) -> None:
+        """See :class:`Source`."""
+        if {"names and sizes": digest(Path(manifest["folder"]))} != manifest["sha256"]:
+            raise UserError(f"The files in {manifest['folder']} changed while they were read. Run it again.")
 
 
 def bring(dataset: str, folder: Path, options: Options) -> Any:
@@ -50,13 +97,14 @@ def class_names(data: Any) -> list[str]:
 
 
 def looks(data: Any) -> list[list[int]]:
-    """Height, width, channels and how often, of some pictures spread over all; most frequent first."""
-    seen = Counter[tuple[int, int, int]]()
-    for row in np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).astype(int):
-        with suppress(Exception):  # what cannot be read is told when all are
-            image = data[int(row)][0]
-            seen[image.height, image.width, 1 if image.mode in {"1", "L"} else 3] += 1
-    return [[*look, count] for look, count in seen.most_common()]
+    """See :func:`looks_of`."""
+
+    def look(row: int) -> Look:
+        with _whatever_it_raises():
+            image, _ = data[row]
+        return Look(image.height, image.width, 1 if image.mode in {"1", "L"} else 3)
+
+    return looks_of(len(data), look, LOOKED_AT)
 
 
 def digest(folder: Path) -> str:
@@ -67,30 +115,31 @@ def digest(folder: Path) -> str:
 
 
 def shards(
-    dataset: str, folder: Path, options: Options, rows: NDArray[np.int64], wanted: Wanted, each: int
+    dataset: str, folder: Path, options: Options, rows: NDArray[np.int64], wanted: Wanted
 ) -> Iterator[Callable[[], Shard]]:
     """What makes the shards of these pictures; each can be made in another process."""
-    for start in range(0, len(rows), each):
-        yield partial(make_shard, dataset, folder, options, rows[start : start + each], wanted)
+    for some in in_shards(rows, wanted):
+        yield partial(make_shard, dataset, folder, options, some, wanted)
 
 
 def make_shard(dataset: str, folder: Path, options: Options, rows: NDArray[np.int64], wanted: Wanted) -> Shard:
     """Decode them."""
     data = opened(dataset, folder, options)
-    images = np.empty((len(rows), wanted.height, wanted.width, wanted.channels), dtype=np.uint8)
-    labels, names, rejected = list[int](), list[str](), list[tuple[str, str]]()
-    for row in rows:
-        name = f"{dataset} {row}"
-        try:
-            image, label = data[int(row)]
-            images[len(names)] = as_array(fitted(with_channels(image, wanted), wanted))
-        except RejectedImageError as why:
-            rejected.append((name, str(why)))
-        except MemoryError:
-            raise
-        except Exception:  # whatever Pillow and the many formats of these sets lead to
-            rejected.append((name, "it is damaged"))
-        else:
-            labels.append(int(label))
-            names.append(name)
-    return Shard(images[: len(names)], np.array(labels, dtype=np.int64), tuple(names), tuple(rejected))
+
+    def read(index: int) -> Picture:
+        with _whatever_it_raises():
+            image, label = data[int(rows[index])]
+            return as_array(fitted(with_channels(image, wanted), wanted)), int(label)
+
+    return decoded(len(rows), wanted, lambda index: f"{dataset} {rows[index]}", read)
+
+
+@contextmanager
+def _whatever_it_raises() -> Iterator[None]:
+    """Becomes a RejectedImageError: Pillow and the many formats of these sets have errors of all kinds."""
+    try:
+        yield
+    except (RejectedImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise RejectedImageError("it is damaged") from error

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ddpm_kedro.images.grid import labelled_grid
-from ddpm_kedro.images.sources import Manifest, Shards, source_named
+from ddpm_kedro.images.source import Manifest, Shards
+from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint

@@ -1,0 +1,90 @@
+"""What a source is, and what several kinds of them share."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm_kedro.images.downloading import check, download, is_url
+from ddpm_kedro.images.store import Shard, stratified_holdout
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+
+Manifest = dict[str, Any]
+Shards = Callable[[], Iterable[Callable[[], Shard]]]
+
+
+class Source(Protocol):
+    """A kind of source: brings files to this machine, and makes images of them."""
+
+    def fetch(self, dataset: DatasetParameters) -> Manifest:
+        """Bring the files here unless they are; gives folder, class names and checksums."""
+
+    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+        """What makes the training images, and the hold-out."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise where the files are no longer those of the manifest."""
+
+
+def without_path(dataset: DatasetParameters) -> None:
+    """Refuse a path that would have no effect.
+
+    Raises:
+        UserError: where there is one.
+    """
+    if dataset.path is not None:
+        raise UserError(
+            f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive, array or "
+            f"huggingface; dataset.source is {dataset.source}."
+        )
+
+
+def brought(dataset: DatasetParameters, what: str) -> Path:
+    """Where ``dataset.path`` lies on this machine; downloaded where it is a URL.
+
+    Raises:
+        UserError: where there is none, or it cannot be had, or is another file than ``dataset.sha256`` says.
+    """
+    if dataset.path is None:
+        raise UserError(f"dataset.source={dataset.source} needs dataset.path: {what}, or its URL.")
+    if is_url(dataset.path):
+        return download(dataset.path, Path(dataset.download_folder) / dataset.source, dataset.sha256)
+    path = Path(dataset.path)
+    if dataset.sha256 is not None and path.is_file():
+        check(path, str(path), dataset.sha256)
+    return path
+
+
+def classes_of(dataset: DatasetParameters, found: Iterable[str], where_none: str) -> list[str]:
+    """The names of the classes that are there and wanted.
+
+    Raises:
+        UserError: where they are asked for and not there, with ``where_none``.
+    """
+    names = list(found)
+    if dataset.classes and not names:
+        raise UserError(f"dataset.classes is true, but {where_none}.")
+    return [] if dataset.classes is False else names
+
+
+def rows_of(part: int, count: int, images: ImagesParameters, *, divided: bool) -> NDArray[np.int64]:
+    """Which of so many pictures without known classes are training (part 0) or hold-out (1).
+
+    Args:
+        divided: whether the pictures are those of one part already.
+    """
+    if divided:
+        return np.arange(count)
+    return stratified_holdout(None, count, images.holdout_fraction, images.seed)[part]
+
+
+def checksums(paths: Iterable[Path], below: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its path below a folder."""
+    sums = {}
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            sums[path.relative_to(below).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
