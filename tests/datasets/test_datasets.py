@@ -22,10 +22,11 @@ from PIL import Image
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.history import HistoryDataset
-from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files, perceptual_hashes
+from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.images.facts import perceptual_hashes
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.parameters import UserError

@@ -180,9 +180,12 @@ OWN_PICTURES = [
             "if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():",
             "if unfinished.is_file():",
         ),
-        ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
         ("shards made again", "if not (about.is_file() and (", "if True or not (about.is_file() and ("),
         ("a source that changed meanwhile goes unnoticed", "        data.check()\n", ""),
+    ),
+    *one(
+        "images/facts.py",
+        ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
     ),
     *one(
         "images/downloading.py",

@@ -1,13 +1,11 @@
 """Images on disk: memory-mapped shards, their labels, and what they mean."""
 
-import hashlib
 import json
-import math
 import os
 import resource
 import shutil
 import signal
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,19 +20,16 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.images.facts import HASH, PERCEPTUAL, check_rejected, facts_of, known, perceptual_hashes, repeated
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
-HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
 FEW, MOST_WORKERS = 2, 32  # shards
 OTHER_FILES = 512  # that a process may have to open besides
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
 LISTED = 1_000  # rejected files, of each part, in the report; all of them lie beside the shards
-TOLD = 10  # reasons of rejected files in a message
-SUMMED_AT_ONCE = 64
-NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
 
 Making = Callable[[], Shard]
 
@@ -77,10 +72,10 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         made = list(self._write(data))
         data.check()
         hashes, labels, rejected = self._gathered(len(made))
-        facts = _facts(made, _repeated(hashes)) | {"rejected_files": rejected}
+        facts = facts_of(made, repeated(hashes)) | {"rejected_files": rejected}
         if data.perceptual:
-            facts["near_duplicates"] = _repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
-        _check(facts, made, data.max_rejected_fraction)
+            facts["near_duplicates"] = repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
+        check_rejected(facts, made, data.max_rejected_fraction)
         if data.class_names:
             with atomic_write(self._filepath / LABELS) as file:
                 np.save(file, labels)
@@ -197,100 +192,6 @@ def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
                 np.save(file, np.ascontiguousarray(shard.images))
         with atomic_write(about) as file:
             like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}
-            file.write(json.dumps(_known(shard) | like).encode())
+            file.write(json.dumps(known(shard) | like).encode())
     summary: dict[str, Any] = json.loads(about.read_text())["summary"]
     return summary
-
-
-def _known(shard: Shard) -> dict[str, Any]:
-    """Of each image, and of all together. The sums are exact: they do not depend on how the shards are divided."""
-    count = len(shard.images)
-    pixels, channels = math.prod(shard.images.shape[1:3]), shard.images.shape[3]
-    images = np.ascontiguousarray(shard.images)
-    sums, squares = _sums(images.reshape(count, pixels, channels))
-    means = sums.sum(1) / (pixels * channels)
-    deviations = np.sqrt(np.maximum(squares.sum(1) / (pixels * channels) - means**2, 0))
-    rejected = Counter(reason for _, reason in shard.rejected)
-    examples = {reason: name for name, reason in reversed(shard.rejected)}
-    return {
-        "summary": {
-            "images": count,
-            "nearly_empty": int((deviations < NEARLY_EMPTY).sum()),
-            "values": count * pixels,
-            "sum": sums.sum(0).tolist(),
-            "squares": squares.sum(0).tolist(),
-            "rejected": {reason: [number, examples[reason]] for reason, number in rejected.items()},
-        },
-        "labels": shard.labels.tolist(),
-        "names": list(shard.names),
-        "hashes": [hashlib.blake2b(image, digest_size=HASH).hexdigest() for image in images],
-        "rejected": [list(line) for line in shard.rejected],
-    }
-
-
-def _repeated(hashes: NDArray[np.bytes_]) -> int:
-    """How many of them came before."""
-    return len(hashes) - len(np.unique(hashes))
-
-
-def perceptual_hashes(images: NDArray[np.uint8]) -> list[str]:
-    """Difference hashes of images (N, H, W, C): whether each of 8×8 areas is brighter than the one to its left.
-
-    Pictures that were made larger or smaller, or saved with other losses, mostly keep theirs.
-    """
-    count, height, width, _ = images.shape
-    down, across = (np.arange(areas) * side // areas for areas, side in ((8, height), (9, width)))
-    found = np.empty((count, PERCEPTUAL), dtype=np.uint8)
-    for first in range(0, count, SUMMED_AT_ONCE):
-        rows = slice(first, first + SUMMED_AT_ONCE)
-        grey = images[rows].mean(axis=3)
-        sums = np.add.reduceat(np.add.reduceat(grey, down, axis=1), across, axis=2)
-        means = sums / np.diff(across, append=width).clip(min=1)  # areas side by side need not be equally wide
-        found[rows] = np.packbits((np.diff(means, axis=2) > 0).reshape(len(grey), -1), axis=1)
-    return [row.tobytes().hex() for row in found]
-
-
-def _sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Sums and sums of squares (N, C) over the pixels of images (N, pixels, C), a few images at a time."""
-    sums, squares = np.empty((2, len(images), images.shape[2]), dtype=np.uint64)
-    for first in range(0, len(images), SUMMED_AT_ONCE):
-        rows = slice(first, first + SUMMED_AT_ONCE)
-        some = images[rows].astype(np.float64)  # exact: below 2**53
-        sums[rows], squares[rows] = np.einsum("npc->nc", some), np.einsum("npc,npc->nc", some, some)
-    return sums, squares
-
-
-def _facts(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
-    """Counts, statistics of the channels, and pictures that came twice."""
-    totals = {name: sum(each[name] for each in made) for name in ("images", "nearly_empty", "values")}
-    rejected: Counter[str] = Counter()
-    for each in made:
-        rejected.update({reason: number for reason, (number, _) in each["rejected"].items()})
-    filled = [each for each in made if each["images"]]
-    mean, square = (
-        sum((np.array(each[name], dtype=np.float64) for each in filled), np.zeros(1)) / max(1, totals["values"])
-        for name in ("sum", "squares")
-    )
-    return {
-        "images": totals["images"],
-        "rejected": dict(rejected.most_common()),
-        "duplicates": duplicates,
-        "nearly_empty": totals["nearly_empty"],
-        "mean_of_255": [round(float(value), 2) for value in mean],
-        "deviation_of_255": [round(float(value), 2) for value in np.sqrt(np.maximum(square - mean**2, 0))],
-    }
-
-
-def _check(facts: dict[str, Any], made: list[dict[str, Any]], most: float) -> None:
-    bad = sum(facts["rejected"].values())
-    if facts["images"] and bad <= most * (bad + facts["images"]):
-        return
-    examples = {reason: name for each in reversed(made) for reason, (_, name) in each["rejected"].items()}
-    reasons = "".join(
-        f"\n{number:>8,}  {reason}, such as {examples[reason]}"
-        for reason, number in islice(facts["rejected"].items(), TOLD)
-    )
-    raise UserError(
-        f"{bad:,} of {bad + facts['images']:,} files gave no image, more than images.max_rejected_fraction = {most:g} "
-        f"allows. The most frequent reasons:{reasons}\nMend or remove the files, or allow more."
-    )
