@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.training import operations, processes, step
+from benchmarks.training import checkpoints, operations, processes, step
 from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
 from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
 from benchmarks.training.networks import (
@@ -20,12 +20,14 @@ from benchmarks.training.networks import (
 from benchmarks.training.project import Digits
 from benchmarks.training.quality import CANDIDATES, IDENTITY, figures_of, measure, resolved, train
 
+from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import UNet
 from ddpm_kedro.training.hardware import choose_hardware
-from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store
+from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, SAMPLING, TRAINING, changed, make_store
 from tests.fake_gpu import GPU, fake_gpu
+from tests.training.test_loop import make_run, run_training
 
 FP32 = choose_hardware("cpu", "fp32")
 TINY = Shape(width=8, multipliers=(1, 2), attention=(), blocks=1, groups=4, channels=1, size=8)
@@ -223,3 +225,20 @@ def test_the_others_leave_nothing_on_the_cpu(project: str, monkeypatch: pytest.M
         made = kind(Shape(width=8, size=8, groups=4, channels=1, classes=3), GROUPS["optimizer"], GPU, **options)
         loss = made.loss(torch.zeros(2, 1, 8, 8, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda"))
     assert loss.device.type == "cuda"
+
+
+def test_every_kept_checkpoint_is_drawn_from_and_judged(tmp_path: Path) -> None:
+    store = make_store(40)
+    run = make_run(store, training={"num_images": 48, "report_interval": 16, "checkpoint_interval": 16})
+    where = {"filepath": str(tmp_path / "06_models/checkpoint.pt"), "archive": str(tmp_path / "runs")}
+    for each in run_training(run, store):
+        CheckpointDataset(**where, keep=9).save(each.checkpoint)
+    classifier = FeatureExtractor(
+        "classifier", Classifier(1, 3).eval(), store.image_shape, store.class_names, store.made_by
+    )
+    digits = Digits(GROUPS, store, store, classifier)
+    rows = checkpoints.measure(tmp_path, digits, changed(SAMPLING, num_inference_steps=2), 20)
+    assert [row["images_seen"] for row in rows] == [16, 32, 48]
+    assert 0 < rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
+    text = checkpoints.report(rows, digits, 20)
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == ["16", "32", "48", "real training images"]

@@ -7,11 +7,13 @@ import argparse
 import sys
 from typing import Any
 
-from benchmarks.training import growth, operations, page, plot, processes, project, quality, step
+from benchmarks.training import checkpoints, growth, operations, page, plot, processes, project, quality, step
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
 
 PARTS = ("step", "share", "operations", "quality", "growth", "plot", "report")
+APART = "checkpoints"
+"""Of the latest run, whatever it was: printed, and no part of the page."""
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -19,7 +21,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__.splitlines()[0])
     names = lambda text: text.split(",")  # noqa: E731
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all where none is named")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="part",
+        help=f"{', '.join(PARTS)}; all where none is named. {APART}: those that the latest training kept",
+    )
     parser.add_argument("--only", type=names, default=[], help="candidates of step or quality, with commas")
     parser.add_argument("--rounds", type=int, default=5, help="of step and growth, after one to warm up")
     parser.add_argument("--batches", type=numbers, default=[8, 32], help="of step")
@@ -34,7 +41,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--num-images", type=int, default=24_000, help="of a training with --processes")
     parser.add_argument("--params", default="", help="of a training with --processes, as of kedro run")
     arguments = parser.parse_args(words)
-    if unknown := set(arguments.parts) - set(PARTS):
+    if unknown := set(arguments.parts) - {*PARTS, APART}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     known = step.CANDIDATES | step.COMPILED | quality.CANDIDATES
     if unknown := set(arguments.only) - set(known):
@@ -57,6 +64,10 @@ def main(words: list[str]) -> None:
         measure_quality(arguments, command)
     if "growth" in arguments.parts:
         measure_growth(arguments, command)
+    if APART in arguments.parts:
+        images, data = project.Digits.of(ROOT), ROOT / "data"
+        rows = checkpoints.measure(data, images, project.sampling(ROOT), arguments.images)
+        print(checkpoints.report(rows, images, arguments.images))
     if arguments.parts & {"plot", "report"}:
         found = {part: load(part) for part in page.PARTS}
         plot.draw(found, ROOT / "docs" / "benchmarks.png")

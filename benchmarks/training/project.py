@@ -9,6 +9,7 @@ from kedro.framework.startup import bootstrap_project
 
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.extractor import FeatureExtractor
+from ddpm_kedro.parameters import SamplingParameters
 
 GROUPS = ("model", "diffusion", "augmentation", "optimizer", "training")
 IMAGES = ("training_images", "holdout_images", "feature_extractor")
@@ -33,6 +34,12 @@ class Digits:
 def parameters(root: Path) -> dict[str, Any]:
     """The groups that shape a training, as they are by default."""
     return {name.removeprefix("params:"): held for name, held in _load(root, [f"params:{g}" for g in GROUPS]).items()}
+
+
+def sampling(root: Path) -> SamplingParameters:
+    """How images are drawn, by default."""
+    held: SamplingParameters = _load(root, ["params:sampling"])["params:sampling"]
+    return held
 
 
 def _load(root: Path, names: Any) -> dict[str, Any]:

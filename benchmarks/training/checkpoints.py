@@ -1,0 +1,66 @@
+"""How good drawn images become while a training goes on: the checkpoints that it kept, judged one after another."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from benchmarks.training.page import table
+from benchmarks.training.project import Digits
+from benchmarks.training.quality import figures_of, floor
+from benchmarks.training.results import Row
+
+from ddpm_kedro.datasets.checkpoint import CheckpointDataset
+from ddpm_kedro.drawing.draw import draw, plan_of
+from ddpm_kedro.parameters import SamplingParameters
+from ddpm_kedro.pipelines.model_training.nodes import export_model
+from ddpm_kedro.training.run import Checkpoint
+
+
+def measure(data: Path, images: Digits, sampling: SamplingParameters, count: int) -> list[Row]:
+    """A row for every checkpoint of the latest run, the earliest first; with the averaged weights.
+
+    Args:
+        data: the folder of all data, in which ``06_models/checkpoint.pt`` is the latest.
+        images: that are compared with, and what compares.
+        sampling: how images are drawn.
+        count: of drawn images.
+    """
+    latest = _read(data / "06_models" / "checkpoint.pt")
+    earlier = sorted((data / "runs" / latest.run_id / "checkpoints").glob("images_seen_*.pt"))
+    reference, _ = images.extractor(images.holdout.images)
+    rows = []
+    for checkpoint in [*map(_read, earlier), latest]:
+        model = export_model(checkpoint, None, images.groups["training"])
+        classes = len(model.class_names)
+        labels = torch.arange(count) % classes if classes else None
+        drawn, _ = draw(model, plan_of(model, sampling), sampling, labels, count)
+        figures = figures_of(*images.extractor(drawn), reference, labels)
+        rows.append(figures | {"images_seen": checkpoint.images_seen, "seconds": seconds_of(checkpoint)})
+    return rows
+
+
+def seconds_of(checkpoint: Checkpoint) -> float:
+    """Of training alone, without validations, previews and checkpoints."""
+    rows = [{"images_seen": 0.0}, *checkpoint.history]
+    return sum(
+        (row["images_seen"] - before["images_seen"]) / row["images_per_second"] for before, row in pairwise(rows)
+    )
+
+
+def report(rows: list[Row], images: Digits, count: int) -> str:
+    """A table in Markdown, with as many training images in its last line."""
+    header = ("images seen", "seconds of training", "KID ± deviation", "FD", "classifier agrees")
+    lines = [(f"{row['images_seen']:,}", f"{row['seconds']:.0f}", *_judged(row)) for row in rows]
+    return table(header, [*lines, ("real training images", "", *_judged(floor(images, count)))])
+
+
+def _judged(row: Row) -> tuple[str, str, str]:
+    agrees = "" if row["accuracy"] is None else f"{row['accuracy']:.0%}"
+    return f"{row['kid']:.2f} ± {row['kid_spread']:.2f}", f"{row['fd']:.1f}", agrees
+
+
+def _read(file: Path) -> Checkpoint:
+    checkpoint = CheckpointDataset(filepath=str(file), archive=str(file.parent)).load()
+    if checkpoint is None:
+        raise FileNotFoundError(file)
+    return checkpoint
