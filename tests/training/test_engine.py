@@ -369,6 +369,28 @@ class TestShares:
             together = torch.cat([own.chunk(parts)[part] for own in rows])
             assert together.tolist() == list(range(part * size, (part + 1) * size))
 
+    def test_gradients_of_a_small_network_are_exchanged_at_once_on_a_cpu(self, store: ImageStore) -> None:
+        run = make_run(store, model={"width": 64})
+        exchanged: list[int] = []
+
+        def hook(_: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+            exchanged.append(bucket.buffer().nbytes)
+            done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
+
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        try:
+            images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
+            trainer = Trainer(run, images, store, hardware, Processes(0, 2))  # the other half is not needed
+            trainer.shared.register_comm_hook(None, hook)
+            for step in range(2):  # after the first step they are divided anew
+                trainer.step(step, trainer.pixels[step])
+        finally:
+            torch.distributed.destroy_process_group()
+        assert exchanged == [sum(weight.nbytes for weight in trainer.network.parameters())] * 2
+        assert exchanged[0] > 2**20
+
     def test_each_computes_its_rows_of_the_one_batch(self, store: ImageStore) -> None:
         run = make_run(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
         images = AugmentedImages(store, run.augmentation)
