@@ -55,7 +55,7 @@ def file_is_decoded_or_rejected(seed: int) -> str:
     rng = np.random.default_rng(seed)
     data = damaged(FILES[int(rng.integers(0, len(FILES)))], rng)
     try:
-        image = decode(data, WANTED)
+        image = decode(data, WANTED).pixels
         look(data)
     except RejectedImageError as why:
         return str(why)

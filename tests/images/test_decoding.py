@@ -4,9 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, converted, decode, look
+from ddpm_kedro.images import decoding
+from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, converted, look
 from tests.images import corpus
 
 WHITE = (255, 255, 255)
@@ -15,6 +17,10 @@ AS_IT_IS = Wanted(8, 12, 3, "crop", WHITE, 50_000_000)
 
 def wanted(height: int = 8, width: int = 12, channels: int = 3, fit: str = "crop", **more: object) -> Wanted:
     return Wanted(**{**vars(AS_IT_IS), "height": height, "width": width, "channels": channels, "fit": fit, **more})
+
+
+def decode(data: bytes, wanted: Wanted) -> NDArray[np.uint8]:
+    return decoding.decode(data, wanted).pixels
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kedro.io import DatasetError
+from PIL import Image
 
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.images.decoding import Wanted
@@ -450,6 +451,23 @@ def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: 
     assert np.array_equal(np.concatenate([shard.images for shard in made]), whole.images)
     assert np.concatenate([shard.labels for shard in made]).tolist() == whole.labels.tolist()
     assert tuple(name for shard in made for name in shard.names) == whole.names
+
+
+def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
+    tall, wide = Image.new("L", (31, 70)), Image.new("RGB", (64, 32))
+    files = {f"{number}.png": corpus.picture() for number in range(3)}
+    files |= {"tall.png": corpus.saved(tall, "PNG"), "wide.jpg": corpus.saved(wide, "JPEG"), "broken.png": b"x"}
+    top = folder_of(tmp_path / "top", files)
+    listing = listing_of(top)
+    dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+    dataset.save(LazyImageStore(Provenance({}, {}), (), partial(shards, top, listing, WANTED, np.arange(6)), 0, 0.5))
+    assert dataset.load().facts["originals"] == {
+        "kinds": {"PNG RGB": 3, "PNG L": 1, "JPEG RGB": 1},
+        "shorter_side": {"8 to 15": 3, "16 to 31": 1, "32 to 63": 1},
+        "smallest": "8×12",
+        "largest": "70×31",  # more pixels than 32×64
+    }
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])

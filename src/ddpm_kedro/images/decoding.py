@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from ddpm_kedro.images.store import Original
 
 Fit = Literal["crop", "pad", "exact"]
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -45,6 +47,13 @@ class Wanted:
     max_pixels: int
 
 
+class Picture(NamedTuple):
+    """Pixels (H, W, C) uint8 as they are wanted, and what they were made of."""
+
+    pixels: NDArray[np.uint8]
+    original: Original
+
+
 @dataclass(frozen=True)
 class Look:
     """What the head of a file says, without decoding its pixels."""
@@ -54,8 +63,8 @@ class Look:
     channels: int
 
 
-def decode(data: bytes, wanted: Wanted) -> NDArray[np.uint8]:
-    """The picture of a file as (H, W, C) uint8: upright, in sRGB, of the size and channels that are wanted.
+def decode(data: bytes, wanted: Wanted) -> Picture:
+    """The picture of a file: upright, in sRGB, of the size and channels that are wanted.
 
     Of several pictures in a file the first is taken.
 
@@ -63,9 +72,16 @@ def decode(data: bytes, wanted: Wanted) -> NDArray[np.uint8]:
         RejectedImageError: for whatever a file may hold that is no picture.
     """
     with _opened(data, wanted.max_pixels) as opened:
+        original = original_of(opened)
         opened.draft(None, (2 * wanted.width, 2 * wanted.height))  # a large JPEG is decoded smaller, in less time
         opened.load()
-        return as_array(fitted(with_channels(_in_srgb(_upright(opened)), wanted), wanted))
+        pixels = as_array(fitted(with_channels(_in_srgb(_upright(opened)), wanted), wanted))
+        return Picture(pixels, original)
+
+
+def original_of(image: Image.Image) -> Original:
+    """Before anything is done to it."""
+    return Original(image.height, image.width, f"{image.format} {image.mode}" if image.format else image.mode)
 
 
 def converted(image: NDArray[np.uint8], wanted: Wanted) -> NDArray[np.uint8]:

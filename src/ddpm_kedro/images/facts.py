@@ -3,18 +3,20 @@
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.store import Shard
+from ddpm_kedro.images.store import Original, Shard
 from ddpm_kedro.parameters import UserError
 
 HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
 TOLD = 10  # reasons of rejected files in a message
 SUMMED_AT_ONCE = 64
+POWERS = 32  # of two, that a side of a picture may have
 NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
 
 
@@ -23,9 +25,9 @@ def known(shard: Shard) -> dict[str, Any]:
     count = len(shard.images)
     pixels, channels = math.prod(shard.images.shape[1:3]), shard.images.shape[3]
     images = np.ascontiguousarray(shard.images)
-    sums, squares = _sums(images.reshape(count, pixels, channels))
-    means = sums.sum(1) / (pixels * channels)
-    deviations = np.sqrt(np.maximum(squares.sum(1) / (pixels * channels) - means**2, 0))
+    of_images, of_channels = _sums(images)
+    means, squares = of_images / (pixels * channels)
+    deviations = np.sqrt(np.maximum(squares - means**2, 0))
     rejected = Counter(reason for _, reason in shard.rejected)
     examples = {reason: name for name, reason in reversed(shard.rejected)}
     return {
@@ -33,9 +35,10 @@ def known(shard: Shard) -> dict[str, Any]:
             "images": count,
             "nearly_empty": int((deviations < NEARLY_EMPTY).sum()),
             "values": count * pixels,
-            "sum": sums.sum(0).tolist(),
-            "squares": squares.sum(0).tolist(),
+            "sum": of_channels[0].tolist(),
+            "squares": of_channels[1].tolist(),
             "rejected": {reason: [number, examples[reason]] for reason, number in rejected.items()},
+            "originals": _known_originals(shard.originals),
         },
         "labels": shard.labels.tolist(),
         "names": list(shard.names),
@@ -66,14 +69,52 @@ def perceptual_hashes(images: NDArray[np.uint8]) -> list[str]:
     return [row.tobytes().hex() for row in found]
 
 
-def _sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Sums and sums of squares (N, C) over the pixels of images (N, pixels, C), a few images at a time."""
-    sums, squares = np.empty((2, len(images), images.shape[2]), dtype=np.uint64)
-    for first in range(0, len(images), SUMMED_AT_ONCE):
-        rows = slice(first, first + SUMMED_AT_ONCE)
-        some = images[rows].astype(np.float64)  # exact: below 2**53
-        sums[rows], squares[rows] = np.einsum("npc->nc", some), np.einsum("npc,npc->nc", some, some)
-    return sums, squares
+def _known_originals(originals: Sequence[Original]) -> dict[str, Any]:
+    """Kinds and sizes, in so few numbers that those of any number of pictures add up."""
+    if not originals:
+        return {}
+    kinds, shorter_sides = Counter[str](), [0] * POWERS
+    for (height, width, kind), often in (alike := Counter(originals)).items():  # of most sets all are alike
+        kinds[kind] += often
+        shorter_sides[min(height, width).bit_length() - 1] += often
+    by_area = sorted((height * width, height, width) for height, width, _ in alike)
+    return {"kinds": kinds, "shorter_sides": shorter_sides, "smallest": by_area[0], "largest": by_area[-1]}
+
+
+def _originals(known: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all shards together, to be read by people; nothing where their pictures were of no files."""
+    if not known or not all(known):
+        return {}
+    kinds: Counter[str] = sum((Counter(each["kinds"]) for each in known), Counter())
+    shorter_sides = np.sum([each["shorter_sides"] for each in known], axis=0)
+    _, *smallest = min(each["smallest"] for each in known)
+    _, *largest = max(each["largest"] for each in known)
+    found = {
+        "kinds": dict(kinds.most_common()),
+        "shorter_side": {
+            f"{2**power} to {2 ** (power + 1) - 1}": int(count) for power, count in enumerate(shorter_sides) if count
+        },
+        "smallest": "{}×{}".format(*smallest),
+        "largest": "{}×{}".format(*largest),
+    }
+    return {"originals": found}
+
+
+def _sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums and sums of squares (2, N) of each image (N, H, W, C), and (2, C) of each channel of all.
+
+    Whole rows of numbers are added up, a few images at a time: several times as fast as channel by channel.
+    """
+    count, channels = len(images), images.shape[-1]
+    rows = images.reshape(count, math.prod(images.shape[1:]))
+    of_images, of_values = np.empty((2, count)), np.zeros((2, rows.shape[1]))
+    for first in range(0, count, SUMMED_AT_ONCE):
+        part = slice(first, first + SUMMED_AT_ONCE)
+        some = rows[part].astype(np.float64)  # exact: below 2**53
+        for which, powers in enumerate((some, some * some)):
+            of_images[which, part] = powers.sum(axis=1)
+            of_values[which] += powers.sum(axis=0)
+    return of_images, of_values.reshape(2, -1, channels).sum(axis=1)
 
 
 def facts_of(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
@@ -94,6 +135,7 @@ def facts_of(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
         "nearly_empty": totals["nearly_empty"],
         "mean_of_255": [round(float(value), 2) for value in mean],
         "deviation_of_255": [round(float(value), 2) for value in np.sqrt(np.maximum(square - mean**2, 0))],
+        **_originals([each["originals"] for each in filled]),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look
-from ddpm_kedro.images.sharding import Picture, decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of
 from ddpm_kedro.images.store import Shard
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
@@ -138,7 +138,7 @@ def make_shard(path: str, cache: str, split: str, rows: NDArray[np.int64], wante
     """Decode them."""
     data, image, label = opened(path, cache, split)
 
-    def read(index: int) -> Picture:
+    def read(index: int) -> Labelled:
         found = data[int(rows[index])]
         number = -1 if label is None else found[label]
         if number is None or (label is not None and number < 0):

@@ -7,16 +7,16 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, without_warnings
-from ddpm_kedro.images.store import Shard
+from ddpm_kedro.images.decoding import Look, Picture, RejectedImageError, Wanted, without_warnings
+from ddpm_kedro.images.store import Original, Shard
 from ddpm_kedro.parameters import ImagesParameters, UserError
 
 SHARD_BYTES = 2**23
 LOOKED_AT = 256  # pictures, for the choice of size and channels
 SIDES = (16, 32, 48, 64)
 """Pixels of a side that may be chosen where the pictures differ: what a first model learns in reasonable time."""
-Picture = tuple[NDArray[np.uint8], int]
-"""Pixels (H, W, C), and the class or -1."""
+Labelled = tuple[Picture, int]
+"""A picture, and its class or -1."""
 
 
 @without_warnings()
@@ -72,16 +72,20 @@ def in_shards(rows: NDArray[np.int64], wanted: Wanted) -> Iterator[NDArray[np.in
 
 
 @without_warnings()
-def decoded(count: int, wanted: Wanted, name: Callable[[int], str], read: Callable[[int], Picture]) -> Shard:
+def decoded(count: int, wanted: Wanted, name: Callable[[int], str], read: Callable[[int], Labelled]) -> Shard:
     """The pictures 0 … count-1 as a shard; where ``read`` raises RejectedImageError, name and reason are listed."""
     images = np.empty((count, wanted.height, wanted.width, wanted.channels), dtype=np.uint8)
     labels, names, rejected = list[int](), list[str](), list[tuple[str, str]]()
+    originals = list[Original]()
     for index in range(count):
         try:
-            images[len(names)], label = read(index)
+            picture, label = read(index)
+            images[len(names)] = picture.pixels
         except RejectedImageError as why:
             rejected.append((name(index), str(why)))
         else:
             labels.append(label)
+            originals.append(picture.original)
             names.append(name(index))
-    return Shard(images[: len(names)], np.array(labels, dtype=np.int64), tuple(names), tuple(rejected))
+    classes = np.array(labels, dtype=np.int64)
+    return Shard(images[: len(names)], classes, tuple(names), tuple(rejected), tuple(originals))

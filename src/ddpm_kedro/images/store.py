@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,20 @@ class ImageStore:
         return channels, height, width
 
 
+class Original(NamedTuple):
+    """What a file held.
+
+    Attributes:
+        height: in pixels, as they lie in the file.
+        width: in pixels.
+        kind: format and mode, as Pillow calls them: ``JPEG RGB``.
+    """
+
+    height: int
+    width: int
+    kind: str
+
+
 @dataclass(frozen=True)
 class Shard:
     """Some images of a store, that lie together.
@@ -92,12 +106,14 @@ class Shard:
         labels: (N,) int64, -1 for none.
         names: of the files, (N,) where they had any.
         rejected: name and reason of files that gave no image.
+        originals: what the files held, (N,) where there were any.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
+    originals: tuple[Original, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, as_array, fitted, with_channels
-from ddpm_kedro.images.sharding import Picture, decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.images.decoding import (
+    Look,
+    Picture,
+    RejectedImageError,
+    Wanted,
+    as_array,
+    fitted,
+    original_of,
+    with_channels,
+)
+from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, rows_of, without_path
 from ddpm_kedro.images.store import Shard
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
@@ -126,10 +135,10 @@ def make_shard(dataset: str, folder: Path, options: Options, rows: NDArray[np.in
     """Decode them."""
     data = opened(dataset, folder, options)
 
-    def read(index: int) -> Picture:
+    def read(index: int) -> Labelled:
         with _whatever_it_raises():
             image, label = data[int(rows[index])]
-            return as_array(fitted(with_channels(image, wanted), wanted)), int(label)
+            return Picture(as_array(fitted(with_channels(image, wanted), wanted)), original_of(image)), int(label)
 
     return decoded(len(rows), wanted, lambda index: f"{dataset} {rows[index]}", read)
 
