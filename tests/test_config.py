@@ -29,6 +29,15 @@ def test_the_private_method_that_is_overridden_is_still_there() -> None:
     assert callable(OmegaConfigLoader._read_dir_configs)
 
 
+def test_a_run_has_the_parameters_of_its_start_whatever_becomes_of_them(project: Project) -> None:
+    loader = GroupConfigLoader(str(project.folder / "conf"), **CONFIG_LOADER_ARGS)
+    before = loader["parameters"]
+    loader["parameters"]["training"]["seed"] = 5
+    (project.folder / "conf/local/parameters.yml").write_text("training: {seed: 6}")
+    assert loader["parameters"] == before
+    assert load(project.folder / "conf")["training"]["seed"] == 6
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids="-".join)
 def test_every_shipped_option_is_accepted(group: str, option: str) -> None:
     parameters = load(**{f"use__{group}": option})

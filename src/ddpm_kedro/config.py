@@ -1,6 +1,7 @@
 """The configuration loader: parameters composed from groups, chosen by ``use:`` in a file or on the command line."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,16 @@ class GroupConfigLoader(OmegaConfigLoader):
     def __init__(self, *args: Any, told: Callable[[dict[str, Any]], None] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._told = told
+        self._checked: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """The configuration ``key``; parameters are checked as a whole.
+        """The configuration ``key``; parameters are checked as a whole, and read once: a run has them from its start.
 
         Raises:
             UserError: for a file that cannot be read, an unknown option or a parameter that is not accepted.
         """
+        if key == "parameters" and self._checked:
+            return deepcopy(self._checked)
         if key == "catalog":
             values = OmegaConf.create(self["parameters"])
             OmegaConf.register_new_resolver("parameters", lambda name: OmegaConf.select(values, name), replace=True)
@@ -54,6 +58,7 @@ class GroupConfigLoader(OmegaConfigLoader):
             check_parameters(config)
             if self._told is not None:
                 self._told(config)
+            self._checked = deepcopy(config)
         return config
 
     def _read_raw_config(self, key: str) -> tuple[Configs, Configs, str, str, set[Path]]:
