@@ -1,6 +1,7 @@
 """Files and archives damaged at random: whatever they hold, they are decoded or rejected, and nothing else happens.
 
-``python -m tests.images.fuzz --minutes 10`` says which seed led to what, where something does; ``--seed N`` repeats it.
+``python -m tests.images.fuzz --minutes 10`` shows the smallest damage that leads to something else, where any does, and
+the seed, which ``--seed N`` repeats.
 """
 
 import argparse
@@ -11,11 +12,17 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 
-from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look
+from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look, without_warnings
 from ddpm_kedro.images.listing import listing_of
 from ddpm_kedro.images.own import make_shard
 from ddpm_kedro.parameters import UserError
@@ -23,77 +30,129 @@ from tests.images import corpus
 
 WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 1_000_000)
 FILES = [make() for make in corpus.GOOD.values()] + [make() for make, _ in corpus.BAD.values()]
-INTERESTING = np.array([0, 1, 7, 8, 16, 32, 64, 127, 128, 254, 255], dtype=np.uint8)
+INTERESTING = [0, 1, 7, 8, 16, 32, 64, 127, 128, 254, 255]
+EXAMPLES = 2_000  # of one seed
+
+Edit = Callable[[bytes], bytes]
 
 
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes changed, cut out, doubled, or taken from another file; a few times."""
-    changed = bytearray(data or b"\0")
-    for _ in range(rng.integers(1, 8)):
-        at, length = int(rng.integers(0, len(changed))), int(rng.integers(1, 24))
-        kind = rng.integers(0, 6)
-        if kind == 0:
-            changed[at] ^= 1 << int(rng.integers(0, 8))
-        elif kind == 1:
-            changed[at] = int(rng.choice(INTERESTING))
-        elif kind == 2:
-            changed[at : at + 4] = rng.integers(0, 256, 4, dtype=np.uint8).tobytes()
-        elif kind == 3 and len(changed) > length + 1:
-            del changed[at : at + length]
-        elif kind == 4:
-            changed[at:at] = changed[at : at + length]
-        else:
-            other = FILES[int(rng.integers(0, len(FILES)))]
-            begin = int(rng.integers(0, max(1, len(other))))
-            changed[at : at + length] = other[begin : begin + length]
-        changed = changed or bytearray(b"\0")
-    return bytes(changed)
+def overwritten(data: bytes, at: int, by: bytes) -> bytes:
+    at %= len(data)
+    return data[:at] + by + data[at + len(by) :]
 
 
-def file_is_decoded_or_rejected(seed: int) -> str:
-    """What became of a file."""
-    rng = np.random.default_rng(seed)
-    data = damaged(FILES[int(rng.integers(0, len(FILES)))], rng)
-    try:
-        image = decode(data, WANTED).pixels
-        look(data)
-    except RejectedImageError as why:
-        return str(why)
-    assert (image.shape, image.dtype) == ((8, 12, 3), np.uint8)
-    return "a picture"
+def flipped(data: bytes, at: int, bit: int) -> bytes:
+    return overwritten(data, at, bytes([data[at % len(data)] ^ 1 << bit]))
 
 
-def archive(kind: str, rng: np.random.Generator) -> bytes:
-    """With some of the files."""
-    file, chosen = io.BytesIO(), [FILES[int(index)] for index in rng.integers(0, len(FILES), 4)]
+def without(data: bytes, at: int, length: int) -> bytes:
+    at %= len(data)
+    return data[:at] + data[at + length :]
+
+
+def twice(data: bytes, at: int, length: int) -> bytes:
+    at %= len(data)
+    return data[: at + length] + data[at:]
+
+
+def spliced(data: bytes, at: int, length: int, other: bytes, begin: int) -> bytes:
+    begin %= len(other) or 1
+    return overwritten(data, at, other[begin : begin + length])
+
+
+def edits() -> st.SearchStrategy[Edit]:
+    """One small damage."""
+    at, length = st.integers(0, 2**14), st.integers(1, 24)
+
+    def some(edit: Callable[..., bytes], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Edit]:
+        return st.builds(partial, st.just(edit), at=at, **given)
+
+    return st.one_of(
+        some(flipped, bit=st.integers(0, 7)),
+        some(overwritten, by=st.sampled_from(INTERESTING).map(lambda value: bytes([value]))),
+        some(overwritten, by=st.binary(min_size=4, max_size=4)),
+        some(without, length=length),
+        some(twice, length=length),
+        some(spliced, length=length, other=st.sampled_from(FILES), begin=at),
+    )
+
+
+def damaged(whole: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """A few damages of one after the other."""
+
+    def all_of(data: bytes, some: list[Edit]) -> bytes:
+        for edit in some:
+            data = edit(data or b"\0")
+        return data
+
+    return st.builds(all_of, whole, st.lists(edits(), min_size=1, max_size=8))
+
+
+def archive(kind: str, files: list[bytes]) -> bytes:
+    file = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
-            for number, data in enumerate(chosen):
+            for number, data in enumerate(files):
                 made.writestr(f"{number % 2}/{number}.png", data)
     else:
         with tarfile.open(fileobj=file, mode="w") as made:
-            for number, data in enumerate(chosen):
+            for number, data in enumerate(files):
                 member = tarfile.TarInfo(f"{number % 2}/{number}.png")
                 member.size = len(data)
                 made.addfile(member, io.BytesIO(data))
     return file.getvalue()
 
 
-def archive_is_read_or_refused(seed: int) -> str:
+def file_is_decoded_or_rejected(data: bytes) -> str:
+    """What became of a file."""
+    try:
+        with without_warnings():
+            image = decode(data, WANTED).pixels
+            look(data)
+    except RejectedImageError as why:
+        return str(why)
+    assert (image.shape, image.dtype) == ((8, 12, 3), np.uint8)
+    return "a picture"
+
+
+def archive_is_read_or_refused(data: bytes) -> str:
     """What became of an archive."""
-    rng = np.random.default_rng(seed)
-    kind = ("zip", "tar")[seed % 2]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "archive"
-        path.write_bytes(damaged(archive(kind, rng), rng))
+        path.write_bytes(data)
         try:
             listing = listing_of(path)
         except UserError as error:
-            return f"{kind}: {str(error).partition(str(path))[2][:12]}"
+            return f"an archive: {str(error).partition(str(path))[2].lstrip(' :;,')[:30]}"
         shard = make_shard(path, listing, WANTED)
         assert len(shard.images) + len(shard.rejected) == len(listing)
         assert list(Path(folder).iterdir()) == [path]
-        return f"{kind}: read"
+        return "an archive: read"
+
+
+SOME_FILES = st.lists(st.sampled_from(FILES), min_size=1, max_size=4)
+CHECKS: dict[Callable[[bytes], str], st.SearchStrategy[bytes]] = {
+    file_is_decoded_or_rejected: damaged(st.sampled_from(FILES)),
+    archive_is_read_or_refused: damaged(st.builds(archive, st.sampled_from(["zip", "tar"]), SOME_FILES)),
+}
+
+
+def tried(check: Callable[[bytes], str], number: int, examples: int = EXAMPLES) -> Counter[str]:
+    """What became of so many damaged files, of one seed.
+
+    Raises:
+        Exception: whatever a file led to that is neither; the smallest such file is noted.
+    """
+    became = Counter[str]()
+
+    @seed(number)
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(data=CHECKS[check])
+    def one(data: bytes) -> None:
+        became[check(data)] += 1
+
+    one()
+    return became
 
 
 def main(words: list[str]) -> None:
@@ -102,17 +161,16 @@ def main(words: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0, help="the first")
     given = parser.parse_args(words)
-    end, seed, became = time.monotonic() + 60 * given.minutes, given.seed, Counter[str]()
-    while time.monotonic() < end:
-        for check in (file_is_decoded_or_rejected, archive_is_read_or_refused):
-            try:
-                became[check(seed)] += 1
-            except BaseException:
-                print(f"seed {seed}, {check.__name__}", file=sys.stderr)
-                raise
-        seed += 1
-    for what, count in became.most_common():
-        print(f"{count:>9,}  {what}")
+    end, became = time.monotonic() + 60 * given.minutes, Counter[str]()
+    for number in count(given.seed):
+        print(f"\rseed {number}", end="", file=sys.stderr, flush=True)
+        for check in CHECKS:
+            became += tried(check, number)
+        if time.monotonic() > end:
+            break
+    print(file=sys.stderr)
+    for what, times in became.most_common():
+        print(f"{times:>9,}  {what}")
 
 
 if __name__ == "__main__":
