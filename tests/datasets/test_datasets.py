@@ -34,7 +34,7 @@ from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
 
-WRITTEN = 1 + 3 + 4 + 2  # files of a store: what it is, shards with images, what is known of each, labels and the end
+WRITTEN = 1 + 3 + 4 + 3  # files of a store: what it is, images and what is known of shards, hashes, labels, the end
 CHECKPOINT = Checkpoint(
     run_id="run-a",
     parameters={"training": {"seed": 0}},
@@ -187,6 +187,19 @@ class TestShards:
         dataset.save(self.lazy(made))  # nothing is decoded again when more are allowed
         assert made == []
         assert len(dataset.load()) == 10
+        with pytest.raises(DatasetError, match=r"8 of 18 files gave no image.*\n.*it is damaged, such as bad 0.png"):
+            dataset.save(self.lazy(made, most=0.4))  # fewer are allowed than at first
+
+    def test_equal_images_have_equal_hashes(self, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(self.lazy())
+        hashes = dataset.load().hashes
+        assert hashes is not None
+        assert isinstance(hashes, np.memmap)
+        same = make_store(10).images[3]
+        again = ImageStoreDataset(filepath=str(tmp_path / "again"))
+        again.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(same[None], np.array([-1]))]))
+        assert np.flatnonzero(np.isin(hashes, again.load().hashes)).tolist() == [3]
 
     def test_what_is_half_removed_does_not_look_whole(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path))

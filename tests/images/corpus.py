@@ -226,9 +226,9 @@ OTHERS = {
 SPECIAL = {
     "link-out.png": ("../outside.png", "it is a link out of the folder"),
     "link-to-the-system.png": ("/etc/passwd", "it is a link out of the folder"),
-    "link-to-nothing.png": ("nobody.png", "it is no regular file"),
+    "link-to-nothing.png": ("nobody.png", "it is a link to nothing"),
     "link-to-folder.png": ("elsewhere", "it is a link to a folder"),
-    "link-to-itself.png": ("link-to-itself.png", "it is no regular file"),
+    "link-to-itself.png": ("link-to-itself.png", "it is a link to nothing"),
     "pipe.png": (None, "it is no regular file"),
 }
 """What only a file system can hold: the target of a link, or None for a pipe; and the reason."""

@@ -245,6 +245,20 @@ def test_another_file_than_it_should_be_is_not_taken(web: tuple[str, Noted], tmp
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
+def test_what_was_brought_before_is_brought_again_where_it_is_another_file(
+    web: tuple[str, Noted], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, noted = web
+    path = download(f"{address}/whole/file.bin", tmp_path, None)
+    path.write_bytes(b"as it was before")
+    assert download(f"{address}/whole/file.bin", tmp_path, None).read_bytes() == b"as it was before"
+    assert f"it is not asked for again while {path} is there" in caplog.text
+    assert len(noted) == 1
+    assert download(f"{address}/whole/file.bin", tmp_path, SHA256).read_bytes() == CONTENT
+    assert "is not what dataset.sha256 names: it is brought again" in caplog.text
+    assert len(noted) == 2
+
+
 def test_a_checksum_that_nobody_knows_is_told(
     web: tuple[str, Noted], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

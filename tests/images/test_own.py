@@ -7,6 +7,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -33,7 +35,7 @@ from ddpm_kedro.parameters import DatasetParameters, UserError
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.session import explain
-from tests.conftest import IMAGES, changed
+from tests.conftest import IMAGES, ROOT, changed
 from tests.images import corpus, fuzz
 
 WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 50_000_000)
@@ -112,6 +114,31 @@ def test_twenty_kills_leave_the_store_that_was_never_killed(tmp_path: Path) -> N
             shutil.rmtree(tmp_path / "killed")
     killed.save(lazy)
     assert stored(tmp_path / "killed") == stored(tmp_path / "whole")
+
+
+def save_slowly(folder: str) -> None:
+    """Two processes that decode for a minute."""
+    slow = LazyImageStore(Provenance({}, {}), (), lambda: [partial(time.sleep, 60)] * 3, 2)  # type: ignore[list-item]
+    ImageStoreDataset(filepath=folder).save(slow)
+
+
+def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
+    log, code = tmp_path / "log.txt", f"from {__name__} import save_slowly; save_slowly({str(tmp_path / 'store')!r})"
+    with log.open("w") as file:
+        given: dict[str, Any] = {"cwd": ROOT, "stdout": file, "stderr": file, "start_new_session": True}
+        process = subprocess.Popen([sys.executable, "-c", code], **given)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 3:  # two that decode, and multiprocessing's own
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    time.sleep(1)  # until they do
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(20)
+    assert time.monotonic() - asked < 5
+    said = " ".join(log.read_text().split())
+    assert "Stopped. 0 files are done with" in said
+    assert said.endswith("KeyboardInterrupt")  # and not that a process was killed
 
 
 def test_a_full_disk_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +234,14 @@ def test_what_a_folder_may_hold(tmp_path: Path) -> None:
     assert set(shard.names) == taken
     assert "two\\nlines.png" in taken
     assert listing_of(top).others == len(corpus.OTHERS) + 1  # and a link to the folder itself, that is not followed
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_lead_out_are_no_classes(kind: str, tmp_path: Path) -> None:
+    evil = {"../up.png": corpus.picture(), "/etc/root.png": corpus.picture(), "ant/../../b.png": corpus.picture()}
+    listing = listing_of(members(tmp_path / f"evil.{kind}", {f"top/{name}": CLASSES[name] for name in CLASSES} | evil))
+    assert listing.class_names == ("ant", "cat")
+    assert sorted(listing.labels) == [-1] * 3 + [0] * 3 + [1] * 3
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -368,7 +403,7 @@ def test_what_is_encrypted_or_damaged_in_a_zip(tmp_path: Path) -> None:
         (lambda path: None, "does not exist"),
         (lambda path: path.write_bytes(b"hello"), "neither a folder nor a .zip"),
         (lambda path: path.mkdir(), "There is no picture"),
-        (lambda path: folder_of(path, {"a.txt": b""}), "though 1 other files"),
+        (lambda path: folder_of(path, {"a.txt": b""}), r"though files of other names \(1\)"),
         (lambda path: path.write_bytes(b"PK"), "neither a folder nor a .zip"),
     ],
 )
@@ -465,8 +500,8 @@ def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     assert dataset.load().facts["originals"] == {
         "kinds": {"PNG RGB": 3, "PNG L": 1, "JPEG RGB": 1},
         "shorter_side": {"8 to 15": 3, "16 to 31": 1, "32 to 63": 1},
-        "smallest": "8×12",
-        "largest": "70×31",  # more pixels than 32×64
+        "smallest": {"height": 8, "width": 12},
+        "largest": {"height": 70, "width": 31},  # more pixels than 32×64
     }
 
 

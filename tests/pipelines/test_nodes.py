@@ -130,12 +130,32 @@ class TestIngestion:
             "source": "folder",
             "files": 39,
             "others": 2,
-            "sizes_of_some": {"40×30, colour": 7, "8×8, grey": 2},
+            "sizes_of_some": {"height 40, width 30, colour": 7, "height 8, width 8, grey": 2},
         }
         assert sheet.width == 3 * 60 + 4
         assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
         assert report["training"] | {"height": 8, "width": 8, "channels": 1, "images": 30} == report["training"]
         assert report["holdout"]["images_per_class"] == {}
+        assert "also_in_training" not in report["holdout"]
+
+    def test_the_report_knows_what_is_in_both_parts_and_says_what_gave_no_picture(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        training, holdout = (
+            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), facts={"rejected": rejected})
+            for hashes, rejected in (
+                (["aa", "bb", "cc"], {"it is damaged": 2, "it is cut short": 1}),
+                (["bb", "dd", "bb"], {"it is damaged": 1, "x": 1, "y": 1}),
+            )
+        )
+        with caplog.at_level("WARNING"):
+            report, _ = report_ingestion(training, holdout, {"source": "folder"})
+        assert report["holdout"]["also_in_training"] == 2
+        assert caplog.messages == [
+            "2 of 3 pictures of the hold-out are in training, too.",
+            "6 files gave no picture: it is damaged (3), it is cut short (1), x (1), and more. "
+            "ingestion_report.json lists them.",
+        ]
 
 
 class TestTraining:

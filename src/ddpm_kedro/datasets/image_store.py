@@ -1,6 +1,7 @@
 """Images on disk: memory-mapped shards, their labels, and what they mean."""
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -21,11 +22,13 @@ from numpy.typing import NDArray
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.images.facts import HASH, PERCEPTUAL, check_rejected, facts_of, known, perceptual_hashes, repeated
+from ddpm_kedro.images.progress import progress
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
-META, UNFINISHED, LABELS = "store.json", "unfinished.json", "labels.npy"
+logger = logging.getLogger(__name__)
+META, UNFINISHED, LABELS, HASHES = "store.json", "unfinished.json", "labels.npy", "hashes.npy"
 FEW, MOST_WORKERS = 2, 32  # shards
 OTHER_FILES = 512  # that a process may have to open besides
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
@@ -35,7 +38,7 @@ Making = Callable[[], Shard]
 
 
 class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
-    """A folder with shards ``00000.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64 and ``store.json``.
+    """A folder with shards ``00000.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64, hashes and ``store.json``.
 
     Beside every shard lies ``00000.json``, with names, labels and sums of its images and the files that gave none. Each
     shard is written whole or not at all, and an interrupted save goes on with the first that is missing.
@@ -56,6 +59,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             class_names=tuple(meta["class_names"]),
             made_by=self._made_by(),
             facts=meta["facts"],
+            hashes=np.load(hashes, mmap_mode="r") if (hashes := self._filepath / HASHES).is_file() else None,
         )
 
     def save(self, data: LazyImageStore) -> None:
@@ -67,15 +71,18 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """
         if self._exists() and self._made_by() == data.made_by:
             (self._filepath / UNFINISHED).unlink(missing_ok=True)  # of a save that was killed at the very end
+            check_rejected(self._meta()["facts"], data.max_rejected_fraction)
             return
         self._begin(data.made_by)
-        made = list(self._write(data))
+        made = list(self._watched(data))
         data.check()
         hashes, labels, rejected = self._gathered(len(made))
         facts = facts_of(made, repeated(hashes)) | {"rejected_files": rejected}
         if data.perceptual:
             facts["near_duplicates"] = repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
-        check_rejected(facts, made, data.max_rejected_fraction)
+        check_rejected(facts, data.max_rejected_fraction)
+        with atomic_write(self._filepath / HASHES) as file:
+            np.save(file, hashes)
         if data.class_names:
             with atomic_write(self._filepath / LABELS) as file:
                 np.save(file, labels)
@@ -101,6 +108,20 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         with atomic_write(unfinished) as file:
             file.write(json.dumps(made_by.as_dict()).encode())
 
+    def _watched(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
+        """What :meth:`_write` gives, while a person sees how far it is."""
+        done = 0
+        with progress(f"storing {self._filepath.name}", None, "files") as advance:
+            try:
+                for each in self._write(data):
+                    files = each["images"] + sum(number for number, _ in each["rejected"].values())
+                    done += files
+                    advance(files)
+                    yield each
+            except KeyboardInterrupt:
+                logger.warning("Stopped. %s files are done with; the same command goes on from there.", f"{done:,}")
+                raise
+
     def _write(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
         """What is known of every shard, in order; those that are missing are made."""
         numbered = ((self._filepath / f"{number:05d}", making) for number, making in enumerate(data.shards()))
@@ -110,7 +131,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
             return
         # Not forked: torch's threads, if there are any, would be missing in the copy.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _end_at_ctrl_c) as pool:
             waiting = deque[Future[dict[str, Any]]]()
             try:
                 for path, making in chain(first, numbered):
@@ -178,8 +199,9 @@ def _allow_open_files(count: int) -> None:
         raise UserError(f"The images lie in {count:,} files, more than this process may open: ulimit -n {wanted}.")
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_at_ctrl_c() -> None:
+    """At once and in silence: what is half written is no part of a store, and the parent speaks."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.images.progress import progress
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters, UserError, nearest
 from ddpm_kedro.training.hardware import Hardware, choose_hardware
@@ -41,13 +42,15 @@ def draw(
     )
     start = time.perf_counter()
     network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
-    with _Evaluations(network) as evaluations:
-        batches = []
-        for indices in torch.arange(count).split(sampling.batch_size):
+    batches, numbers = [], torch.arange(count).split(sampling.batch_size)
+    steps = None if plan.sampler == "heun" else len(numbers) * (len(plan.steps) - 1)  # else one or two of each
+    with _Evaluations(network) as evaluations, progress("drawing", steps, "steps") as advance:
+        for indices in numbers:
             chosen = None if labels is None else labels[indices]
             parts = {name: tensor[indices] for name, tensor in given.items()}
+            shape, watch = model.image_shape, lambda *_: advance(1)
             drawn = draw_images(
-                network, plan, model.image_shape, sampling.seed, indices.tolist(), chosen, hardware.autocast, **parts
+                network, plan, shape, sampling.seed, indices.tolist(), chosen, hardware.autocast, watch, **parts
             )
             batches.append(to_uint8(drawn).cpu())
     images = torch.cat(batches).numpy()

@@ -54,8 +54,7 @@ def download(url: str, folder: Path, sha256: str | None) -> Path:
         UserError: where it cannot be had, or is another file.
     """
     path = folder / fingerprint(url) / _name(url)
-    if path.is_file():
-        check(path, url, sha256)
+    if path.is_file() and _is_kept(path, url, sha256):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -73,6 +72,18 @@ def download(url: str, folder: Path, sha256: str | None) -> Path:
     return path
 
 
+def _is_kept(path: Path, url: str, sha256: str | None) -> bool:
+    """Whether a file that was brought before is still the right one, as far as anybody knows."""
+    try:
+        check(path, url, sha256)
+    except UserError:
+        logger.warning("%s, brought before, is not what dataset.sha256 names: it is brought again.", path)
+        return False
+    if sha256 is None:
+        logger.info("%s was brought before; it is not asked for again while %s is there.", url, path)
+    return True
+
+
 def _in_some_tries(go_on: Callable[[], None], url: str, part: Path) -> None:
     for attempt in range(TRIES):
         try:
@@ -80,10 +91,8 @@ def _in_some_tries(go_on: Callable[[], None], url: str, part: Path) -> None:
         except BrokenOffError as error:
             if attempt == TRIES - 1:
                 have = part.stat().st_size if part.is_file() else 0
-                raise UserError(
-                    f"{url} could not be downloaded in {TRIES} tries: {error}. {have:,} bytes are kept in {part}, "
-                    "and the same command goes on from there."
-                ) from error
+                kept = f" {have:,} bytes are kept in {part}, and the same command goes on from there." if have else ""
+                raise UserError(f"{url} could not be downloaded in {TRIES} tries: {error}.{kept}") from error
             wait = BACKOFF * 2**attempt
             logger.warning("%s; trying again in %g s.", error, wait)
             time.sleep(wait)

@@ -16,6 +16,7 @@ from ddpm_kedro.parameters import UserError
 HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
 TOLD = 10  # reasons of rejected files in a message
 SUMMED_AT_ONCE = 64
+SIDES = ("height", "width")
 POWERS = 32  # of two, that a side of a picture may have
 NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
 
@@ -87,15 +88,14 @@ def _originals(known: list[dict[str, Any]]) -> dict[str, Any]:
         return {}
     kinds: Counter[str] = sum((Counter(each["kinds"]) for each in known), Counter())
     shorter_sides = np.sum([each["shorter_sides"] for each in known], axis=0)
-    _, *smallest = min(each["smallest"] for each in known)
-    _, *largest = max(each["largest"] for each in known)
+    smallest, largest = min(each["smallest"] for each in known), max(each["largest"] for each in known)
     found = {
         "kinds": dict(kinds.most_common()),
         "shorter_side": {
             f"{2**power} to {2 ** (power + 1) - 1}": int(count) for power, count in enumerate(shorter_sides) if count
         },
-        "smallest": "{}×{}".format(*smallest),
-        "largest": "{}×{}".format(*largest),
+        "smallest": dict(zip(SIDES, smallest[1:], strict=True)),
+        "largest": dict(zip(SIDES, largest[1:], strict=True)),
     }
     return {"originals": found}
 
@@ -131,6 +131,9 @@ def facts_of(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
     return {
         "images": totals["images"],
         "rejected": dict(rejected.most_common()),
+        "rejected_examples": {
+            reason: name for each in reversed(made) for reason, (_, name) in each["rejected"].items()
+        },
         "duplicates": duplicates,
         "nearly_empty": totals["nearly_empty"],
         "mean_of_255": [round(float(value), 2) for value in mean],
@@ -139,8 +142,12 @@ def facts_of(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
     }
 
 
-def check_rejected(facts: dict[str, Any], made: list[dict[str, Any]], most: float) -> None:
+def check_rejected(facts: dict[str, Any], most: float) -> None:
     """Whether enough files gave an image.
+
+    Args:
+        facts: of :func:`facts_of`.
+        most: a share of all files.
 
     Raises:
         UserError: where more than ``most`` of them gave none, with the most frequent reasons.
@@ -148,9 +155,8 @@ def check_rejected(facts: dict[str, Any], made: list[dict[str, Any]], most: floa
     bad = sum(facts["rejected"].values())
     if facts["images"] and bad <= most * (bad + facts["images"]):
         return
-    examples = {reason: name for each in reversed(made) for reason, (_, name) in each["rejected"].items()}
     reasons = "".join(
-        f"\n{number:>8,}  {reason}, such as {examples[reason]}"
+        f"\n{number:>8,}  {reason}, such as {facts['rejected_examples'][reason]}"
         for reason, number in islice(facts["rejected"].items(), TOLD)
     )
     raise UserError(

@@ -26,9 +26,10 @@ BLOCK, PLAIN, OCTAL = 512, {b"0", b"\0", b"5"}, re.compile(rb" *[0-7]*[ \0]*")
 """Of a .tar: bytes of a header, kinds of members that are files or folders, and how their numbers are written."""
 DEPTH = 4  # folders, from the top, whose names may be classes: those above hold but one folder
 LINK_OUT, LINK_TO_FOLDER, OUTSIDE = "it is a link out of the folder", "it is a link to a folder", "its name leads out"
+LINK_TO_NOWHERE = "it is a link to nothing"
 SPECIAL, ENCRYPTED, HUGE = "it is no regular file", "it is encrypted", f"it has more than {MAX_BYTES:,} bytes"
 UNREADABLE, FORBIDDEN = "the folder cannot be read", "it may not be read"
-PROBLEMS = ("", LINK_OUT, LINK_TO_FOLDER, OUTSIDE, SPECIAL, ENCRYPTED, HUGE, UNREADABLE, FORBIDDEN)
+PROBLEMS = ("", LINK_OUT, LINK_TO_FOLDER, OUTSIDE, SPECIAL, ENCRYPTED, HUGE, UNREADABLE, FORBIDDEN, LINK_TO_NOWHERE)
 
 
 class Found(NamedTuple):
@@ -134,7 +135,7 @@ def _listed(path: Path) -> Listing:
     for found in walk(path):
         builder.add(found)
     if not builder.ends:
-        other = f", though {builder.others:,} other files" if builder.others else ""
+        other = f", though files of other names ({builder.others:,})" if builder.others else ""
         raise UserError(
             f"There is no picture in dataset.path = {path}{other}; names must end in {', '.join(sorted(SUFFIXES))}."
         )
@@ -146,7 +147,7 @@ def walk(path: Path) -> Iterator[Found]:
     if not path.exists():
         raise UserError(f"dataset.path = {path} does not exist.")
     if (kind := kind_of(path)) not in KINDS:
-        raise UserError(f"dataset.path = {path} is neither a folder nor a .zip or .tar archive.")
+        raise UserError(f"dataset.path = {path} is neither a folder nor a .zip or .tar archive, or it is cut short.")
     return KINDS[kind](path)
 
 
@@ -198,8 +199,8 @@ def _in_scan(entry: "os.DirEntry[bytes]", name: bytes, root: bytes) -> Found:
             return Found(name, 0, 0, 0, LINK_TO_FOLDER)
     try:
         status = entry.stat()
-    except OSError:  # a link to nowhere
-        return Found(name, 0, 0, 0, SPECIAL)
+    except OSError:
+        return Found(name, 0, 0, 0, LINK_TO_NOWHERE)
     problem = "" if stat.S_ISREG(status.st_mode) else SPECIAL
     if not problem and not os.access(entry.path, os.R_OK):  # known now, so that it makes a difference when it may be
         problem = FORBIDDEN
@@ -308,6 +309,8 @@ class _Builder:
         self.problems.append(PROBLEMS.index(found.problem))
         self.hash.update(b"%b\0%d\0%d\0%b\n" % (found.name, found.size, found.stamp, found.problem.encode()))
         above, number = found.name.split(b"/")[:-1], 0
+        if found.problem == OUTSIDE:  # no folder here
+            above = []
         for level, ids in enumerate(self.folders):
             known = level < len(above)
             number = ids.setdefault((number, above[level]), len(ids)) if known else -1
@@ -321,7 +324,7 @@ class _Builder:
 
     def _classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Of the first level with several folders, where no picture lies beside them."""
-        known = np.array(self.problems, dtype=np.int8) != PROBLEMS.index(UNREADABLE)
+        known = ~np.isin(np.array(self.problems, dtype=np.int8), [PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)])
         for ids, level in zip(self.folders, self.levels, strict=True):
             numbers = np.array(level, dtype=np.int64)
             if (numbers[known] < 0).any():

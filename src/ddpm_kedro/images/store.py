@@ -65,6 +65,7 @@ class ImageStore:
         class_names: one name a class.
         made_by: the source, its files and how they were divided.
         facts: what was found out while they were decoded, as plain data: statistics, duplicates, rejected files.
+        hashes: (N,) bytes, equal for equal images, perhaps memory-mapped; None where nobody has computed them.
     """
 
     images: Images
@@ -72,6 +73,7 @@ class ImageStore:
     class_names: tuple[str, ...]
     made_by: Provenance
     facts: dict[str, Any] = field(default_factory=dict)
+    hashes: NDArray[np.bytes_] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_kedro.images.augmentation import read_pixels, to_float
+from ddpm_kedro.images.progress import progress
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import EvaluationParameters, UserError
 
@@ -60,12 +61,14 @@ def fit_classifier(store: ImageStore, parameters: EvaluationParameters) -> Class
         optimizer = torch.optim.AdamW(network.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps)
         order = torch.cat([torch.randperm(len(store)) for _ in range(-(-parameters.fit_images // len(store)))])
-        for chosen in order.split(parameters.fit_batch_size)[:steps]:
-            _, logits = network(_warped(to_float(read_pixels(store, chosen.sort().values))))
-            optimizer.zero_grad()
-            F.cross_entropy(logits, labels[chosen.sort().values]).backward()
-            optimizer.step()
-            schedule.step()
+        with progress("fitting the judge", steps, "steps") as advance:
+            for chosen in order.split(parameters.fit_batch_size)[:steps]:
+                _, logits = network(_warped(to_float(read_pixels(store, chosen.sort().values))))
+                optimizer.zero_grad()
+                F.cross_entropy(logits, labels[chosen.sort().values]).backward()
+                optimizer.step()
+                schedule.step()
+                advance(1)
     network.eval().requires_grad_(False)
     some = torch.linspace(0, len(store) - 1, min(len(store), SOME)).long()
     network.scale = network(to_float(read_pixels(store, some)))[0].square().mean().sqrt()

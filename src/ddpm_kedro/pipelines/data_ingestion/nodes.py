@@ -1,6 +1,8 @@
 """Bring the images here, divide them, and say what there is."""
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 TOLD = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
 SIZES = 20  # of the source, in the report, the most frequent
 SHOWN = 100  # training images in the contact sheet, at most
+REASONS = 3  # of rejected files, told; the report has all
 
 
 def download_images(dataset: DatasetParameters) -> Manifest:
@@ -77,6 +80,12 @@ def report_ingestion(
         training_images.images[shown], None if labels is None else labels[shown], training_images.class_names
     )
     parts = {"training": _describe(training_images), "holdout": _describe(holdout_images)}
+    if training_images.hashes is not None and holdout_images.hashes is not None:
+        both = int(np.isin(holdout_images.hashes, training_images.hashes).sum())
+        parts["holdout"]["also_in_training"] = both
+        if both:
+            logger.warning("%s of %s pictures of the hold-out are in training, too.", both, len(holdout_images))
+    _tell_rejected(parts.values())
     return parts | {"raw": _describe_raw(raw_images)}, sheet
 
 
@@ -129,10 +138,20 @@ def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[
     }
 
 
+def _tell_rejected(parts: Iterable[dict[str, Any]]) -> None:
+    rejected = sum((Counter(part.get("rejected", {})) for part in parts), Counter[str]())
+    if rejected:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in rejected.most_common(REASONS))
+        more = ", and more" if len(rejected) > REASONS else ""
+        logger.warning(
+            "%s files gave no picture: %s%s. ingestion_report.json lists them.", f"{rejected.total():,}", reasons, more
+        )
+
+
 def _describe_raw(raw_images: Manifest) -> dict[str, Any]:
     known = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
     sizes = {
-        f"{height}×{width}, {'grey' if channels == 1 else 'colour'}": count
+        f"height {height}, width {width}, {'grey' if channels == 1 else 'colour'}": count
         for height, width, channels, count in raw_images.get("looks", [])[:SIZES]
     }
     return known | ({"sizes_of_some": sizes} if sizes else {})
