@@ -106,6 +106,21 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("optimizer.name", "sgd", "sgd needs momentum; choose it with use.optimizer=sgd"),
         ("optimizer.momentum", 0.9, "adam has no momentum"),
         ("sampling.sampler", "euler", "'sampling.sampler' = 'euler': input should be 'ddpm', 'ddim', "),
+        (
+            "images.size",
+            -3,
+            "Parameter 'images.size' = -3: input should be greater than 0, or input should be a valid tuple.",
+        ),
+        (
+            "images.size",
+            [8, 0],
+            "Parameter 'images.size' = [8, 0]: input should be a valid integer, or input should be greater than 0",
+        ),
+        ("model.attention_levels", [-1], "Parameter 'model.attention_levels.0' = -1: input should be greater than"),
+        ("images.size", "40×60", "Parameter 'images.size' = '40×60': input should be a valid integer"),
+        ("images.background", "red", "Parameter 'images.background' = 'red': input should be a valid tuple"),
+        ("images.background", "1/2/256", "'images.background.2' = '256': input should be less than or equal to 255"),
+        ("use.model", 3, "Parameter 'use.model' = 3: input should be a valid string"),
         ("images.holdout_fraction", 1.5, "'images.holdout_fraction' = 1.5: input should be less than 1"),
     ],
 )
@@ -114,6 +129,11 @@ def test_mistakes_are_named(name: str, value: Any, message: str) -> None:
         check_parameters(with_value(name, value))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_sizes_and_colours_can_be_given_on_the_command_line() -> None:
+    assert check_parameters(with_value("images.size", "40x60")).images.size == (40, 60)
+    assert check_parameters(with_value("images.background", "255/128/0")).images.background == (255, 128, 0)
 
 
 @pytest.mark.parametrize(

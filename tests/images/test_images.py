@@ -143,6 +143,18 @@ def test_a_grid_without_labels_is_a_square_that_reads_from_left_to_right() -> No
     assert int(grid[10 + 68, 10, 0]) == 60
 
 
+def test_few_classes_of_many_images_have_several_columns_each() -> None:
+    labels = np.arange(50) % 2
+    images = np.stack([np.full((64, 64, 1), number, dtype=np.uint8) for number in range(50)])
+    grid = np.asarray(labelled_grid(images, labels, ["even", "odd"]).convert("L"))
+    assert grid.shape == (18 + 7 * 68 + 4, 2 * 4 * 68 + 4)
+    seen = grid[18 + 10 :: 68, 10::68].tolist()
+    assert seen[0] == [0, 2, 4, 6, 1, 3, 5, 7]
+    assert seen[6] == [48, 255, 255, 255, 49, 255, 255, 255]
+    alone = labelled_grid(images, np.zeros(50, dtype=np.int64), ["a name that is long enough for one column"])
+    assert (alone.width, alone.height) == (8 * 68 + 4, 18 + 7 * 68 + 4)
+
+
 def test_long_names_and_uneven_classes_fit() -> None:
     labels = np.array([0, 0, 1])
     grid = labelled_grid(np.zeros((3, 8, 8, 1), dtype=np.uint8), labels, ["a very long name indeed", "b"])

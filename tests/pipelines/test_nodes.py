@@ -132,7 +132,7 @@ class TestIngestion:
             "others": 2,
             "sizes_of_some": {"height 40, width 30, colour": 7, "height 8, width 8, grey": 2},
         }
-        assert sheet.width == 3 * 60 + 4
+        assert sheet.width == 3 * 2 * 60 + 4  # two columns a class
         assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
         assert report["training"] | {"height": 8, "width": 8, "channels": 1, "images": 30} == report["training"]
         assert report["holdout"]["images_per_class"] == {}
@@ -360,7 +360,7 @@ class TestSampling:
         grid, files = render_samples(Samples(images, np.arange(11) % 2, ("a/b", "c"), MADE_BY))
         assert list(files)[:4] == ["00_a-b", "01_c", "02_a-b", "03_c"]
         assert np.asarray(files["03_c"]).min() == 255
-        assert grid.width == 2 * 60 + 4
+        assert grid.width == 2 * 2 * 60 + 4  # two columns a class
         _, files = render_samples(Samples(images, None, (), MADE_BY))
         assert list(files)[10] == "10"
 

@@ -86,7 +86,8 @@ def _opened(path: Path, _: int) -> Arrays:
         found = np.load(path, mmap_mode="r", allow_pickle=False)  # objects would execute what a file holds
         named = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else {IMAGES[0]: found}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as a .npy or .npz file of numbers: {error}") from error
+        why = "it holds objects, or nothing of the kind" if "allow_pickle" in str(error) else error
+        raise UserError(f"{path} cannot be read as a .npy or .npz file of numbers: {why}.") from error
     images = _one_of(named, IMAGES)
     if images is None:
         raise UserError(f"{path} holds {', '.join(named) or 'nothing'}, but images must be called {IMAGES[0]}.")

@@ -1,5 +1,6 @@
 """Pictures of many images at once."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,7 @@ def to_picture(image: NDArray[np.uint8]) -> Image.Image:
 def labelled_grid(
     images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, class_names: Sequence[str] = ()
 ) -> Image.Image:
-    """All images in one picture; with labels, one column a class under its name.
+    """All images in one picture; with labels, those of a class under its name, in one column or several.
 
     Small images are enlarged by a whole factor, pixels kept sharp.
 
@@ -38,21 +39,23 @@ def labelled_grid(
         labels: (N,) int64.
         class_names: one name a class.
     """
-    columns = _columns(len(images), labels)
+    groups = _groups(len(images), labels)
+    across = _across(groups)
     scale = max(1, -(-SMALLEST_TILE // max(images.shape[1:3])))
     height, width = images.shape[1] * scale, images.shape[2] * scale
     heading = 18 if labels is not None else 0
-    rows = max(len(column) for column in columns)
-    size = (len(columns) * (width + GAP) + GAP, heading + rows * (height + GAP) + GAP)
+    rows = max(-(-len(group) // across) for group in groups)
+    size = (len(groups) * across * (width + GAP) + GAP, heading + rows * (height + GAP) + GAP)
     page = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(page)
-    for x, column in enumerate(columns):
-        left = GAP + x * (width + GAP)
+    for number, group in enumerate(groups):
+        left = GAP + number * across * (width + GAP)
         if labels is not None:
-            _write(draw, class_names[labels[column[0]]], left, width, heading)
-        for y, index in enumerate(column):
+            _write(draw, class_names[labels[group[0]]], left, across * (width + GAP) - GAP, heading)
+        for place, index in enumerate(group):
             tile = to_picture(images[index]).resize((width, height), Image.Resampling.NEAREST)
-            page.paste(tile, (left, heading + GAP + y * (height + GAP)))
+            y, x = divmod(place, across)
+            page.paste(tile, (left + x * (width + GAP), heading + GAP + y * (height + GAP)))
     return page
 
 
@@ -118,11 +121,14 @@ def stacked(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Ima
     return page
 
 
-def _columns(count: int, labels: NDArray[np.int64] | None) -> list[NDArray[np.intp]]:
-    if labels is not None:
-        return [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    across = int(np.ceil(np.sqrt(count)))
-    return [np.arange(first, count, across) for first in range(across)]
+def _groups(count: int, labels: NDArray[np.int64] | None) -> list[NDArray[np.intp]]:
+    """The images of each class; without classes, all of them."""
+    return [np.arange(count)] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def _across(groups: list[NDArray[np.intp]]) -> int:
+    """Columns of each group, so that there are about as many of all groups as there are rows."""
+    return math.ceil(math.sqrt(max(len(group) for group in groups) / len(groups)))
 
 
 def _write(draw: ImageDraw.ImageDraw, text: str, left: int, width: int, height: int) -> None:

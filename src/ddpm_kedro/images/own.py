@@ -43,7 +43,7 @@ class OwnPictures:
         path = Path(manifest["folder"])
         wanted = wanted_of(manifest["looks"], images)
         logger.info(
-            "Each becomes %d×%d pixels (images.size) of %d channels (images.channels), by images.fit=%s.",
+            "Each becomes %d pixels high and %d wide (images.size), with images.channels=%d and images.fit=%s.",
             wanted.height, wanted.width, wanted.channels, wanted.fit,
         )  # fmt: skip
 

@@ -90,12 +90,21 @@ def check_parameters(raw: Mapping[str, Any]) -> Parameters:
     except ValidationError as error:
         conflict = all(problem["type"] == "value_error" for problem in error.errors())
         kind = ConflictError if conflict else UserError
-        raise kind("\n".join(_explain(problem) for problem in error.errors())) from None
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        for problem in error.errors():
+            found.setdefault(problem["loc"][:2], []).append(problem)
+        raise kind("\n".join(_explain(*problems) for problems in found.values())) from None
 
 
-def _explain(problem: Any) -> str:
-    """One line about one wrong value: its full name, what was found, what is accepted."""
-    keys = [str(key) for key in problem["loc"]]
+def _explain(problem: Any, *others: Any) -> str:
+    """One line about one wrong value: its full name, what was found, what is accepted.
+
+    Args:
+        problem: with it.
+        others: where it may be of several kinds, whose names Pydantic puts behind the value's.
+    """
+    group_and_name, places = problem["loc"][:2], [key for key in problem["loc"][2:] if isinstance(key, int)]
+    keys = [str(key) for key in (*group_and_name, *places)]
     name = ".".join(keys)
     match problem["type"]:
         case "extra_forbidden":
@@ -106,4 +115,5 @@ def _explain(problem: Any) -> str:
         case "value_error":
             return f"Parameter '{name}': {problem['ctx']['error']}."
         case _:
-            return f"Parameter '{name}' = {problem['input']!r}: {problem['msg'].lower()}."
+            accepted = ", or ".join(each["msg"].lower() for each in (problem, *others))
+            return f"Parameter '{name}' = {problem['input']!r}: {accepted}."

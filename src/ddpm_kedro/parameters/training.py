@@ -1,8 +1,17 @@
 """The groups that shape a training: images, network, process, optimizer, loop."""
 
-from typing import Annotated, ClassVar, Literal, Self
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision
 
@@ -28,20 +37,30 @@ class DatasetParameters(Group):
     without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
 
+def _numbers_between(mark: str) -> BeforeValidator:
+    """The command line has no lists."""
+    words = re.compile(rf"\d+({mark}\d+)+")
+
+    def listed(value: Any) -> Any:
+        return value.split(mark) if isinstance(value, str) and words.fullmatch(value) else value
+
+    return BeforeValidator(listed)
+
+
 class ImagesParameters(Group):
     """What all pictures become, and how they are divided."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of each class kept from training, where the source has no test split of its own."""
     seed: NonNegativeInt
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None
-    """Pixels of a side, or height and width; null keeps a small size that all have, else chooses one."""
+    size: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt] | None, _numbers_between("x")]
+    """Pixels of a side, or height and width, also as 40x60; null keeps a small size that all have, else chooses one."""
     channels: Literal[1, 3, 4] | None
     """1 grey, 3 colour, 4 colour with transparency; null is grey where all pictures are, else colour."""
     fit: Literal["crop", "pad", "exact"]
     """Of pictures of another shape: cut off what is too long, add borders, or change the shape."""
-    background: tuple[Byte, Byte, Byte]
-    """Red, green and blue of borders, and behind what is transparent."""
+    background: Annotated[tuple[Byte, Byte, Byte], _numbers_between("/")]
+    """Red, green and blue of borders, and behind what is transparent; also as 255/128/0."""
     max_pixels: PositiveInt
     """Of a picture, before it is decoded; larger ones are rejected."""
     max_rejected_fraction: Fraction
