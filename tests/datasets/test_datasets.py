@@ -19,6 +19,7 @@ import torch
 from kedro.io import DatasetError
 from PIL import Image
 
+from ddpm_kedro.datasets import image_store
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.history import HistoryDataset
@@ -189,6 +190,19 @@ class TestShards:
         assert len(dataset.load()) == 10
         with pytest.raises(DatasetError, match=r"8 of 18 files gave no image.*\n.*it is damaged, such as bad 0.png"):
             dataset.save(self.lazy(made, most=0.4))  # fewer are allowed than at first
+
+    @pytest.mark.parametrize(
+        ("limit", "expected"),
+        [(None, 6), ("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6)],
+    )
+    def test_workers_are_as_many_as_a_container_has_cores(
+        self, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+        monkeypatch.setattr(image_store, "CPU_LIMIT", tmp_path / "cpu.max")
+        if limit is not None:
+            (tmp_path / "cpu.max").write_text(f"{limit}\n")
+        assert image_store._cores() == expected
 
     def test_equal_images_have_equal_hashes(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))

@@ -150,6 +150,7 @@ OWN_PICTURES = [
         ("links out of the folder followed", "if os.path.commonpath([root, target]) != root:", "if False:"),
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
         ("links in archives read", "SPECIAL if not member.isreg() or member.issparse() else", "None or"),
+        ("names that lead out are classes", "if found.problem == OUTSIDE:  # no", "if False:  # no"),
         ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
         ("classes although pictures lie beside them", "if (numbers[known] < 0).any():", "if False:"),
         (
@@ -182,10 +183,18 @@ OWN_PICTURES = [
         ),
         ("shards made again", "if not (about.is_file() and (", "if True or not (about.is_file() and ("),
         ("a source that changed meanwhile goes unnoticed", "        data.check()\n", ""),
+        (
+            "what is there may hold any share of rejected files",
+            '            check_rejected(self._meta()["facts"], data.max_rejected_fraction)\n',
+            "",
+        ),
+        ("Ctrl-C waits for what is decoded", "signal.signal(signal.SIGINT, signal.SIG_DFL)", "pass"),
     ),
     *one(
         "images/facts.py",
         ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
+        ("sums of the first images alone", "of_values[which] += powers", "of_values[which] = powers"),
+        ("kinds of files of the last shard alone", "Counter(each", "Counter(known[-1]"),
     ),
     *one(
         "images/downloading.py",
@@ -198,6 +207,11 @@ OWN_PICTURES = [
         ("a trickle goes on for ever", "if seen < SLOW * gone:", "if False:"),
         ("what has come comes again", "if have and validator.is_file():", "if False:"),
         ("given up at the first trouble", "if attempt == TRIES - 1:", "if True:"),
+        (
+            "a file that was brought before will do",
+            'it is brought again.", path)\n        return False',
+            'it is brought again.", path)\n        return True',
+        ),
         ("files named as a server likes", 're.sub(r"[^\\w.-]", "_", last).lstrip(".")', "last"),
     ),
     *one(
@@ -287,6 +301,7 @@ TRAINING = [
         ("EMA not drawn from", "draw_images(self.average, plan", "draw_images(self.network, plan"),
         ("EMA lost when resumed", "self.average.load_state_dict(checkpoint.average)", "pass"),
         ("optimizer lost when resumed", "self.optimizer.load_state_dict(checkpoint.optimizer)", "pass"),
+        ("processes: two exchanges a step on a CPU", '25 if self.device.type == "cpu" else None', "None"),
         ("learning rate never set", 'group["lr"] = lr', "pass"),
         (
             "processes: all compute the same rows of the noise",

@@ -30,6 +30,7 @@ from ddpm_kedro.provenance import Provenance
 logger = logging.getLogger(__name__)
 META, UNFINISHED, LABELS, HASHES = "store.json", "unfinished.json", "labels.npy", "hashes.npy"
 FEW, MOST_WORKERS = 2, 32  # shards
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of CPU time in so many that pass
 OTHER_FILES = 512  # that a process may have to open besides
 AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
 LISTED = 1_000  # rejected files, of each part, in the report; all of them lie beside the shards
@@ -177,8 +178,11 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Those that this process may use, also in a container that has but a share of them."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # there is no such file, or no limit: "max"
+        microseconds, of = map(int, CPU_LIMIT.read_text().split())
+        mine = min(mine, max(1, microseconds // of))
     return min(mine, MOST_WORKERS)
 
 
