@@ -108,13 +108,13 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("sampling.sampler", "euler", "'sampling.sampler' = 'euler': input should be 'ddpm', 'ddim', "),
         (
             "images.size",
-            -3,
-            "Parameter 'images.size' = -3: input should be greater than 0, or input should be a valid tuple.",
+            7,
+            "'images.size' = 7: input should be greater than or equal to 8, or input should be a valid tuple.",
         ),
         (
             "images.size",
             [8, 0],
-            "Parameter 'images.size' = [8, 0]: input should be a valid integer, or input should be greater than 0",
+            "'images.size' = [8, 0]: input should be a valid integer, or input should be greater than or equal",
         ),
         ("model.attention_levels", [-1], "Parameter 'model.attention_levels.0' = -1: input should be greater than"),
         ("images.size", "40×60", "Parameter 'images.size' = '40×60': input should be a valid integer"),

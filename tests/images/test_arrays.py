@@ -78,8 +78,8 @@ def test_labels_stay_with_their_images(name: str, tmp_path: Path) -> None:
 
 
 def test_another_size(tmp_path: Path) -> None:
-    _, found, _ = read(saved(tmp_path / "x.npy", images=np.full((40, 6, 8), 99, dtype=np.uint8)), size=(3, 5))
-    assert found.shape == (40, 3, 5, 1)
+    _, found, _ = read(saved(tmp_path / "x.npy", images=np.full((40, 6, 8), 99, dtype=np.uint8)), size=(9, 12))
+    assert found.shape == (40, 9, 12, 1)
     assert set(found.reshape(-1)) == {99}
 
 

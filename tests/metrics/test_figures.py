@@ -215,3 +215,8 @@ def test_images_without_classes_need_another_extractor(classes: int) -> None:
     store = make_store(classes=classes)
     with pytest.raises(UserError, match=r"evaluation.extractor=inception"):
         fit_classifier(replace(store), EVALUATION)
+
+
+def test_images_that_are_too_small_for_the_classifier_are_an_error() -> None:
+    with pytest.raises(UserError, match=r"8 pixels a side or more, but these are 8 high and 7 wide.*images.size"):
+        fit_classifier(make_store(size=(8, 7)), EVALUATION)

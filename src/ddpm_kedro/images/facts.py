@@ -155,8 +155,9 @@ def check_rejected(facts: dict[str, Any], most: float) -> None:
     bad = sum(facts["rejected"].values())
     if facts["images"] and bad <= most * (bad + facts["images"]):
         return
+    examples = facts.get("rejected_examples", {})  # of stores that were made before there were any
     reasons = "".join(
-        f"\n{number:>8,}  {reason}, such as {facts['rejected_examples'][reason]}"
+        f"\n{number:>8,}  {reason}, such as {examples.get(reason, '…')}"
         for reason, number in islice(facts["rejected"].items(), TOLD)
     )
     raise UserError(

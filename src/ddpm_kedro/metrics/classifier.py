@@ -10,6 +10,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import EvaluationParameters, UserError
 
 FEATURES = 64
+SMALLEST = 8  # pixels of a side, halved three times
 PEAK_LR = 3e-3
 SOME = 1000  # training images that say how large features are
 WARP = 0.1  # standard deviation of how images are stretched, sheared and moved, as a share of their size
@@ -46,12 +47,18 @@ def fit_classifier(store: ImageStore, parameters: EvaluationParameters) -> Class
     Always the same for the same images and parameters.
 
     Raises:
-        UserError: for images without labels.
+        UserError: for images without labels, or too small.
     """
     if store.labels is None or len(store.class_names) < 2:
         raise UserError(
             "evaluation.extractor = classifier learns the classes of the images, but these have none. "
             "Use evaluation.extractor=inception."
+        )
+    _, height, width = store.image_shape
+    if min(height, width) < SMALLEST:
+        raise UserError(
+            f"evaluation.extractor = classifier needs images of {SMALLEST} pixels a side or more, but these are "
+            f"{height} high and {width} wide. Use evaluation.extractor=inception, or larger ones (images.size)."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(parameters.seed)

@@ -16,6 +16,7 @@ from pydantic import (
 from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision
 
 Byte = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(ge=8)]
 
 
 class DatasetParameters(Group):
@@ -53,7 +54,7 @@ class ImagesParameters(Group):
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of each class kept from training, where the source has no test split of its own."""
     seed: NonNegativeInt
-    size: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt] | None, _numbers_between("x")]
+    size: Annotated[Side | tuple[Side, Side] | None, _numbers_between("x")]
     """Pixels of a side, or height and width, also as 40x60; null keeps a small size that all have, else chooses one."""
     channels: Literal[1, 3, 4] | None
     """1 grey, 3 colour, 4 colour with transparency; null is grey where all pictures are, else colour."""
