@@ -451,9 +451,9 @@ def test_files_that_come_later_move_no_others(tmp_path: Path) -> None:
     assert 20 <= len(holdout) <= 60
     assert not set(training) & set(holdout)
     held = {before.name(index) for index in holdout}
-    folder_of(top, {f"more-{number}.png": b"x" for number in range(100)})
+    folder_of(top, {f"+{number}.png": b"x" for number in range(100)})  # they are listed before the others
     after = listing_of(top)
-    still = {after.name(index) for index in divided(after, 0.1, 0)[1] if not after.name(index).startswith(b"more")}
+    still = {after.name(index) for index in divided(after, 0.1, 0)[1] if not after.name(index).startswith(b"+")}
     assert still == held
     assert {before.name(index) for index in divided(before, 0.1, 1)[1]} != held
     with pytest.raises(UserError, match="leaves 0 of 400"):
