@@ -27,7 +27,7 @@ from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.picture import PictureDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
-from ddpm_kedro.images.facts import perceptual_hashes
+from ddpm_kedro.images.facts import known, perceptual_hashes
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.parameters import UserError
@@ -170,6 +170,14 @@ class TestShards:
         assert (facts["images"], facts["duplicates"], facts["nearly_empty"]) == (10, 0, 0)
         assert facts["mean_of_255"] == [pytest.approx(images.mean(), abs=0.01)]
         assert facts["deviation_of_255"] == [pytest.approx(images.std(), abs=0.01)]
+
+    def test_statistics_are_those_of_all_images_to_the_last_digit(self) -> None:
+        images = np.random.default_rng(0).integers(0, 256, (150, 5, 7, 3), dtype=np.uint8)
+        summary = known(Shard(images, np.full(150, -1)))["summary"]
+        values = images.reshape(-1, 3).astype(np.int64)
+        assert (summary["images"], summary["values"]) == (150, len(values))
+        assert summary["sum"] == values.sum(0).tolist()
+        assert summary["squares"] == (values**2).sum(0).tolist()
 
     def test_twins_and_empty_pictures_are_counted(self, tmp_path: Path) -> None:
         images = np.concatenate([make_store(2).images[[0, 1, 0]], np.full((2, 8, 8, 1), [[[[7]]]], np.uint8)])
