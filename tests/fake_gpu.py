@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ddpm_kedro.diffusion import generator_for
 from ddpm_kedro.training import randomness, trainer
@@ -28,6 +28,7 @@ def fake_gpu() -> Iterator[None]:
     with (
         warnings.catch_warnings(action="ignore", category=UserWarning),  # that copied weights have no data
         patch.object(Tensor, "numpy", _any_indices),
+        patch.object(FakeTensor, "tolist", lambda tensor: _any_indices(tensor).tolist()),
         patch.object(nn.Module, "_apply", _move),
         patch.object(trainer, "generator_for", lambda *counters, device="cpu": generator_for(*counters)),
         patch.object(randomness, "_epoch_order", randomness._epoch_order.__wrapped__),  # its cache would keep fakes
