@@ -93,7 +93,7 @@ SAMPLING = [
     ),
     *one(
         "drawing/draw.py",
-        ("every batch of drawing begins at number 0", "indices.tolist(), chosen", "range(len(indices)), chosen"),
+        ("every batch of drawing begins at number 0", "indices.tolist(),\n", "range(len(indices)),\n"),
     ),
 ]
 

@@ -43,14 +43,22 @@ def draw(
     start = time.perf_counter()
     network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
     batches, numbers = [], torch.arange(count).split(sampling.batch_size)
-    steps = None if plan.sampler == "heun" else len(numbers) * (len(plan.steps) - 1)  # else one or two of each
+    # Heun's method asks the network once or twice a step.
+    steps = None if plan.sampler == "heun" else len(numbers) * (len(plan.steps) - 1)
     with _Evaluations(network) as evaluations, progress("drawing", steps, "steps") as advance:
         for indices in numbers:
             chosen = None if labels is None else labels[indices]
             parts = {name: tensor[indices] for name, tensor in given.items()}
-            shape, watch = model.image_shape, lambda *_: advance(1)
             drawn = draw_images(
-                network, plan, shape, sampling.seed, indices.tolist(), chosen, hardware.autocast, watch, **parts
+                network,
+                plan,
+                model.image_shape,
+                sampling.seed,
+                indices.tolist(),
+                chosen,
+                hardware.autocast,
+                watch=lambda *_: advance(1),
+                **parts,
             )
             batches.append(to_uint8(drawn).cpu())
     images = torch.cat(batches).numpy()

@@ -12,12 +12,12 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 import requests
-import rich
 from requests.adapters import HTTPAdapter
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Retry
 
+from ddpm_kedro.images.progress import bars
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import fingerprint
 
@@ -251,8 +251,7 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on a terminal, nothing elsewhere."""
-    console = rich.get_console()
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    with bars(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task(name, total=None)
         yield lambda have, size: bar.update(task, completed=have, total=size)

@@ -7,6 +7,12 @@ import rich
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 
+def bars(*columns: ProgressColumn, shown: bool = True) -> Progress:
+    """Rich's, on a terminal; nothing elsewhere, or where they are not to be shown."""
+    console = rich.get_console()
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), refresh_per_second=2)
+
+
 @contextmanager
 def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere; it is moved by so many.
@@ -16,10 +22,9 @@ def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[i
         total: of them are to be done, if that is known.
         of: what is counted.
     """
-    console = rich.get_console()
     counted = "{task.completed:,.0f}" if total is None else "{task.completed:,.0f} of {task.total:,.0f}"
     columns: list[ProgressColumn] = [TextColumn(what), BarColumn(), TextColumn(f"{counted} {of}")]
     columns += [] if total is None else [TimeRemainingColumn(), TextColumn("left")]
-    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=2) as bar:
+    with bars(*columns) as bar:
         task = bar.add_task(what, total=total)
         yield lambda more: bar.advance(task, more)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import rich
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+from ddpm_kedro.images.progress import bars
 
 
 @contextmanager
 def progress_bar(completed: int, total: int, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
     """A bar on a terminal, nothing elsewhere; ``update(images_seen, text)`` moves it."""
-    console = rich.get_console()
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -20,7 +20,7 @@ def progress_bar(completed: int, total: int, shown: bool = True) -> Iterator[Cal
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), refresh_per_second=2) as bar:
+    with bars(*columns, shown=shown) as bar:
         task = bar.add_task("", total=total, completed=completed)
         yield lambda images_seen, text: bar.update(task, completed=images_seen, description=text)
 
