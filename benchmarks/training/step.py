@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
+from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
+from benchmarks.training.peers import Diffusers, Lucidrains
 
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
