@@ -63,13 +63,19 @@ def lucidrains_network(shape: Shape, label_dropout: float = 0.1) -> nn.Module:
 class Peer:
     """What the other two share: Adam, a clip of 1, and pictures padded to a size that their network takes."""
 
-    def __init__(self, network: nn.Module, shape: Shape, optimizer: OptimizerParameters, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: Shape,
+        optimizer: OptimizerParameters,
+        hardware: Hardware,
+        fused: bool | None = None,
+    ) -> None:
         self.network, self.shape, self.p, self.hardware = network.to(hardware.device), shape, optimizer, hardware
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name]
         assert optimizer.betas is not None
-        self.optimizer = kind(
-            network.parameters(), lr=optimizer.lr, betas=optimizer.betas, weight_decay=optimizer.weight_decay
-        )
+        options = {"betas": optimizer.betas, "weight_decay": optimizer.weight_decay, "fused": fused}
+        self.optimizer = kind(network.parameters(), lr=optimizer.lr, **options)
 
     def step(self, index: int, pixels: Tensor, labels: Tensor | None, num_images: int) -> Tensor:
         """See :class:`Learner`."""
@@ -104,6 +110,8 @@ class Diffusers(Peer):
         v: learn v on the cosine schedule, which the script does not offer, and not noise on the linear one.
         average: keep an average of the weights, which the script does with ``--use_ema`` alone.
         channels_last: lay the weights out as we do; the script does not.
+        fused: use the fused optimizer; the script uses torch's default.
+        compile: mode of torch.compile; the script does not compile.
     """
 
     def __init__(
@@ -115,10 +123,14 @@ class Diffusers(Peer):
         v: bool = False,
         average: bool = False,
         channels_last: bool = False,
+        fused: bool | None = None,
+        compile: str | None = None,
     ) -> None:
         network = diffusers_network(shape).train()
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        super().__init__(network.to(memory_format=self.layout), shape, optimizer, hardware)
+        super().__init__(network.to(memory_format=self.layout), shape, optimizer, hardware, fused)
+        if compile is not None:
+            self.network.compile(mode=compile)
         kind = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"} if v else {}
         self.scheduler = DDPMScheduler(1000, **kind)
         weights = self.network.parameters()
