@@ -7,12 +7,13 @@
 #   make mutants  plant known bugs in copies          make screenshots  the pictures in docs/
 #   make soak   kill a training 25 times, compare     make bench  training, and its peers
 #   make bench-sampling  every solver, and diffusers  make bench-ingestion  ARGS=pictures.tar
+#   make gpu    measure all that a GPU can tell       make gpu-kit  what it takes along, offline
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help run test mutants lint viz digits sweep repro format lock install clean image image-test screenshots \
-	bench bench-sampling bench-ingestion soak
+	bench bench-sampling bench-ingestion soak gpu gpu-kit gpu-docs
 
 VENV ?= .venv
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -23,7 +24,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export DO_NOT_TRACK ?= 1
 
 help:
-	@sed -n '2,10s/^# \{0,1\}//p' Makefile
+	@sed -n '2,11s/^# \{0,1\}//p' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run $(ARGS)
@@ -82,6 +83,26 @@ bench-ingestion: $(VENV)/.installed-dev
 # After make run: docs/benchmarks.md. ARGS: the parts, of step operations quality growth plot; --help for the rest.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
+
+# The interpreter that has torch: PYTHON, a python3 of the path, else that of the environment.
+GPU_PYTHON = $(shell for p in "$(PYTHON)" python3 $(BIN)/python; do \
+	"$$p" -c 'import torch, torchvision' 2>/dev/null && echo "$$p" && break; done)
+NO_TORCH := No interpreter here has torch and torchvision: PYTHON=/path/to/python make gpu, or make install.
+
+# docs/benchmarks.md. ARGS: --parts step,tests, --device cpu --tiny to try it; --help for the rest.
+gpu:
+	@[[ "$(GPU_PYTHON)" != $(BIN)/python ]] || $(MAKE) --no-print-directory $(VENV)/.installed-dev
+	@test -n "$(GPU_PYTHON)" || { echo "$(NO_TORCH)" >&2; exit 2; }
+	@$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
+
+# Wheels and images for a machine with a GPU, perhaps without a network: PYTHON_VERSION is that machine's.
+gpu-kit:
+	@test -n "$(GPU_PYTHON)" || { echo "$(NO_TORCH)" >&2; exit 2; }
+	@$(GPU_PYTHON) -m benchmarks.gpu.kit --python-version "$(PYTHON_VERSION)" --images "$(IMAGES)"
+
+# Write what make gpu has measured into docs/benchmarks.md.
+gpu-docs:
+	@$(GPU_PYTHON) -m benchmarks.gpu.page
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,6 @@ speed is measured with U-Nets of random weights that diffusers' pipeline draws w
 
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,18 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler
+from benchmarks.pair import make_pair
 
-from ddpm_kedro.datasets.diffusers import DiffusersDataset
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.images.augmentation import to_uint8
 from ddpm_kedro.metrics.figures import kernel_distance
-from ddpm_kedro.models import TrainedModel, UNet, to_diffusers
-from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
-from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.parameters import ModelParameters
 from ddpm_kedro.training.hardware import choose_hardware
 
 DATA = Path("data")
@@ -105,19 +102,9 @@ def speed() -> None:
 
 def speed_of(width: int) -> None:
     """Images a second of DDIM, beside diffusers' pipeline with the same weights; in turns, medians."""
-    p, diffusion = (
-        ModelParameters.model_validate(NETWORK | {"width": width}),
-        DiffusionParameters(num_timesteps=1000, schedule="linear", target="noise"),
-    )
-    torch.manual_seed(0)
-    groups = {"model": p.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
-    model = TrainedModel(UNet(p, 3).eval(), Provenance(groups, {}), (3, 32, 32), (), 0)
-    with tempfile.TemporaryDirectory() as folder:
-        DiffusersDataset(filepath=f"{folder}/model").save(to_diffusers(model))
-        pipeline = DDIMPipeline.from_pretrained(f"{folder}/model")
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    network, plan = model.network.to(memory_format=torch.channels_last), SamplingPlan(diffusion, "ddim", STEPS)
+    p = ModelParameters.model_validate(NETWORK | {"width": width})
+    model, plan, pipeline = make_pair(p, (3, 32, 32), STEPS)
+    network = model.network
     hardware = choose_hardware("auto", "auto")
 
     def ours(batch: int) -> None:

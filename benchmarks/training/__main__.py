@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import Any
 
+from benchmarks.gpu.page import find_section
 from benchmarks.training import checkpoints, growth, operations, page, plot, processes, project, quality, step
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
@@ -71,7 +72,8 @@ def main(words: list[str]) -> None:
     if arguments.parts & {"plot", "report"}:
         found = {part: load(part) for part in page.PARTS}
         plot.draw(found, ROOT / "docs" / "benchmarks.png")
-        (ROOT / "docs" / "benchmarks.md").write_text(page.make(found))
+        file = ROOT / "docs" / "benchmarks.md"
+        file.write_text(page.make(found) + "\n" + find_section(file.read_text()))
 
 
 def on(part: str, device: str) -> str:

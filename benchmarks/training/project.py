@@ -4,9 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.project import settings
-from kedro.framework.startup import bootstrap_project
-
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.parameters import SamplingParameters
@@ -43,6 +40,9 @@ def sampling(root: Path) -> SamplingParameters:
 
 
 def _load(root: Path, names: Any) -> dict[str, Any]:
+    from kedro.framework.project import settings  # noqa: PLC0415  the GPU kit does without Kedro
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
     bootstrap_project(root)
     with settings.SESSION_CLASS.create(project_path=root) as session:
         catalog = session.load_context().catalog

@@ -1,0 +1,1 @@
+"""The parts of the kit: one module per part, each with ``measure(settings)``, which yields rows."""
