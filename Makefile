@@ -84,9 +84,9 @@ bench-ingestion: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
 
-# The interpreter that has torch: PYTHON, a python3 of the path, else that of the environment.
-GPU_PYTHON = $(shell for p in "$(PYTHON)" python3 $(BIN)/python; do \
-	"$$p" -c 'import torch, torchvision' 2>/dev/null && echo "$$p" && break; done)
+# The interpreter that has torch: PYTHON, a python3 of the path, else that of the environment. Searched for once.
+GPU_PYTHON = $(eval GPU_PYTHON := $(shell for p in "$(PYTHON)" python3 $(BIN)/python; do \
+	"$$p" -c 'import torch, torchvision' 2>/dev/null && echo "$$p" && break; done))$(GPU_PYTHON)
 NO_TORCH := No interpreter here has torch and torchvision: PYTHON=/path/to/python make gpu, or make install.
 
 # docs/benchmarks.md. ARGS: --parts step,tests, --device cpu --tiny to try it; --help for the rest.
