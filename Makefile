@@ -91,7 +91,7 @@ NO_TORCH := No interpreter here has torch and torchvision: PYTHON=/path/to/pytho
 
 # docs/benchmarks.md. ARGS: --parts step,tests, --device cpu --tiny to try it; --help for the rest.
 gpu:
-	@[[ "$(GPU_PYTHON)" != $(BIN)/python ]] || $(MAKE) --no-print-directory $(VENV)/.installed-dev
+	@[[ "$(GPU_PYTHON)" != $(BIN)/python ]] || $(MAKE) --silent --no-print-directory $(VENV)/.installed-dev
 	@test -n "$(GPU_PYTHON)" || { echo "$(NO_TORCH)" >&2; exit 2; }
 	@$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 

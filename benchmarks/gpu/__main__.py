@@ -22,7 +22,7 @@ COMPILED = "compiled"
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="make gpu ARGS=…", description=__doc__.splitlines()[0].split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="make gpu ARGS=…", description="Measure what a GPU can tell in nine minutes.")
     parser.add_argument("--parts", default="", help=f"some of {','.join(part.name for part in PARTS)}; all by default")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu only tries the kit")
     parser.add_argument("--tiny", action="store_true", help="everything as small as it can be: it measures nothing")
