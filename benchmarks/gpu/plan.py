@@ -37,7 +37,7 @@ PARTS = (
     Part("machine", "The machine and its ceilings", 25),
     Part("step", "A step of training", 60),
     Part("profile", "Where the time of a step goes", 45),
-    Part("peers", "A step of the others", 45),
+    Part("peers", "A step of the others", 50),
     Part("tests", "The tests that depend on the device", 60, timed=False),
     Part("distributed", "One process under torchrun, stopped and resumed", 35, timed=False),
     Part("sampling", "Sampling", 40),

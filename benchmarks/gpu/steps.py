@@ -71,14 +71,18 @@ def measure_candidate(
     as_in_a_run(settings.device)
     if settings.device == "cuda" and not tf32:
         torch.backends.cuda.matmul.fp32_precision = TORCHS_OWN
-    ceiling = product_rate(settings, precision)
+    ceiling, flops = product_rate(settings, precision), None
     for batch in batches:
         free_memory()
         row = {"candidate": name, "precision": precision, "batch": batch}
-        yield attempt(row, partial(_measure, make, precision, batch, settings, ceiling))
+        row = attempt(row, partial(_measure, make, precision, batch, settings, ceiling, flops))
+        flops = row.get("flops_per_image")  # counted once: it takes as long as many steps
+        yield row
 
 
-def _measure(make: Make, precision: Precision, batch: int, settings: Settings, ceiling: float) -> Row:
+def _measure(
+    make: Make, precision: Precision, batch: int, settings: Settings, ceiling: float, flops: float | None
+) -> Row:
     sizes, device = settings.sizes, settings.device
     learner, step = prepared_step(make, precision, batch, settings)
     first = timed(step, "cpu")  # once: compilation, if there is any
@@ -87,8 +91,9 @@ def _measure(make: Make, precision: Precision, batch: int, settings: Settings, c
     for _ in range(sizes.warmup):
         step()
     seconds = statistics.median(timed(step, device) for _ in range(sizes.rounds))
-    flops = flops_per_image(learner.network, sizes.shape)
+    flops = flops or flops_per_image(learner.network, sizes.shape)
     return {
+        "flops_per_image": flops,
         "parameters": parameter_count(learner.network),
         "ms": seconds * 1e3,
         "images_per_second": batch / seconds,
