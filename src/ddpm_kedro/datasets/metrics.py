@@ -25,7 +25,7 @@ class MetricsDataset(LocalDataset[Metrics, Metrics]):
     def save(self, data: Metrics) -> None:
         """Write all."""
         with atomic_write(self._filepath) as file:
-            file.write(json.dumps(asdict(data), indent=2).encode() + b"\n")
+            file.write(json.dumps(asdict(data), indent=2, allow_nan=False).encode() + b"\n")
 
     def preview(self) -> TablePreview:
         """The figures as a table, for Kedro-Viz."""
