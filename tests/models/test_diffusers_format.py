@@ -239,11 +239,13 @@ class TestClasses:
         same_pictures(model.network(x, t, labels), theirs(x, t, labels).sample)
         table = model.network.class_embedding.weight  # type: ignore[union-attr]
         torch.testing.assert_close(table[4], table[:4].mean(dim=0))
+        assert not model.knows_empty_label
 
     @torch.no_grad()
     def test_one_name_fewer_means_that_the_last_is_the_empty_label(self, theirs: UNet2DModel) -> None:
         model = from_diffusers(as_found(theirs), ["cat", "dog", "frog"])
         assert model.class_names == ("cat", "dog", "frog")
+        assert model.knows_empty_label
         x, t = inputs((32, 32))
         same_pictures(model.network(x, t), theirs(x, t, torch.full((4,), 3)).sample)
 

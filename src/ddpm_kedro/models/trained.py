@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from ddpm_kedro.models.unet import UNet
@@ -46,6 +47,20 @@ class TrainedModel:
     def diffusion(self) -> DiffusionParameters:
         """Schedule and target the network was trained with."""
         return DiffusionParameters.model_validate(self.made_by.parameters["diffusion"])
+
+    @property
+    def knows_empty_label(self) -> bool:
+        """Whether the network was trained with the empty label, which classifier-free guidance needs.
+
+        An imported model says nothing of its training: where it had no embedding of the empty label,
+        :func:`~ddpm_kedro.models.from_diffusers` gave it the mean of all classes.
+        """
+        if self.network.class_embedding is None:
+            return False
+        if training := self.made_by.parameters.get("training"):
+            return bool(training.get("label_dropout", 0) > 0)
+        *classes, empty = self.network.class_embedding.weight
+        return not torch.allclose(torch.stack(classes).mean(dim=0), empty)
 
     def config(self) -> dict[str, Any]:
         """All but the weights, as plain data."""
