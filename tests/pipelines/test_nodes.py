@@ -321,7 +321,7 @@ class TestSampling:
         sample_images(model, SAMPLING)
         assert not warnings(caplog)
         sample_images(never_empty, SAMPLING)
-        [message] = caplog.messages
+        [message] = warnings(caplog)
         assert message.startswith(
             "sampling.guidance_scale = 1.5, but this model has never learnt images without a label"
         )
