@@ -1,6 +1,8 @@
 """A Kedro session that tells a person's mistakes from bugs."""
 
 import errno
+import logging
+import re
 from collections.abc import Iterable, Iterator
 from pkgutil import iter_modules
 from typing import Any
@@ -9,11 +11,16 @@ from click import ClickException
 from kedro.config import MissingConfigException
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
+from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
+from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.parameters import UserError, nearest
 
 OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+# The runner recommends --async for speed, which is refused here.
+logging.getLogger(SequentialRunner.__module__).addFilter(lambda record: "--async" not in record.getMessage())
 
 
 class Session(KedroSession):
@@ -27,6 +34,7 @@ class Session(KedroSession):
         """
         try:
             _check_pipelines(kwargs.get("pipeline_names"))
+            _check_runner(kwargs.get("runner"))
             return super().run(*args, **kwargs)
         except Exception as error:
             message = explain(error)
@@ -41,6 +49,8 @@ def explain(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
+    if damage := _damage(error):
+        return damage
     for cause in chain:
         if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
             return f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
@@ -50,11 +60,34 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def _damage(error: BaseException) -> str | None:
+    """What to tell about a file that a dataset cannot read: one of Kedro's own datasets says no more than its type."""
+    cause = error.__cause__
+    if not isinstance(error, DatasetError) or not str(error).startswith("Failed while loading data from dataset"):
+        return None
+    if isinstance(cause, DAMAGE) or (isinstance(cause, OSError) and cause.errno is None):
+        path = re.search(r"(?:filepath|path)=(?:\w+\()?'([^']*)'", str(error))
+        what = path[1] if path else "A file"
+        return f"{what} is damaged: {reason_of(cause)}. Remove it; `kedro run` makes it again."
+    return None
+
+
 def _check_pipelines(names: Iterable[str] | None) -> None:
     known = ["__default__", *(module.name for module in iter_modules(pipelines.__path__))]
     for name in names or ():
         if name not in known:
             raise UserError(f"Unknown pipeline '{name}'. {nearest(name, known)}")
+
+
+def _check_runner(runner: AbstractRunner | None) -> None:
+    """Refuse a runner that cannot run this project, before any node runs."""
+    if isinstance(runner, ParallelRunner):
+        raise UserError(
+            "ParallelRunner cannot run this project: nodes hand over what cannot be copied to another process. Use "
+            "SequentialRunner (the default) or ThreadRunner."
+        )
+    if runner is not None and runner._is_async:
+        raise UserError("--async cannot run this project: a training saves its outputs while it runs. Leave it out.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

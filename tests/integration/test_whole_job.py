@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,43 @@ def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.Log
     ok(project.kedro_run())
     assert "is already trained: 64 images seen" in caplog.text
     assert untimed() == before
+
+
+@pytest.mark.slow
+def test_threads_and_one_thread_make_equal_bytes(project: Project) -> None:
+    """Weights with dropout, and the feature extractor, are made at the same time."""
+    options = "model.dropout=0.2,training.activation_checkpointing=true,evaluation.fit_images=640"
+
+    def made() -> dict[str, bytes]:
+        extractor = digest(project.data / "06_models/feature_extractor")
+        return results(project) | {f"extractor/{name}": content for name, content in extractor.items()}
+
+    ok(project.kedro_run("--params", options))
+    expected = made()
+    shutil.rmtree(project.data)
+    ok(project.kedro_run("--params", options, "--runner", "ThreadRunner"))
+    assert made() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--runner", "ParallelRunner"), "ParallelRunner cannot run this project"),
+        (("--async",), "--async cannot run this project"),
+    ],
+)
+def test_runners_that_cannot_run_this_are_refused_before_any_node(
+    arguments: tuple[str, ...], words: str, project: Project
+) -> None:
+    failed(project.kedro_run(*arguments), words)
+    assert not project.data.exists()
+
+
+def test_the_log_does_not_recommend_what_is_refused(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    ok(project.kedro_run("--nodes", "data_ingestion.download_images"))
+    assert "Running node" in caplog.text
+    assert "--async" not in caplog.text
 
 
 def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: pytest.LogCaptureFixture) -> None:

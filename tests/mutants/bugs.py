@@ -263,7 +263,7 @@ TRAINING = [
             "torch.randn(n, *x0.shape[1:], dev",
         ),
         ("the same noise in every step", "Stream.DIFFUSION, step, device", "Stream.DIFFUSION, 0, device"),
-        ("seed: dropout", "with seeded(self.device, self.seed, Stream.DROPOUT, number), self", "with self"),
+        ("seed: dropout", ", seeded(self.device, self.seed, Stream.DROPOUT, number):", ":"),
         ("the same dropout in every part of a batch", "Stream.DROPOUT, number)", "Stream.DROPOUT, step)"),
         ("parts of a batch weigh as much as the whole", ".mean() / parts", ".mean()"),
         (
