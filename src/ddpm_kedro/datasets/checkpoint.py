@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-import pickle
+import re
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -13,12 +13,13 @@ import torch
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import DAMAGE, check_zip, reason_of
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
 FORMAT = "ddpm_kedro checkpoint 2"
-DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError, TypeError, ValueError)
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Nothing = dict[str, Any]
 
 
@@ -62,7 +63,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def archived(self, run_id: str) -> Path:
         """Where the checkpoint of an earlier run is kept."""
-        return self._archive / run_id / self._filepath.name
+        return self._archive / _plain(run_id) / self._filepath.name
 
     def restore(self, run_id: str) -> Checkpoint | None:
         """Make the kept checkpoint of an earlier run the latest one again; None where there is none."""
@@ -126,6 +127,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
+            check_zip(self._filepath, "data.pkl" if mmap else "")  # without the tensors, where they are not read
             content = torch.load(self._filepath, map_location="cpu", weights_only=True, mmap=mmap)
             if content.pop("format") != FORMAT:
                 raise ValueError("unknown format")
@@ -133,16 +135,36 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
                 tuple(content["image_shape"]),
                 tuple(content["class_names"]),
             )
-            return Checkpoint(**content)
-        except DAMAGED as error:
+            return _checked(Checkpoint(**content))
+        except DAMAGE as error:
             raise UserError(
-                f"{self._filepath} is damaged or no checkpoint of this version ({type(error).__name__}). "
+                f"{self._filepath} is damaged or no checkpoint of this version ({reason_of(error)}). "
                 f"Move it away to train from the beginning{self._or_take_an_earlier_one()}."
             ) from error
 
     def _or_take_an_earlier_one(self) -> str:
         found = sorted(self._archive.glob(f"*/{self._folder}/images_seen_*.pt"), key=lambda path: path.stat().st_mtime)
         return f", or put an earlier one in its place: mv {found[-1]} {self._filepath}" if found else ""
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """Refuse names that could lead out of the data folder, and what no checkpoint of this project holds."""
+    for name in (checkpoint.run_id, checkpoint.tracking_id or checkpoint.run_id):
+        _plain(name)
+    if not isinstance(checkpoint.parameters.get("training"), dict):
+        raise TypeError("no parameters of training")
+    return checkpoint
+
+
+def _plain(run_id: str) -> str:
+    """The id of a run as the name of its folder.
+
+    Raises:
+        ValueError: for an id that is no plain name.
+    """
+    if not isinstance(run_id, str) or not PLAIN.fullmatch(run_id):
+        raise ValueError(f"the run is called {run_id!r:.60}, which is no plain name")
+    return run_id
 
 
 def _link(path: Path, new: Path) -> None:

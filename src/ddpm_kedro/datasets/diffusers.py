@@ -118,7 +118,7 @@ def _read_part(part: Part) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no names and values.")

@@ -7,6 +7,8 @@ from kedro_datasets._typing import PlotlyPreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import reading
+from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.run import Row
 
 
@@ -15,8 +17,14 @@ class HistoryDataset(LocalDataset[list[Row], list[Row]]):
 
     def load(self) -> list[Row]:
         """One dictionary a line."""
-        with self._filepath.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        remedy = "`kedro run --pipelines model_training` writes it again from the checkpoint."
+        with reading(self._filepath, remedy), self._filepath.open(newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            if (
+                "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []
+            ):  # [] is of a history without rows
+                raise UserError("it has no column images_seen")
+            return [{name: float(value) for name, value in row.items()} for row in rows]
 
     def save(self, data: list[Row]) -> None:
         """Write all rows; floats keep every digit."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import reading
 
 
 class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
@@ -12,7 +13,8 @@ class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
 
     def load(self) -> dict[str, Tensor]:
         """On the CPU."""
-        return load_file(self._filepath)
+        with reading(self._filepath, "It is not needed for anything: remove it."):
+            return load_file(self._filepath)
 
     def save(self, data: dict[str, Tensor]) -> None:
         """Replace the file."""

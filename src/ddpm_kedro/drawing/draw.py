@@ -35,6 +35,9 @@ def draw(
 
     Returns:
         (count, H, W, C) uint8, and a report on how they were drawn, as plain data.
+
+    Raises:
+        UserError: for images that are not finite.
     """
     _warn_without_empty_label(model, labels, plan.guidance_scale)
     hardware = choose_hardware(sampling.device, sampling.precision)
@@ -61,6 +64,11 @@ def draw(
                 watch=lambda *_: advance(1),
                 **parts,
             )
+            if not drawn.isfinite().all():
+                raise UserError(
+                    f"The model gives images that are not finite, on {hardware.reason} with {plan.sampler}. Try "
+                    "sampling.precision=fp32; if that does not help, train it again with a lower optimizer.lr."
+                )
             batches.append(to_uint8(drawn).cpu())
     images = torch.cat(batches).numpy()
     return images, _report(model, plan, hardware, count, evaluations.images / count, time.perf_counter() - start)

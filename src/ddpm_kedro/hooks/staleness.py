@@ -1,13 +1,14 @@
 """Says where something on disk was made from other parameters or inputs than those of now."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 
-from ddpm_kedro.parameters import Group, check_parameters
+from ddpm_kedro.parameters import Group, UserError, check_parameters
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,10 @@ class Staleness:
 
     def _inputs(self, made_by: Provenance) -> dict[str, str]:
         """The fingerprints of its inputs as they are on disk, where they have one."""
-        datasets: dict[str, Any] = {name: self.catalog.get(name) for name in made_by.inputs}
-        return {
-            name: dataset.fingerprint()
-            for name, dataset in datasets.items()
-            if hasattr(dataset, "fingerprint") and dataset.exists()
-        }
+        found: dict[str, str] = {}
+        for name in made_by.inputs:
+            dataset: Any = self.catalog.get(name)
+            with suppress(UserError, DatasetError):  # of a damaged one: whoever loads it says so
+                if hasattr(dataset, "fingerprint") and dataset.exists():
+                    found[name] = dataset.fingerprint()
+        return found

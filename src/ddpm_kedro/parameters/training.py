@@ -122,7 +122,7 @@ class ModelParameters(Group):
 class DiffusionParameters(Group):
     """The noise schedule and what the network learns to predict."""
 
-    num_timesteps: Annotated[int, Field(ge=2)]
+    num_timesteps: Annotated[int, Field(ge=2, le=1_000_000)]
     """T."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
     """Betas of a variance-preserving process; or EDM (Karras et al. 2022), or rectified flow (Liu et al. 2023)."""
