@@ -4,14 +4,13 @@ import itertools
 import logging
 import os
 import re
-import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.atomic import atomic_write, copy, move
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.reading import DAMAGE, check_zip, reason_of
 from ddpm_kedro.parameters import UserError
@@ -38,7 +37,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def __init__(self, *, filepath: str, archive: str, keep: int = 1, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._archive, self._keep = Path(archive), keep
+        self._archive, self._keep = Path(self._local(archive)), keep
         self._seen: tuple[tuple[int, int], tuple[str, int]] | None = None
 
     def load(self) -> Checkpoint | None:
@@ -72,7 +71,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
             return None
         if self._exists():
             self._put_aside()
-        kept.replace(self._filepath)
+        move(kept, self._filepath)
         return self.load()
 
     def retire(self) -> Path | None:
@@ -82,14 +81,12 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         name = self.archived(self._standing()[0])
         numbers = itertools.count(1)
         kept = next(path for number in numbers if not (path := name.with_name(f"retired_{number}.pt")).exists())
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        self._filepath.replace(kept)
+        move(self._filepath, kept)
         return kept
 
     def _put_aside(self) -> Path:
         kept = self.archived(self._standing()[0])
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        self._filepath.replace(kept)
+        move(self._filepath, kept)
         return kept
 
     def _keep_earlier(self, new: Checkpoint) -> None:
@@ -172,4 +169,4 @@ def _link(path: Path, new: Path) -> None:
     try:
         os.link(path, new)
     except OSError:
-        shutil.copy2(path, new)
+        copy(path, new)

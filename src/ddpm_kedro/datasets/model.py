@@ -2,23 +2,25 @@
 
 import json
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ddpm_kedro.datasets.atomic import replaced_folder
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import file_checksum, provenance_of, read_document, reading, seal
+from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.models import TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import UserError
 
 WEIGHTS_CHECKSUM = "weights_sha256"
 
 
-class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
+class ModelDataset(FileDataset[TrainedModel, TrainedModel]):
     """A folder with ``model.safetensors`` and the ``config.json`` that rebuilds the network.
 
     The whole folder is replaced at once: weights and configuration always belong together.
     """
 
+    marker = "config.json"
     _remedy = "`kedro run --pipelines model_training` exports it again from the checkpoint."
 
     def load(self) -> TrainedModel:
@@ -40,8 +42,7 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
     def save(self, data: TrainedModel) -> None:
         """Write beside the old folder, then take its place."""
         with replaced_folder(self._filepath) as new:
-            weights = {name: tensor.contiguous() for name, tensor in data.network.state_dict().items()}
-            save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
+            write_tensors(data.network.state_dict(), new / "model.safetensors")
             config = data.config() | {WEIGHTS_CHECKSUM: file_checksum(new / "model.safetensors")}
             (new / "config.json").write_text(json.dumps(seal(config), indent=2) + "\n")
 
@@ -49,9 +50,6 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
         """That of what made the saved model: the id of its run."""
         with reading(self._filepath, self._remedy):
             return provenance_of(read_document(self._filepath / "config.json")).fingerprint
-
-    def _exists(self) -> bool:
-        return self._named and (self._filepath / "config.json").exists()
 
 
 class InitialModelDataset(ModelDataset):
