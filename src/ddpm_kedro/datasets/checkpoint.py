@@ -74,20 +74,33 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         kept.replace(self._filepath)
         return self.load()
 
-    def retire(self) -> Path | None:
-        """Move the checkpoint to where none is looked for, so that the next training begins anew."""
-        if not self._exists():
-            return None
-        name = self.archived(self._standing()[0])
-        numbers = itertools.count(1)
-        kept = next(path for number in numbers if not (path := name.with_name(f"retired_{number}.pt")).exists())
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        self._filepath.replace(kept)
-        return kept
+    def retire(self, run_id: str | None = None) -> list[Path]:
+        """Move the checkpoints of a run, or of all runs, to where none is looked for.
+
+        Returns:
+            Where they lie now: ``<run id>/retired_1/checkpoint.pt`` below the archive, and earlier ones beside it.
+        """
+        if self._exists() and run_id in {None, self._standing()[0]}:
+            self._put_aside()
+        return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
+
+    def _kept(self, folder: Path) -> list[Path]:
+        """The checkpoints in the folder of a run: the latest, and the folder of those before it."""
+        return [path for name in (self._filepath.name, self._folder) if (path := folder / name).exists()]
+
+    def _retire_kept(self, folder: Path) -> Path:
+        retired = next(path for n in itertools.count(1) if not self._kept(path := folder / f"retired_{n}"))
+        retired.mkdir(exist_ok=True)
+        for path in self._kept(folder):
+            path.replace(retired / path.name)
+        return retired / self._filepath.name
 
     def _put_aside(self) -> Path:
+        """Move the latest checkpoint to the folder of its run, where one that is there already is retired."""
         kept = self.archived(self._standing()[0])
         kept.parent.mkdir(parents=True, exist_ok=True)
+        if kept.exists():
+            self._retire_kept(kept.parent)
         self._filepath.replace(kept)
         return kept
 
