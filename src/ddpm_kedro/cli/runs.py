@@ -10,11 +10,13 @@ from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
 from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
+from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.runs import compare, find_run, read_runs
+from ddpm_kedro.runs import PARAMETERS, compare, find_run, read_runs
 
 MEGABYTE = 1e6
 SECONDS = 2.0  # between two looks at a training
+CHECKPOINTS = ("checkpoint", "best_checkpoint")
 FIGURES = ("images_seen", "loss", "validation_loss")
 
 
@@ -51,7 +53,7 @@ def watch(project: ProjectMetadata, once: bool, env: str | None) -> None:
 @project_command
 def list_runs(project: ProjectMetadata, env: str | None) -> None:
     """Every finished run, the newest first."""
-    found = read_runs(data_folder(project, env))
+    found = read_runs(data_folder(project, env) / "runs")
     if not found:
         click.echo("No finished run yet: kedro run")
         return
@@ -77,7 +79,7 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
 @project_command
 def diff(project: ProjectMetadata, earlier: str, later: str, env: str | None) -> None:
     """What differs between two runs, given by the beginnings of their ids."""
-    found = read_runs(data_folder(project, env))
+    found = read_runs(data_folder(project, env) / "runs")
     click.echo("\n".join(compare(find_run(found, earlier), find_run(found, later))) or "They are equal.")
 
 
@@ -87,7 +89,8 @@ def diff(project: ProjectMetadata, earlier: str, later: str, env: str | None) ->
 @project_command
 def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> None:
     """Remove all finished runs but the newest."""
-    old = read_runs(data_folder(project, env))[keep:]
+    data = data_folder(project, env)
+    old = read_runs(data / "runs")[keep:]
     if not old:
         click.echo("Nothing to remove.")
         return
@@ -95,8 +98,10 @@ def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> No
         click.echo(f"{kept.run_id}  {kept.finished:%Y-%m-%d %H:%M}  {kept.size / MEGABYTE:,.1f} MB")
     if not yes:
         click.confirm(f"Remove these {len(old)} runs for good?", abort=True)
-    for kept in old:
-        shutil.rmtree(kept.folder)
+    with hold_data_folder(data):
+        for kept in old:
+            (kept.folder / PARAMETERS).unlink(missing_ok=True)  # first: what is half removed is not listed
+            shutil.rmtree(kept.folder)
     click.echo(f"Removed {len(old)}.")
 
 
@@ -106,11 +111,14 @@ def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> No
 )
 @project_command
 def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> None:
-    """Let the next training begin anew, though its parameters are the same: for when the code has changed."""
-    checkpoint: Any = make_session(project, env).load_context().catalog.get("checkpoint")
-    kept = checkpoint.retire() if mark is None or mark.exists() else None
-    message = f"The checkpoint is kept as {kept}; the next training begins anew." if kept else "Nothing to put aside."
-    click.echo(message)
-    if mark is not None:
-        with atomic_write(mark) as file:
-            file.write(f"{message}\n".encode())
+    """Let every next training start from scratch, though its parameters are the same: for when the code has changed."""
+    with hold_data_folder(data_folder(project, env)):
+        catalog: Any = make_session(project, env).load_context().catalog
+        first = mark is not None and not mark.exists()
+        kept = [path for name in (() if first else CHECKPOINTS) for path in catalog.get(name).retire()]
+        message = "\n".join(f"A checkpoint is kept as {path}." for path in kept)
+        message = f"{message}\nThe next training starts from scratch." if kept else "Nothing to put aside."
+        click.echo(message)
+        if mark is not None:
+            with atomic_write(mark) as file:
+                file.write(f"{message}\n".encode())
