@@ -34,6 +34,7 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
+from tests.datasets.test_atomic import across_disks
 
 WRITTEN = 1 + 3 + 4 + 3  # files of a store: what it is, images and what is known of shards, hashes, labels, the end
 CHECKPOINT = Checkpoint(
@@ -389,6 +390,26 @@ class TestCheckpoint:
             best.save(replace(CHECKPOINT, images_seen=seen))
             latest.save(replace(CHECKPOINT, images_seen=seen))
         assert len(list((tmp_path / "runs/run-a/checkpoints").iterdir())) == 3
+
+    def test_what_is_kept_may_lie_on_another_disk(
+        self, dataset: CheckpointDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        across_disks(monkeypatch)
+        keeping = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"), keep=2)
+        keeping.save(CHECKPOINT)
+        keeping.save(replace(CHECKPOINT, images_seen=16))
+        keeping.save(replace(CHECKPOINT, run_id="run-b"))
+        assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.pt")) == [
+            "checkpoint.pt",
+            "runs/run-a/checkpoint.pt",
+            "runs/run-a/checkpoints/images_seen_0000000008.pt",
+        ]
+        restored = dataset.restore("run-a")
+        assert restored is not None
+        assert restored.images_seen == 16
+        assert dataset.archived("run-b").exists()
+        dataset.retire()
+        assert not (tmp_path / "checkpoint.pt").exists()
 
     def test_what_others_wrote_meanwhile_is_noticed(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
         dataset.save(CHECKPOINT)

@@ -433,14 +433,14 @@ def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: P
 def test_a_run_whose_copy_fails_is_not_listed_as_finished(
     project: Project, smoke_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, folder: Path) -> None:
+    def fail(path: Path, target: Path) -> None:
         if path.suffix == ".csv":
-            raise OSError(28, "No space left on device", str(folder))
+            raise OSError(28, "No space left on device", str(target))
 
     project.adopt(smoke_data)
     [run] = (project.data / "runs").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_kedro.hooks.archive._copy", fail)
+        patch.setattr("ddpm_kedro.hooks.archive.copy", fail)
         failed(project.kedro_run("--pipelines", "model_training"), "No space left on device")
     assert not (run / "parameters.json").exists()
     ok(project.kedro_run("--pipelines", "model_training"))

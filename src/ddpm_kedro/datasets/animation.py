@@ -6,11 +6,11 @@ from kedro_datasets._typing import ImagePreview
 from PIL import Image, ImageSequence
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.images.film import Frames
 
 
-class AnimationDataset(LocalDataset[Frames, Frames]):
+class AnimationDataset(FileDataset[Frames, Frames]):
     """A GIF file."""
 
     def load(self) -> Frames:

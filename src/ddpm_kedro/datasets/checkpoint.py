@@ -4,14 +4,13 @@ import itertools
 import logging
 import os
 import pickle
-import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.atomic import atomic_write, copy, move
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.run import Checkpoint
@@ -37,7 +36,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def __init__(self, *, filepath: str, archive: str, keep: int = 1, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._archive, self._keep = Path(archive), keep
+        self._archive, self._keep = Path(self._local(archive)), keep
         self._seen: tuple[tuple[int, int], tuple[str, int]] | None = None
 
     def load(self) -> Checkpoint | None:
@@ -71,7 +70,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
             return None
         if self._exists():
             self._put_aside()
-        kept.replace(self._filepath)
+        move(kept, self._filepath)
         return self.load()
 
     def retire(self, run_id: str | None = None) -> list[Path]:
@@ -98,10 +97,9 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
     def _put_aside(self) -> Path:
         """Move the latest checkpoint to the folder of its run, where one that is there already is retired."""
         kept = self.archived(self._standing()[0])
-        kept.parent.mkdir(parents=True, exist_ok=True)
         if kept.exists():
             self._retire_kept(kept.parent)
-        self._filepath.replace(kept)
+        move(self._filepath, kept)
         return kept
 
     def _keep_earlier(self, new: Checkpoint) -> None:
@@ -163,4 +161,4 @@ def _link(path: Path, new: Path) -> None:
     try:
         os.link(path, new)
     except OSError:
-        shutil.copy2(path, new)
+        copy(path, new)

@@ -6,11 +6,11 @@ from io import StringIO
 from kedro_datasets._typing import PlotlyPreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.training.run import Row
 
 
-class HistoryDataset(LocalDataset[list[Row], list[Row]]):
+class HistoryDataset(FileDataset[list[Row], list[Row]]):
     """A CSV file, one line a report; every save writes the whole history."""
 
     def load(self) -> list[Row]:

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from kedro_datasets._typing import TablePreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.metrics.table import COLUMNS, Metrics
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 
-class MetricsDataset(LocalDataset[Metrics, Metrics]):
+class MetricsDataset(FileDataset[Metrics, Metrics]):
     """A JSON file."""
 
     def load(self) -> Metrics:

@@ -4,20 +4,23 @@ import json
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ddpm_kedro.datasets.atomic import replaced_folder
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.models import TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 
-class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
+class ModelDataset(FileDataset[TrainedModel, TrainedModel]):
     """A folder with ``model.safetensors`` and the ``config.json`` that rebuilds the network.
 
     The whole folder is replaced at once: weights and configuration always belong together.
     """
+
+    marker = "config.json"
 
     def load(self) -> TrainedModel:
         """The model, on the CPU.
@@ -41,17 +44,13 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
     def save(self, data: TrainedModel) -> None:
         """Write beside the old folder, then take its place."""
         with replaced_folder(self._filepath) as new:
-            weights = {name: tensor.contiguous() for name, tensor in data.network.state_dict().items()}
-            save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
+            write_tensors(data.network.state_dict(), new / "model.safetensors")
             (new / "config.json").write_text(json.dumps(data.config(), indent=2) + "\n")
 
     def fingerprint(self) -> str:
         """That of what made the saved model: the id of its run."""
         config = json.loads((self._filepath / "config.json").read_text())
         return Provenance(config["parameters"], config["inputs"]).fingerprint
-
-    def _exists(self) -> bool:
-        return self._named and (self._filepath / "config.json").exists()
 
 
 class InitialModelDataset(ModelDataset):

@@ -7,11 +7,11 @@ from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.parameters import UserError
 
 
-class PictureDataset(LocalDataset[Image.Image, Image.Image]):
+class PictureDataset(FileDataset[Image.Image, Image.Image]):
     """A PNG file."""
 
     def load(self) -> Image.Image:
@@ -32,7 +32,7 @@ class PictureDataset(LocalDataset[Image.Image, Image.Image]):
         return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
 
 
-class OptionalPictureDataset(LocalDataset[Image.Image, Image.Image | None]):
+class OptionalPictureDataset(FileDataset[Image.Image, Image.Image | None]):
     """A picture of any format that a person may have put there; None where nobody has."""
 
     def load(self) -> Image.Image | None:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 
-class SamplesDataset(LocalDataset["Samples", "Samples"]):
+class SamplesDataset(FileDataset["Samples", "Samples"]):
     """An ``.npz`` with ``arr_0`` (N, H, W, C) uint8 and, for a model with classes, ``arr_1`` (N,) int64."""
 
     def load(self) -> "Samples":

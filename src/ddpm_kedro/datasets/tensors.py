@@ -1,9 +1,14 @@
 """Tensors by name, for looking into what went wrong."""
 
-from safetensors.torch import load_file, save
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.atomic import replaced
 from ddpm_kedro.datasets.base import LocalDataset
 
 
@@ -16,5 +21,17 @@ class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
 
     def save(self, data: dict[str, Tensor]) -> None:
         """Replace the file."""
-        with atomic_write(self._filepath) as file:
-            file.write(save({name: tensor.contiguous() for name, tensor in data.items()}))
+        with replaced(self._filepath) as new:
+            write_tensors(data, new)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: where it cannot be written; the library itself raises an error of its own.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from ddpm_kedro.datasets.atomic import atomic_write, replaced_folder
+from ddpm_kedro.datasets.atomic import atomic_write, copy
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance
@@ -63,7 +62,8 @@ class Archive:
             if foreign & needed.all_outputs() or any(_is_marked(catalog.get(each)) for each in needed.inputs()):
                 logger.warning("%s is not kept: it was not made from what run %s has made.", name, folder.name)
             else:
-                _copy(Path(dataset._filepath), folder)
+                path = Path(dataset._filepath)
+                copy(path, folder / path.name)
         with atomic_write(record) as file:
             file.write(parameters.encode() + b"\n")
         logger.info("This run is kept in %s", folder)
@@ -96,13 +96,3 @@ def _used(parameters: dict[str, Any], pipeline: Pipeline, record: Path) -> dict[
     earlier = json.loads(record.read_text())
     used = {name for name in Parameters.model_fields if f"params:{name}" in pipeline.inputs()} | {"use"}
     return {name: values if name in used else earlier.get(name, values) for name, values in parameters.items()}
-
-
-def _copy(path: Path, folder: Path) -> None:
-    """Copy a file or a folder, as a whole or not at all."""
-    if path.is_dir():
-        with replaced_folder(folder / path.name) as new:
-            shutil.copytree(path, new, dirs_exist_ok=True)
-    else:
-        with path.open("rb") as source, atomic_write(folder / path.name) as file:
-            shutil.copyfileobj(source, file)

@@ -116,12 +116,13 @@ class TrackingParameters(Group):
     """Weights & Biases."""
 
     mode: Literal["auto", "disabled", "offline", "online"]
-    """auto is online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
-    project: str
+    """auto is as WANDB_MODE says, else online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
+    project: str | None
+    """null is ddpm_kedro, unless WANDB_PROJECT is set: variables of W&B count where a parameter is null or auto."""
     entity: str | None
     """User or team; null for the key's own."""
     name: str | None
-    """What the run is called; null lets W&B invent one. Its id is that of the run, so that it goes on with it."""
+    """What the run is called; null lets W&B invent one."""
     group: str | None
     """Runs that belong together, such as those of a sweep."""
 
