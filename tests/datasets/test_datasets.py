@@ -371,10 +371,11 @@ class TestCheckpoint:
                 dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
         retired = dataset.retire()
         assert [path.relative_to(tmp_path / "runs").as_posix() for path in retired] == [
-            "run-a/retired_1/checkpoint.pt",
-            "run-b/retired_1/checkpoint.pt",
+            "run-a/retired_1",
+            "run-b/retired_1",
         ]
-        assert all(path.is_file() for path in retired)
+        kept = {path.relative_to(folder).as_posix() for folder in retired for path in folder.rglob("*.pt")}
+        assert kept == {"checkpoint.pt", "checkpoints/images_seen_0000000008.pt"}
         assert dataset.load() is None
         assert dataset.restore("run-a") is None
         (tmp_path / "checkpoint.pt").write_bytes(b"damaged")

@@ -115,9 +115,9 @@ def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> Non
     with hold_data_folder(data_folder(project, env)):
         catalog: Any = make_session(project, env).load_context().catalog
         first = mark is not None and not mark.exists()
-        kept = [path for name in (() if first else CHECKPOINTS) for path in catalog.get(name).retire()]
-        message = "\n".join(f"A checkpoint is kept as {path}." for path in kept)
-        message = f"{message}\nThe next training starts from scratch." if kept else "Nothing to put aside."
+        kept = {path for name in (() if first else CHECKPOINTS) for path in catalog.get(name).retire()}
+        said = [f"The checkpoints of a run are kept in {path}." for path in sorted(kept)]
+        message = "\n".join([*said, "The next training starts from scratch."] if kept else ["Nothing to put aside."])
         click.echo(message)
         if mark is not None:
             with atomic_write(mark) as file:

@@ -77,22 +77,21 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """Move the checkpoints of a run, or of all runs, to where none is looked for.
 
         Returns:
-            Where they lie now: ``<run id>/retired_1/checkpoint.pt`` below the archive, and earlier ones beside it.
+            The folders that they are moved to, ``<run id>/retired_1`` below the archive.
         """
         if self._exists() and run_id in {None, self._standing()[0]}:
             self._put_aside()
         return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
 
     def _kept(self, folder: Path) -> list[Path]:
-        """The checkpoints in the folder of a run: the latest, and the folder of those before it."""
-        return [path for name in (self._filepath.name, self._folder) if (path := folder / name).exists()]
+        """Return the checkpoints in the folder of a run: the latest, and those before it."""
+        return [*folder.glob(self._filepath.name), *folder.glob(f"{self._folder}/*.pt")]
 
     def _retire_kept(self, folder: Path) -> Path:
         retired = next(path for n in itertools.count(1) if not self._kept(path := folder / f"retired_{n}"))
-        retired.mkdir(exist_ok=True)
         for path in self._kept(folder):
-            path.replace(retired / path.name)
-        return retired / self._filepath.name
+            move(path, retired / path.relative_to(folder))
+        return retired
 
     def _put_aside(self) -> Path:
         """Move the latest checkpoint to the folder of its run, where one that is there already is retired."""
