@@ -105,6 +105,45 @@ def test_old_runs_are_removed_when_that_is_confirmed(kept: Path, project: Projec
     assert "Removed 1" in printed(kedro(project, "runs", "prune", "--keep", "0", "--yes", "--env", "smoke"))
 
 
+@pytest.fixture
+def unfinished(kept: Path) -> Path:
+    """Beside finished runs, one that left its last checkpoint and an earlier one, and a trial that was pruned."""
+    for name, day in (("killed/checkpoint.pt", 2), ("killed/checkpoints/images_seen_8.pt", 1), ("pruned/best.pt", 3)):
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        (kept / name).write_bytes(b"x" * 1_000_000)
+        os.utime(kept / name, (1e9 + day * 86_400,) * 2)
+    return kept
+
+
+def test_checkpoints_of_unfinished_runs_are_listed_and_removed_on_request(unfinished: Path, project: Project) -> None:
+    *_, blank, head, first, second = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()
+    assert blank == ""
+    assert "Not finished (3.0 MB; `kedro runs prune --unfinished` removes them)" in head
+    assert (first.split()[0], first.split()[-2:]) == ("pruned", ["1.0", "MB"])
+    assert (second.split()[0], second.split()[-2:]) == ("killed", ["2.0", "MB"])
+    arguments = ("runs", "prune", "--yes", "--env", "smoke")
+    assert "Removed 2." in printed(kedro(project, *arguments, "--keep", "1"))
+    assert {path.name for path in unfinished.iterdir()} == {"ccc333", "unfinished", "killed", "pruned"}
+    assert "Removed 2." in printed(kedro(project, *arguments, "--unfinished"))
+    assert {path.name for path in unfinished.iterdir()} == {"ccc333", "unfinished"}
+    assert "Not finished" not in printed(kedro(project, "runs", "list", "--env", "smoke"))
+
+
+def test_unfinished_runs_are_listed_where_none_is_finished(project: Project) -> None:
+    path = project.data / "runs/killed/checkpoint.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    said = printed(kedro(project, "runs", "list", "--env", "smoke"))
+    assert "No finished run yet" in said
+    assert "killed" in said
+
+
+def test_prune_asks_what_to_remove(kept: Path, project: Project) -> None:
+    result = kedro(project, "runs", "prune", "--env", "smoke")
+    assert result.exit_code == 2
+    assert "--keep N, --unfinished, or both" in result.output
+
+
 def test_a_training_is_followed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     path = project.data / "08_reporting/training_history.csv"
     path.parent.mkdir(parents=True)

@@ -49,6 +49,17 @@ def read_runs(folder: Path) -> list[KeptRun]:
     return sorted(runs, key=lambda run: run.finished, reverse=True)
 
 
+def read_unfinished(folder: Path) -> list[KeptRun]:
+    """Read the runs below a folder that left checkpoints and did not finish, the newest checkpoint first."""
+    checkpoints: dict[Path, float] = {}
+    for path in folder.glob("*/**/*.pt"):
+        run = folder / path.relative_to(folder).parts[0]
+        if not (run / "parameters.json").exists():
+            checkpoints[run] = max(checkpoints.get(run, 0.0), path.stat().st_mtime)
+    runs = [KeptRun(run, {}, {}, {}, datetime.fromtimestamp(when)) for run, when in checkpoints.items()]
+    return sorted(runs, key=lambda run: run.finished, reverse=True)
+
+
 def find_run(runs: list[KeptRun], name: str) -> KeptRun:
     """The run whose id begins so.
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.runs import PARAMETERS, compare, find_run, read_runs
+from ddpm_kedro.runs import PARAMETERS, KeptRun, compare, find_run, read_runs, read_unfinished
 
 MEGABYTE = 1e6
 SECONDS = 2.0  # between two looks at a training
@@ -56,6 +56,7 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
     found = read_runs(data_folder(project, env) / "runs")
     if not found:
         click.echo("No finished run yet: kedro run")
+        _list_unfinished(data_folder(project, env) / "runs")
         return
     groups = ("experiment", "dataset", "model", "optimizer")
     table = Table("run", "finished", *groups, "lr", "images", "loss", "validation", box=None)
@@ -71,6 +72,21 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
             *(f"{loss:.4f}" for loss in losses),
         )
     console().print(table)
+    _list_unfinished(data_folder(project, env) / "runs")
+
+
+def _list_unfinished(folder: Path) -> None:
+    """Print which runs left checkpoints but did not finish: they were stopped, killed or pruned."""
+    found = read_unfinished(folder)
+    if found:
+        size = sum(run.size for run in found) / MEGABYTE
+        click.echo(f"\nNot finished ({size:,.1f} MB; `kedro runs prune --unfinished` removes them):")
+    for run in found:
+        _print_size(run)
+
+
+def _print_size(run: KeptRun) -> None:
+    click.echo(f"{run.run_id}  {run.finished:%Y-%m-%d %H:%M}  {run.size / MEGABYTE:,.1f} MB")
 
 
 @runs.command()
@@ -84,25 +100,36 @@ def diff(project: ProjectMetadata, earlier: str, later: str, env: str | None) ->
 
 
 @runs.command()
-@click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the newest runs to keep.")
+@click.option("--keep", type=click.IntRange(min=0), help="How many of the newest finished runs to keep.")
+@click.option("--unfinished", is_flag=True, help="Remove the checkpoints of runs that did not finish.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @project_command
-def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> None:
-    """Remove all finished runs but the newest."""
+def prune(project: ProjectMetadata, keep: int | None, unfinished: bool, yes: bool, env: str | None) -> None:
+    """Remove all finished runs but the newest, or what unfinished ones left, or both."""
+    if keep is None and not unfinished:
+        raise click.UsageError("Say what to remove: --keep N, --unfinished, or both.")
     data = data_folder(project, env)
-    old = read_runs(data / "runs")[keep:]
+    old = _find_old(data / "runs", keep, unfinished)
     if not old:
         click.echo("Nothing to remove.")
         return
     for kept in old:
-        click.echo(f"{kept.run_id}  {kept.finished:%Y-%m-%d %H:%M}  {kept.size / MEGABYTE:,.1f} MB")
+        _print_size(kept)
     if not yes:
         click.confirm(f"Remove these {len(old)} runs for good?", abort=True)
     with hold_data_folder(data):
+        still = {kept.folder for kept in _find_old(data / "runs", keep, unfinished)}  # a training may have come between
+        old = [kept for kept in old if kept.folder in still]
         for kept in old:
             (kept.folder / PARAMETERS).unlink(missing_ok=True)  # first: what is half removed is not listed
             shutil.rmtree(kept.folder)
     click.echo(f"Removed {len(old)}.")
+
+
+def _find_old(folder: Path, keep: int | None, unfinished: bool) -> list[KeptRun]:
+    """Return the finished runs but the newest, and the unfinished ones, as asked for."""
+    old = read_runs(folder)[keep:] if keep is not None else []
+    return old + (read_unfinished(folder) if unfinished else [])
 
 
 @runs.command()
