@@ -4,6 +4,7 @@ import errno
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -14,6 +15,7 @@ from kedro.io import DatasetError
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
+from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.parameters import UserError, nearest
 
@@ -30,17 +32,22 @@ class Session(KedroSession):
         """Run pipelines; see :meth:`KedroSession.run`.
 
         Raises:
-            ClickException: for wrong parameters, missing inputs, an unknown name, a folder that cannot be written.
+            ClickException: for wrong parameters, missing inputs, an unknown name, a data folder that cannot be written
+                or that another process writes.
         """
         try:
             _check_pipelines(kwargs.get("pipeline_names"))
             _check_runner(kwargs.get("runner"))
-            return super().run(*args, **kwargs)
+            with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
+                return super().run(*args, **kwargs)
         except Exception as error:
             message = explain(error)
             if message is None:
                 raise
             raise ClickException(message) from error
+
+    def _data_folder(self) -> Path:
+        return Path(self._project_path, self._get_config_loader()["globals"]["data_root"])
 
 
 def explain(error: BaseException) -> str | None:

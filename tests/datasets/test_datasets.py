@@ -348,6 +348,40 @@ class TestCheckpoint:
         kept[1].rename(path)
         assert dataset.load().images_seen == 24
 
+    def test_a_kept_checkpoint_is_not_overwritten_by_one_of_fewer_images(
+        self, dataset: CheckpointDataset, tmp_path: Path
+    ) -> None:
+        """Run a is finished, run b comes, run a is trained once more and killed, and run b comes again."""
+        for run_id, seen in (("run-a", 64), ("run-b", 8), ("run-a", 16), ("run-b", 8)):
+            dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
+        kept = {
+            path.relative_to(tmp_path).as_posix(): torch.load(path)["images_seen"] for path in tmp_path.rglob("*.pt")
+        }
+        assert kept == {
+            "checkpoint.pt": 8,
+            "runs/run-a/checkpoint.pt": 16,
+            "runs/run-a/retired_1/checkpoint.pt": 64,
+            "runs/run-b/checkpoint.pt": 8,
+        }
+
+    def test_retired_checkpoints_of_all_runs_are_neither_restored_nor_offered(self, tmp_path: Path) -> None:
+        dataset = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"), keep=3)
+        for run_id in ("run-a", "run-b"):
+            for seen in (8, 16):
+                dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
+        retired = dataset.retire()
+        assert [path.relative_to(tmp_path / "runs").as_posix() for path in retired] == [
+            "run-a/retired_1",
+            "run-b/retired_1",
+        ]
+        kept = {path.relative_to(folder).as_posix() for folder in retired for path in folder.rglob("*.pt")}
+        assert kept == {"checkpoint.pt", "checkpoints/images_seen_0000000008.pt"}
+        assert dataset.load() is None
+        assert dataset.restore("run-a") is None
+        (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
+        with pytest.raises(DatasetError, match=r"Move it away to train from the beginning\.$"):
+            dataset.load()
+
     def test_the_best_checkpoint_leaves_the_earlier_ones_alone(self, tmp_path: Path) -> None:
         latest, best = (
             CheckpointDataset(filepath=str(tmp_path / name), archive=str(tmp_path / "runs"), keep=keep)
