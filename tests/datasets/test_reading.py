@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kedro.io import DatasetError
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.history import HistoryDataset
+from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
@@ -23,7 +25,7 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.parameters import UserError
 from tests.conftest import MADE_BY
-from tests.datasets.test_datasets import CHECKPOINT, trained_model
+from tests.datasets.test_datasets import CHECKPOINT, TestShards, trained_model
 
 FLIPS = 60  # positions of a file at which a bit is flipped
 FIGURE = {"name": "KID", "value": 0.5, "n": 9, "better": "lower", "at_floor_n": None, "floor": 0.25, "floor_n": 9}
@@ -243,3 +245,106 @@ def test_damaged_tensors_are_said(tmp_path: Path) -> None:
     (tmp_path / "batch.safetensors").write_bytes(b"abc")
     with pytest.raises(DatasetError, match=r"batch.safetensors is damaged"):
         dataset.load()
+
+
+class TestImageStore:
+    @staticmethod
+    def dataset(folder: Path) -> ImageStoreDataset:
+        return ImageStoreDataset(filepath=str(folder / "store"))
+
+    @staticmethod
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (folder / "store").iterdir()}
+
+    def images(self, folder: Path) -> Any:
+        store = self.dataset(folder).load()
+        return np.asarray(store.images).tolist(), store.labels.tolist(), store.class_names, store.made_by, store.facts
+
+    def images_or_error(self, folder: Path) -> Any:
+        try:
+            return self.images(folder)
+        except DatasetError as error:
+            return error
+
+    def test_what_is_damaged_is_said_and_the_same_save_makes_it_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.dataset(tmp_path).save(TestShards.lazy())
+        whole, expected = self.content(tmp_path), self.images(tmp_path)
+        for name, content in whole.items():
+            every = [*damages(content)]
+            for what, damaged in every[:3] + every[3 :: 12 if name.endswith("npy") else 30]:
+                (tmp_path / "store" / name).write_bytes(damaged)
+                caplog.clear()
+                found = self.images_or_error(tmp_path)
+                said = isinstance(found, DatasetError)
+                if said:
+                    assert "store is damaged" in str(found), (name, what, found)
+                    assert "data_ingestion` makes again" in str(found), (name, what, found)
+                else:
+                    assert found == expected, (name, what)
+                self.dataset(tmp_path).save(TestShards.lazy())
+                assert ("It is made again." in caplog.text) == said, (name, what)
+                assert self.images(tmp_path) == expected
+                (tmp_path / "store" / name).write_bytes(content)
+                assert said or name[:5].isdigit() or name == "store.json", (name, what)
+        assert self.content(tmp_path) == whole
+
+    def test_only_a_damaged_shard_is_made_again(self, tmp_path: Path) -> None:
+        dataset = self.dataset(tmp_path)
+        dataset.save(TestShards.lazy())
+        whole = self.content(tmp_path)
+        path = tmp_path / "store/00002.npy"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        made: list[int] = []
+        dataset.save(TestShards.lazy(made))
+        assert made == [2]
+        assert self.content(tmp_path) == whole
+        (tmp_path / "store/labels.npy").write_bytes(b"")
+        dataset.save(TestShards.lazy(made))
+        assert made == [2]
+        assert self.content(tmp_path) == whole
+
+    def test_an_interrupted_save_makes_what_is_damaged_again(self, tmp_path: Path) -> None:
+        dataset = self.dataset(tmp_path)
+        dataset.save(TestShards.lazy())
+        whole = self.content(tmp_path)
+        (tmp_path / "store/store.json").unlink()
+        (tmp_path / "store/unfinished.json").write_text(json.dumps(MADE_BY.as_dict()))
+        (tmp_path / "store/00000.json").write_text("{")
+        made: list[int] = []
+        dataset.save(TestShards.lazy(made))
+        assert made == [0]
+        assert self.content(tmp_path) == whole
+        (tmp_path / "store/store.json").unlink()
+        (tmp_path / "store/unfinished.json").write_text("{")
+        dataset.save(TestShards.lazy(made))
+        assert self.content(tmp_path) == whole
+
+    def test_the_content_of_a_shard_is_read_once_on_a_host(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.dataset(tmp_path).save(TestShards.lazy())
+        hashed = 0
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal hashed
+            hashed += 1
+            return blake2b(*arguments, **options)
+
+        monkeypatch.setattr("ddpm_kedro.datasets.store_check.hashlib.blake2b", counted)
+        for _ in range(3):
+            self.dataset(tmp_path).load()
+        assert hashed == 10
+        monkeypatch.setattr("socket.gethostname", lambda: "another")
+        self.dataset(tmp_path).load()
+        assert hashed == 20
+
+    def test_a_store_of_an_earlier_version_has_no_checksums_and_is_loaded(self, tmp_path: Path) -> None:
+        self.dataset(tmp_path).save(TestShards.lazy())
+        expected = self.images(tmp_path)
+        path = tmp_path / "store/store.json"
+        meta = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in meta.items() if key not in {"sha256", "checksum"}}))
+        (tmp_path / "store/hashes.npy").unlink()
+        assert self.images(tmp_path) == expected

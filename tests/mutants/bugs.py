@@ -178,10 +178,10 @@ OWN_PICTURES = [
         "datasets/image_store.py",
         (
             "what another left is taken",
-            "if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():",
+            "if unfinished.is_file() and _json(unfinished) == made_by.as_dict():",
             "if unfinished.is_file():",
         ),
-        ("shards made again", "if not (about.is_file() and (", "if True or not (about.is_file() and ("),
+        ("shards made again", "if summary is None or (summary", "if True or (summary"),
         ("a source that changed meanwhile goes unnoticed", "        data.check()\n", ""),
         (
             "what is there may hold any share of rejected files",

@@ -21,6 +21,18 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
+from ddpm_kedro.datasets.store_check import (
+    HASHES,
+    LABELS,
+    META,
+    SUMS,
+    DamagedShardError,
+    check_content,
+    checksums,
+    read_arrays,
+    read_meta,
+)
 from ddpm_kedro.images.facts import HASH, PERCEPTUAL, check_rejected, facts_of, known, perceptual_hashes, repeated
 from ddpm_kedro.images.progress import progress
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
@@ -28,7 +40,9 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
-META, UNFINISHED, LABELS, HASHES = "store.json", "unfinished.json", "labels.npy", "hashes.npy"
+UNFINISHED = "unfinished.json"
+REMEDY = "`kedro run --pipelines data_ingestion` makes again what is damaged."
+MADE_AGAIN = "It is made again."
 FEW, MOST_WORKERS = 2, 32  # shards
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of CPU time in so many that pass
 OTHER_FILES = 512  # that a process may have to open besides
@@ -51,17 +65,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """The store, its images memory-mapped."""
         if not self._exists():
             raise UserError(f"No images in {self._filepath}; run `kedro run --pipelines data_ingestion` first.")
-        meta = self._meta()
-        _allow_open_files(len(meta["shards"]))
-        shards = [np.load(self._filepath / f"{name}.npy", mmap_mode="r") for name in meta["shards"]]
-        return ImageStore(
-            images=shards[0] if len(shards) == 1 else ShardedImages(shards),
-            labels=np.load(self._filepath / LABELS) if meta["class_names"] else None,
-            class_names=tuple(meta["class_names"]),
-            made_by=self._made_by(),
-            facts=meta["facts"],
-            hashes=np.load(hashes, mmap_mode="r") if (hashes := self._filepath / HASHES).is_file() else None,
-        )
+        return self._read(REMEDY)
 
     def save(self, data: LazyImageStore) -> None:
         """Decode and write, unless the same content is there.
@@ -70,7 +74,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             UserError: where more files than ``max_rejected_fraction`` gave no image, with the most frequent reasons;
                 where the source changed while it was read.
         """
-        if self._exists() and self._made_by() == data.made_by:
+        if self._exists() and self._is(data.made_by):
             (self._filepath / UNFINISHED).unlink(missing_ok=True)  # of a save that was killed at the very end
             check_rejected(self._meta()["facts"], data.max_rejected_fraction)
             return
@@ -89,8 +93,9 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
                 np.save(file, labels)
         shards = [f"{number:05d}" for number, each in enumerate(made) if each["images"]]
         meta = {"class_names": list(data.class_names), "count": facts["images"], "shards": shards}
+        meta |= {"facts": facts, "made_by": data.made_by.as_dict(), SUMS: checksums(self._filepath)}
         with atomic_write(self._filepath / META) as file:
-            file.write(json.dumps(meta | {"facts": facts, "made_by": data.made_by.as_dict()}, indent=2).encode())
+            file.write(json.dumps(seal(meta), indent=2).encode())
         (self._filepath / UNFINISHED).unlink()
 
     def fingerprint(self) -> str:
@@ -100,7 +105,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
     def _begin(self, made_by: Provenance) -> None:
         """An empty folder, or one with the first shards of the same."""
         unfinished = self._filepath / UNFINISHED
-        if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():
+        if unfinished.is_file() and _json(unfinished) == made_by.as_dict():
             return
         for name in (META, UNFINISHED):  # first: what is half removed must not look whole
             (self._filepath / name).unlink(missing_ok=True)
@@ -108,6 +113,39 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             shutil.rmtree(self._filepath)
         with atomic_write(unfinished) as file:
             file.write(json.dumps(made_by.as_dict()).encode())
+
+    def _read(self, remedy: str) -> ImageStore:
+        """The store, if it is whole."""
+        with reading(self._filepath, remedy):
+            meta = read_meta(self._filepath)
+        _allow_open_files(len(meta["shards"]))
+        with reading(self._filepath, remedy):
+            shards, labels, hashes = read_arrays(self._filepath, meta)
+            check_content(self._filepath, meta["shards"], shards, hashes)
+            images = shards[0] if len(shards) == 1 else ShardedImages(shards)
+            made_by = provenance_of(meta["made_by"])
+            return ImageStore(images, labels, tuple(meta["class_names"]), made_by, meta["facts"], hashes)
+
+    def _is(self, made_by: Provenance) -> bool:
+        """Whether the same lies there, and is whole; what is damaged is removed, so that it is made again."""
+        try:
+            return self._made_by(MADE_AGAIN) == made_by and self._read(MADE_AGAIN).made_by == made_by
+        except UserError as error:
+            logger.warning("%s", error)
+            self._take_apart(made_by, error.__cause__)
+            return False
+
+    def _take_apart(self, made_by: Provenance, damage: BaseException | None) -> None:
+        """Make an interrupted save of a damaged store, with all its shards but a damaged one."""
+        with suppress(UserError):
+            if self._made_by() != made_by:
+                return
+            with atomic_write(self._filepath / UNFINISHED) as file:
+                file.write(json.dumps(made_by.as_dict()).encode())
+            (self._filepath / META).unlink()
+            if isinstance(damage, DamagedShardError):
+                for path in self._filepath.glob(f"{damage.name}.*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _watched(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
         """What :meth:`_write` gives, while a person sees how far it is."""
@@ -167,14 +205,14 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         return about
 
     def _exists(self) -> bool:
-        return (self._filepath / META).exists() and "facts" in self._meta()
+        return (self._filepath / META).exists()
 
-    def _made_by(self) -> Provenance:
-        return Provenance(**self._meta()["made_by"])
+    def _made_by(self, remedy: str = REMEDY) -> Provenance:
+        with reading(self._filepath, remedy):
+            return provenance_of(self._meta()["made_by"])
 
     def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads((self._filepath / META).read_text())
-        return meta
+        return read_document(self._filepath / META)
 
 
 def _cores() -> int:
@@ -211,7 +249,8 @@ def _end_at_ctrl_c() -> None:
 def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
     """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
     about, images = path.with_suffix(".json"), path.with_suffix(".npy")
-    if not (about.is_file() and (images.is_file() or not json.loads(about.read_text())["summary"]["images"])):
+    summary = _summary(about)
+    if summary is None or (summary["images"] and not images.is_file()):
         shard = making()
         if len(shard.images):
             with atomic_write(images) as file:
@@ -219,5 +258,19 @@ def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
         with atomic_write(about) as file:
             like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}
             file.write(json.dumps(known(shard) | like).encode())
-    summary: dict[str, Any] = json.loads(about.read_text())["summary"]
+        summary = _summary(about)
+        assert summary is not None
     return summary
+
+
+def _summary(about: Path) -> dict[str, Any] | None:
+    """What is known of a shard; None where the file is missing or damaged."""
+    found = _json(about)
+    return found.get("summary") if isinstance(found, dict) else None
+
+
+def _json(path: Path) -> Any:
+    """What a file holds; None where it is missing or damaged."""
+    with suppress(FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        return json.loads(path.read_text())
+    return None

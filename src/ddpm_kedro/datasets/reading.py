@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import logging
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ DAMAGE = (
     UnpicklingError,
     ValueError,
     csv.Error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -8,7 +8,8 @@ from filelock import FileLock
 
 from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.base import put_as_a_whole
-from ddpm_kedro.datasets.image_store import META, ImageStoreDataset
+from ddpm_kedro.datasets.image_store import ImageStoreDataset
+from ddpm_kedro.datasets.store_check import META
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
 
 
