@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,28 @@ def test_where_each_value_comes_from(project: Project) -> None:
     assert rows["images.seed"] == ["0", "base/parameters.yml"]
     resolved = project.parameters(params, env="local")
     assert rows["model.width"][0] == str(resolved["model"]["width"])
+
+
+@pytest.mark.parametrize("name", ["parameters.json", "metrics.json", "training_history.csv"])
+def test_a_damaged_file_of_one_run_does_not_hide_the_others(
+    name: str, finished: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    project, runs = finished, finished.data / "runs"
+    [whole] = runs.iterdir()
+    shutil.copytree(whole, runs / "damaged")
+    content = (whole / name).read_bytes()
+    half = content[: len(content) // 2] if name.endswith("json") else b"images_seen,loss\n8,"
+    for damaged in (b"", half, b"[1]", b'{"use": 3, "figures": 3}', b"\xff"):
+        (runs / "damaged" / name).write_bytes(damaged)
+        caplog.clear()
+        assert whole.name in printed(kedro(project, "runs", "list", "--env", "smoke"))
+        assert f"damaged/{name} is damaged" in caplog.text
+        other = () if name == "parameters.json" else ("damaged",)
+        for run in (whole.name, *other):
+            printed(kedro(project, "runs", "diff", whole.name, run, "--env", "smoke"))
+    output = printed(kedro(project, "runs", "prune", "--keep", "0", "--yes", "--env", "smoke"))
+    assert whole.name in output
+    assert (runs / "damaged").exists() == (name == "parameters.json")
 
 
 def test_resolved_parameters_in_a_file(project: Project) -> None:

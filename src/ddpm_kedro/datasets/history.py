@@ -2,6 +2,7 @@
 
 import csv
 from io import StringIO
+from pathlib import Path
 
 from kedro_datasets._typing import PlotlyPreview
 
@@ -17,14 +18,8 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
 
     def load(self) -> list[Row]:
         """One dictionary a line."""
-        remedy = "`kedro run --pipelines model_training` writes it again from the checkpoint."
-        with reading(self._filepath, remedy), self._filepath.open(newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            if (
-                "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []
-            ):  # [] is of a history without rows
-                raise UserError("it has no column images_seen")
-            return [{name: float(value) for name, value in row.items()} for row in rows]
+        with reading(self._filepath, "`kedro run --pipelines model_training` writes it again from the checkpoint."):
+            return read_history(self._filepath)
 
     def save(self, data: list[Row]) -> None:
         """Write all rows; floats keep every digit."""
@@ -40,3 +35,16 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
         from ddpm_kedro.reporting.curves import training_curves  # noqa: PLC0415  plotly takes a while
 
         return PlotlyPreview(training_curves(self.load()).to_plotly_json())
+
+
+def read_history(path: Path) -> list[Row]:
+    """Read the rows of a history.
+
+    Raises:
+        UserError, ValueError, …: see :func:`~ddpm_kedro.datasets.reading.reading`.
+    """
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is of a history without rows
+            raise UserError("it has no column images_seen")
+        return [{name: float(value) for name, value in row.items()} for row in rows]
