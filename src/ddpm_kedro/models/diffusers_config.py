@@ -228,7 +228,7 @@ def _accepted_levels(config: Config) -> Accepted:
     size = config["sample_size"]
     return {
         "block_out_channels": (bool(first) and not any(c % first for c in channels), "multiples of the first one"),
-        "time_embedding_dim": (config["time_embedding_dim"] in {None, 4 * first}, f"null or {4 * first}"),
+        "time_embedding_dim": (config["time_embedding_dim"] in (None, 4 * first), f"null or {4 * first}"),
         "down_block_types": (len(mirrored) == len(down) == len(channels), f"{' or '.join(DOWN_BLOCKS)} for each level"),
         "up_block_types": (up == mirrored, f"{_json(mirrored)}, the way down mirrored"),
         "out_channels": (config["out_channels"] == config["in_channels"], f"{config['in_channels']}, as in_channels"),
