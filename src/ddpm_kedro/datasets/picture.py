@@ -8,6 +8,7 @@ from PIL import Image
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.parameters import UserError
 
 
@@ -16,7 +17,7 @@ class PictureDataset(FileDataset[Image.Image, Image.Image]):
 
     def load(self) -> Image.Image:
         """The picture, read whole."""
-        with Image.open(self._filepath) as picture:
+        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as picture:
             picture.load()
             return picture
 

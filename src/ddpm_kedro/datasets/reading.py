@@ -54,6 +54,8 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     except (UserError, *MISPLACED, *DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, MISPLACED):
             raise
+        if isinstance(error, FileNotFoundError) and str(error.filename) == str(path):
+            raise UserError(f"{path} is missing. {remedy}") from error
         raise UserError(f"{path} is damaged, or of another version: {reason_of(error)}. {remedy}") from error
 
 
