@@ -13,7 +13,7 @@ from kedro.io import DatasetError
 from ddpm_kedro import pipelines
 from ddpm_kedro.parameters import UserError, nearest
 
-OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Session(KedroSession):

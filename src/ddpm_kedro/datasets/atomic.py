@@ -124,8 +124,10 @@ def _remove_leftovers(folder: Path) -> None:
     for left in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError), left.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
-            shutil.rmtree(f"{left}{FOLDER}", ignore_errors=True)
             left.unlink()
+    for left in folder.glob(f".*{TEMPORARY}{FOLDER}"):
+        if not left.with_suffix("").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _take_place(new: Path, path: Path) -> None:
