@@ -13,7 +13,9 @@ from kedro.io import DatasetError
 from ddpm_kedro import pipelines
 from ddpm_kedro.parameters import UserError, nearest
 
-OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, *OF_A_FULL_DISK}
+FULL = " What is on the disk is whole: make room, and run the same command again."
 
 
 class Session(KedroSession):
@@ -43,7 +45,8 @@ def explain(error: BaseException) -> str | None:
             return str(cause)
     for cause in chain:
         if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
-            return f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
+            reason = f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
+            return f"{reason}{FULL if cause.errno in OF_A_FULL_DISK else ''}"
     if isinstance(error, MissingConfigException):
         base = "It holds the project's own parameters: put (or mount) yours as conf/local, not over conf."
         return f"{error}. {base if str(error).endswith('base') else 'Check --env and --conf-source.'}"

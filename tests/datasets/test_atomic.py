@@ -260,6 +260,14 @@ def test_what_kedros_own_datasets_write_stays_whole_when_a_write_fails(kind: str
     assert catalog.load("result")
 
 
+def test_no_partitions_leave_none_of_the_earlier_ones(tmp_path: Path) -> None:
+    catalog = AtomicCatalog(datasets={"parts": KEDROS["partitions"][0](str(tmp_path / "parts"))})
+    for partitions in ({"a": Image.new("L", (4, 4))}, {}, {}):
+        catalog.save("parts", partitions)
+        assert catalog.exists("parts") == bool(partitions)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_dataset_that_appends_goes_on_with_what_is_there(tmp_path: Path) -> None:
     dataset = TextDataset(filepath=str(tmp_path / "log"), fs_args={"open_args_save": {"mode": "a"}})
     catalog = AtomicCatalog(datasets={"log": dataset})
