@@ -12,8 +12,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
             return
         # Not forked: torch's threads, if there are any, would be missing in the copy.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _end_at_ctrl_c) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
             waiting = deque[Future[dict[str, Any]]]()
             try:
                 for path, making in chain(first, numbered):
@@ -203,9 +204,17 @@ def _allow_open_files(count: int) -> None:
         raise UserError(f"The images lie in {count:,} files, more than this process may open: ulimit -n {wanted}.")
 
 
-def _end_at_ctrl_c() -> None:
-    """At once and in silence: what is half written is no part of a store, and the parent speaks."""
+def _begin_worker() -> None:
+    """End at Ctrl-C at once and in silence, since the parent speaks; end with the parent, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # what is half written is no part of a store
 
 
 def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
