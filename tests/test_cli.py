@@ -203,11 +203,16 @@ def test_restart_lets_a_finished_training_begin_anew(
     project.adopt(smoke_data)
     [folder] = (project.data / "runs").iterdir()
     for number in (1, 2):
-        assert f"{folder.name}/retired_{number}.pt; the next training begins" in printed(kedro(project, *restart))
+        said = printed(kedro(project, *restart))
+        assert said.count(f"{folder.name}/retired_{number}.\n") == 1
+        for name in ("checkpoint.pt", "best_checkpoint.pt", "checkpoints"):
+            assert (folder / f"retired_{number}" / name).exists()
+        assert "The next training starts from scratch." in said
         caplog.clear()
         assert project.kedro_run("--pipelines", "model_training").exit_code == 0
         assert f"Run {folder.name} starts." in caplog.text
-    assert {path.name for path in folder.glob("*.pt")} == {"retired_1.pt", "retired_2.pt"}
+    assert not list(folder.glob("*.pt"))
+    assert len(list(folder.glob("checkpoints/*.pt"))) == 1
 
 
 def test_a_first_mark_leaves_the_checkpoint_where_it_is(finished: Project) -> None:
@@ -215,8 +220,8 @@ def test_a_first_mark_leaves_the_checkpoint_where_it_is(finished: Project) -> No
     project, restart = finished, ("runs", "restart", "--mark", "data/mark.txt", "--env", "smoke")
     assert "Nothing to put aside." in printed(kedro(project, *restart))
     assert (project.data / "06_models/checkpoint.pt").exists()
-    assert "retired_1.pt" in printed(kedro(project, *restart))
-    assert "retired_1.pt" in (project.folder / "data/mark.txt").read_text()
+    assert "retired_1." in printed(kedro(project, *restart))
+    assert "retired_1." in (project.folder / "data/mark.txt").read_text()
 
 
 def test_an_environment_that_is_not_there(project: Project) -> None:

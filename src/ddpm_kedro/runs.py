@@ -10,6 +10,8 @@ from typing import Any
 from ddpm_kedro.parameters import UserError, nearest
 from ddpm_kedro.provenance import differences
 
+PARAMETERS = "parameters.json"
+"""The file whose presence makes a run a finished one."""
 OF_ITS_OWN = ("run_id", "images_seen", "seconds", "device")  # what figures of two runs may differ in
 
 
@@ -43,7 +45,7 @@ class KeptRun:
 
 def read_runs(folder: Path) -> list[KeptRun]:
     """The finished runs below a folder, the newest first."""
-    runs = [_read_run(path.parent) for path in folder.glob("*/parameters.json")]
+    runs = [_read_run(path.parent) for path in folder.glob(f"*/{PARAMETERS}")]
     return sorted(runs, key=lambda run: run.finished, reverse=True)
 
 
@@ -95,7 +97,7 @@ def _values(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def _read_run(folder: Path) -> KeptRun:
-    parameters = folder / "parameters.json"
+    parameters = folder / PARAMETERS
     history, metrics = folder / "training_history.csv", folder / "metrics.json"
     rows = list(csv.DictReader(history.read_text().splitlines())) if history.exists() else []
     return KeptRun(

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -11,6 +12,7 @@ from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 
 from ddpm_kedro import pipelines
+from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.parameters import UserError, nearest
 
 OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -25,16 +27,21 @@ class Session(KedroSession):
         """Run pipelines; see :meth:`KedroSession.run`.
 
         Raises:
-            ClickException: for wrong parameters, missing inputs, an unknown name, a folder that cannot be written.
+            ClickException: for wrong parameters, missing inputs, an unknown name, a data folder that cannot be written
+                or that another process writes.
         """
         try:
             _check_pipelines(kwargs.get("pipeline_names"))
-            return super().run(*args, **kwargs)
+            with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
+                return super().run(*args, **kwargs)
         except Exception as error:
             message = explain(error)
             if message is None:
                 raise
             raise ClickException(message) from error
+
+    def _data_folder(self) -> Path:
+        return Path(self._project_path, self._get_config_loader()["globals"]["data_root"])
 
 
 def explain(error: BaseException) -> str | None:

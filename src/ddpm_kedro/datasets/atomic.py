@@ -46,7 +46,7 @@ def replaced(path: Path) -> Iterator[Path]:
                     each.chmod(folder.stat().st_mode & 0o666)  # some libraries write for their owner alone
                     with each.open("rb") as written:
                         os.fsync(written.fileno())
-            _take_place(folder / path.name, path)
+            take_place(folder / path.name, path)
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -132,8 +132,8 @@ def _remove_leftovers(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _take_place(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; what was there is then at ``new``. In one step where the system can exchange two."""
+def take_place(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; what was there is then at ``new``, or ``new.earlier`` if two steps are needed."""
     earlier = new.with_name(f"{new.name}.earlier")
     if not new.exists():
         if path.exists():

@@ -73,18 +73,31 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         move(kept, self._filepath)
         return self.load()
 
-    def retire(self) -> Path | None:
-        """Move the checkpoint to where none is looked for, so that the next training begins anew."""
-        if not self._exists():
-            return None
-        name = self.archived(self._standing()[0])
-        numbers = itertools.count(1)
-        kept = next(path for number in numbers if not (path := name.with_name(f"retired_{number}.pt")).exists())
-        move(self._filepath, kept)
-        return kept
+    def retire(self, run_id: str | None = None) -> list[Path]:
+        """Move the checkpoints of a run, or of all runs, to where none is looked for.
+
+        Returns:
+            The folders that they are moved to, ``<run id>/retired_1`` below the archive.
+        """
+        if self._exists() and run_id in {None, self._standing()[0]}:
+            self._put_aside()
+        return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
+
+    def _kept(self, folder: Path) -> list[Path]:
+        """Return the checkpoints in the folder of a run: the latest, and those before it."""
+        return [*folder.glob(self._filepath.name), *folder.glob(f"{self._folder}/*.pt")]
+
+    def _retire_kept(self, folder: Path) -> Path:
+        retired = next(path for n in itertools.count(1) if not self._kept(path := folder / f"retired_{n}"))
+        for path in self._kept(folder):
+            move(path, retired / path.relative_to(folder))
+        return retired
 
     def _put_aside(self) -> Path:
+        """Move the latest checkpoint to the folder of its run, where one that is there already is retired."""
         kept = self.archived(self._standing()[0])
+        if kept.exists():
+            self._retire_kept(kept.parent)
         move(self._filepath, kept)
         return kept
 
