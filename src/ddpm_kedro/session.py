@@ -10,6 +10,7 @@ from click import ClickException
 from kedro.config import MissingConfigException
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
+from kedro.io.core import get_protocol_and_path
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
@@ -41,7 +42,13 @@ class Session(KedroSession):
             raise ClickException(message) from error
 
     def _data_folder(self) -> Path:
-        return Path(self._project_path, self._get_config_loader()["globals"]["data_root"])
+        root = self._get_config_loader()["globals"]["data_root"]
+        if get_protocol_and_path(root)[0] != "file":
+            raise UserError(
+                f"data_root = {root} is not on a local disk, and checkpoints and images must be. Single entries of the "
+                "catalog may lie elsewhere: docs/configuration.md."
+            )
+        return Path(self._project_path, root)
 
 
 def explain(error: BaseException) -> str | None:

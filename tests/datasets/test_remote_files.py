@@ -162,6 +162,13 @@ def test_a_run_whose_checkpoints_are_not_local_ends_before_it_begins(project: Pr
     assert not (project.data / "05_model_input").exists()
 
 
+def test_a_data_folder_that_is_not_local_is_refused(project: Project) -> None:
+    (project.folder / "conf/smoke/globals.yml").write_text("data_root: s3://bucket/data")
+    result = project.kedro_run()
+    assert result.exit_code == 1
+    assert "data_root = s3://bucket/data is not on a local disk" in result.output
+
+
 ELSEWHERE = {
     "model": ("model.ModelDataset", "model"),
     "samples": ("samples.SamplesDataset", "samples.npz"),
