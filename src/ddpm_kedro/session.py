@@ -12,6 +12,7 @@ from click import ClickException
 from kedro.config import MissingConfigException
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
+from kedro.io.core import get_protocol_and_path
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
@@ -19,7 +20,9 @@ from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.parameters import UserError, nearest
 
-OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, *OF_A_FULL_DISK}
+FULL = " What is on the disk is whole: make room, and run the same command again."
 
 # The runner recommends --async for speed, which is refused here.
 logging.getLogger(SequentialRunner.__module__).addFilter(lambda record: "--async" not in record.getMessage())
@@ -47,7 +50,13 @@ class Session(KedroSession):
             raise ClickException(message) from error
 
     def _data_folder(self) -> Path:
-        return Path(self._project_path, self._get_config_loader()["globals"]["data_root"])
+        root = self._get_config_loader()["globals"]["data_root"]
+        if get_protocol_and_path(root)[0] != "file":
+            raise UserError(
+                f"data_root = {root} is not on a local disk, and checkpoints and images must be. Single entries of the "
+                "catalog may lie elsewhere: docs/configuration.md."
+            )
+        return Path(self._project_path, root)
 
 
 def explain(error: BaseException) -> str | None:
@@ -60,7 +69,8 @@ def explain(error: BaseException) -> str | None:
         return damage
     for cause in chain:
         if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
-            return f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
+            reason = f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
+            return f"{reason}{FULL if cause.errno in OF_A_FULL_DISK else ''}"
     if isinstance(error, MissingConfigException):
         base = "It holds the project's own parameters: put (or mount) yours as conf/local, not over conf."
         return f"{error}. {base if str(error).endswith('base') else 'Check --env and --conf-source.'}"

@@ -90,6 +90,20 @@ def test_a_file_system_without_locks_is_written_and_nothing_of_others_is_removed
     assert sorted(os.listdir(tmp_path)) == [".file.0123.writing", "file"]
 
 
+def test_a_folder_whose_writer_could_not_remove_it_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.shutil, "rmtree", lambda *_, **__: None)
+        with replaced_folder(tmp_path / "model") as new:
+            (new / "weights").write_text("new")
+    assert len(os.listdir(tmp_path)) == 2
+    atomic._remove_leftovers.cache_clear()
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"x")
+    assert sorted(os.listdir(tmp_path)) == ["file", "model"]
+
+
 def test_a_file_that_a_person_keeps_beside_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".parameters.json.swp").write_text("of an editor")
     with atomic_write(tmp_path / "parameters.json") as file:
@@ -244,6 +258,14 @@ def test_what_kedros_own_datasets_write_stays_whole_when_a_write_fails(kind: str
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == contents
     assert os.listdir(tmp_path / "deep") == ["result"]
     assert catalog.load("result")
+
+
+def test_no_partitions_leave_none_of_the_earlier_ones(tmp_path: Path) -> None:
+    catalog = AtomicCatalog(datasets={"parts": KEDROS["partitions"][0](str(tmp_path / "parts"))})
+    for partitions in ({"a": Image.new("L", (4, 4))}, {}, {}):
+        catalog.save("parts", partitions)
+        assert catalog.exists("parts") == bool(partitions)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_dataset_that_appends_goes_on_with_what_is_there(tmp_path: Path) -> None:

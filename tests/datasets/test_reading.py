@@ -314,15 +314,17 @@ class TestImageStore:
         dataset = self.dataset(tmp_path)
         dataset.save(TestShards.lazy())
         whole = self.content(tmp_path)
-        (tmp_path / "store/store.json").unlink()
-        (tmp_path / "store/unfinished.json").write_text(json.dumps(MADE_BY.as_dict()))
-        (tmp_path / "store/00000.json").write_text("{")
+        new = tmp_path / ".store.new"
+        (tmp_path / "store").rename(new)
+        (new / "store.json").unlink()
+        (new / "unfinished.json").write_text(json.dumps(MADE_BY.as_dict()))
+        (new / "00000.json").write_text("{")
         made: list[int] = []
         dataset.save(TestShards.lazy(made))
         assert made == [0]
         assert self.content(tmp_path) == whole
-        (tmp_path / "store/store.json").unlink()
-        (tmp_path / "store/unfinished.json").write_text("{")
+        (tmp_path / "store").rename(new)
+        (new / "unfinished.json").write_text("{")
         dataset.save(TestShards.lazy(made))
         assert self.content(tmp_path) == whole
 
@@ -338,8 +340,12 @@ class TestImageStore:
             return blake2b(*arguments, **options)
 
         monkeypatch.setattr("ddpm_kedro.datasets.store_check.hashlib.blake2b", counted)
+        monkeypatch.setattr("ddpm_kedro.datasets.store_check.NOTED_FROM", 0)
         for _ in range(3):
             self.dataset(tmp_path).load()
+        assert hashed == 10
+        monkeypatch.setattr("ddpm_kedro.datasets.store_check.CHECKED", set())
+        self.dataset(tmp_path).load()
         assert hashed == 10
         monkeypatch.setattr("socket.gethostname", lambda: "another")
         self.dataset(tmp_path).load()

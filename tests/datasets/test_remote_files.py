@@ -1,5 +1,6 @@
 """Paths that are not local: real files elsewhere, or a refusal in a sentence."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,44 @@ def test_a_run_whose_checkpoints_are_not_local_ends_before_it_begins(project: Pr
     assert "Traceback" not in result.output
     assert "s3://bucket/checkpoint.pt is not on a local disk" in result.output
     assert not (project.data / "05_model_input").exists()
+
+
+def test_a_data_folder_that_is_not_local_is_refused(project: Project) -> None:
+    (project.folder / "conf/smoke/globals.yml").write_text("data_root: s3://bucket/data")
+    result = project.kedro_run()
+    assert result.exit_code == 1
+    assert "data_root = s3://bucket/data is not on a local disk" in result.output
+
+
+ELSEWHERE = {
+    "model": ("model.ModelDataset", "model"),
+    "samples": ("samples.SamplesDataset", "samples.npz"),
+    "metrics": ("metrics.MetricsDataset", "metrics.json"),
+    "samples_grid": ("picture.PictureDataset", "samples.png"),
+    "training_history": ("history.HistoryDataset", "training_history.csv"),
+}
+
+
+@pytest.mark.slow
+def test_a_whole_run_writes_elsewhere_is_archived_here_and_samples_from_there(project: Project, files: Any) -> None:
+    entries = {
+        name: {
+            "type": f"ddpm_kedro.datasets.{kind}",
+            "filepath": f"memory://bucket/{path}",
+            "metadata": {"archive": True},
+        }
+        for name, (kind, path) in ELSEWHERE.items()
+    }
+    (project.folder / "conf/smoke/catalog.yml").write_text(json.dumps(entries))  # which is YAML, too
+    params = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
+    for arguments in ([], ["--pipelines", "sampling"]):
+        result = project.kedro_run(*arguments, "--params", params)
+        assert result.exit_code == 0, result.output
+    names = {path for _, path in ELSEWHERE.values() if path != "model"} | {
+        "model/config.json",
+        "model/model.safetensors",
+    }
+    assert {name.removeprefix("/bucket/") for name in files.find("/bucket")} == names
+    [kept] = (project.data / "runs").glob("*/parameters.json")
+    assert all((kept.parent / name).is_file() for name in [*names, "report.html"])
+    assert not (project.data / "06_models/model").exists()

@@ -32,7 +32,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def replaced(path: Path) -> Iterator[Path]:
     """Give a place for a file or folder that takes the place of ``path`` when the block ends well.
 
-    Its name is that of ``path``. Its files get the modes that the umask gives.
+    Its name is that of ``path``. Its files get the modes that the umask gives. Where nothing is put there, what was at
+    ``path`` is removed.
     """
     path = path.resolve()
     with _names(path), _temporary_file(path) as file:
@@ -45,7 +46,7 @@ def replaced(path: Path) -> Iterator[Path]:
                     each.chmod(folder.stat().st_mode & 0o666)  # some libraries write for their owner alone
                     with each.open("rb") as written:
                         os.fsync(written.fileno())
-            _take_place(folder / path.name, path)
+            take_place(folder / path.name, path)
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -79,6 +80,7 @@ def move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.replace(source, target)
+        _sync_folder(target.parent)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -124,12 +126,19 @@ def _remove_leftovers(folder: Path) -> None:
     for left in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError), left.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
-            shutil.rmtree(f"{left}{FOLDER}", ignore_errors=True)
             left.unlink()
+    for left in folder.glob(f".*{TEMPORARY}{FOLDER}"):
+        if not left.with_suffix("").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _take_place(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; what was there is then at ``new``. In one step where the system can exchange two."""
+def take_place(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; what was there is then at ``new``, or ``new.earlier`` if two steps are needed."""
+    earlier = new.with_name(f"{new.name}.earlier")
+    if not new.exists():
+        if path.exists():
+            os.replace(path, earlier)
+        return
     try:
         if new.is_file() or not path.exists():
             os.replace(new, path)
@@ -139,7 +148,6 @@ def _take_place(new: Path, path: Path) -> None:
     exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if exchange and exchange(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0:
         return
-    earlier = new.with_name(f"{new.name}.earlier")
     os.replace(path, earlier)
     os.replace(new, path)
 

@@ -1,14 +1,13 @@
 """A catalog whose datasets write as a whole or not at all."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 
-from ddpm_kedro.datasets.atomic import replaced
+from ddpm_kedro.datasets.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.pictures import PicturesDataset
 
@@ -21,8 +20,11 @@ class AtomicCatalog(DataCatalog):
 
     def save(self, ds_name: str, data: Any) -> None:
         """Save data to a registered dataset; see :meth:`DataCatalog.save`."""
-        with _written_as_a_whole(self[ds_name]):
-            super().save(ds_name, data)
+        try:
+            with _written_as_a_whole(self[ds_name]):
+                super().save(ds_name, data)
+        except OSError as error:
+            raise DatasetError(f"{ds_name}: {error}") from error
 
 
 @contextmanager
@@ -36,17 +38,10 @@ def _written_as_a_whole(dataset: Any) -> Iterator[None]:
     configured = getattr(dataset, name)
     path = Path(str(configured).removeprefix("file://"))
     with replaced(path) as new:
-        if not getattr(dataset, "_overwrite", False):  # it may add to what is there
-            _copy_plainly(path, new)
+        if path.exists() and not getattr(dataset, "_overwrite", False):  # it may add to what is there
+            copy(path, new)
         setattr(dataset, name, type(configured)(str(new)))
         try:
             yield
         finally:
             setattr(dataset, name, configured)
-
-
-def _copy_plainly(path: Path, new: Path) -> None:
-    if path.is_dir():
-        shutil.copytree(path, new)
-    elif path.exists():
-        shutil.copy(path, new)

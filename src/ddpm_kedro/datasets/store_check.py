@@ -19,6 +19,9 @@ from ddpm_kedro.parameters import UserError
 
 META, LABELS, HASHES = "store.json", "labels.npy", "hashes.npy"
 SUMS = "sha256"
+NOTED_FROM = 2**26  # bytes: fewer are checked again by each process, in a moment
+CHECKED: set[tuple[Any, ...]] = set()
+"""Shards whose content this process has checked."""
 
 
 class DamagedShardError(UserError):
@@ -78,8 +81,15 @@ def read_arrays(
     return shards, labels, hashes
 
 
-def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], hashes: Any) -> None:
+def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], hashes: Any, *, noted: bool) -> None:
     """Compare the images of each shard with their hashes, unless this host has done so before.
+
+    Args:
+        folder: of the store.
+        names: of the shards.
+        shards: their images.
+        hashes: of all images; None where there are none.
+        noted: whether other processes find beside the store what was checked here.
 
     Raises:
         DamagedShardError: for the first shard with an image that is not what it was.
@@ -90,7 +100,8 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
     known = _read_stamp(stamp)
     mine = known.setdefault(socket.gethostname(), {})
     ends = np.cumsum([len(shard) for shard in shards])
-    new = [index for index, name in enumerate(names) if mine.get(name) != _state(folder, name)]
+    states = [_state(folder, name) for name in names]
+    new = [i for i, state in enumerate(states) if mine.get(names[i]) != state and tuple(state) not in CHECKED]
     if not new:
         return
     with progress(f"checking {folder.name}", len(new), "shards") as advance:
@@ -99,10 +110,12 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
             found = [hashlib.blake2b(image, digest_size=HASH).hexdigest() for image in np.ascontiguousarray(shard)]
             if found != [bytes(each).decode() for each in hashes[end - len(shard) : end]]:
                 raise DamagedShardError(f"the images of {names[index]}.npy are not what they were", names[index])
-            mine[names[index]] = _state(folder, names[index])
+            mine[names[index]] = states[index]
+            CHECKED.add(tuple(states[index]))
             advance(1)
-    with suppress(OSError), atomic_write(stamp) as file:  # beside a store that can only be read, nothing is noted
-        file.write(json.dumps(known).encode())
+    if noted and sum(shards[index].nbytes for index in new) >= NOTED_FROM:
+        with suppress(OSError), atomic_write(stamp) as file:  # nothing is noted on a disk that can only be read
+            file.write(json.dumps(known).encode())
 
 
 def _state(folder: Path, name: str) -> list[Any]:

@@ -1,6 +1,7 @@
 """Tensors by name, for looking into what went wrong."""
 
 import errno
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,4 +37,5 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error

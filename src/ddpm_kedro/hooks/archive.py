@@ -12,6 +12,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.datasets.atomic import atomic_write, copy
+from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance
@@ -62,8 +63,8 @@ class Archive:
             if foreign & needed.all_outputs() or any(_is_marked(catalog.get(each)) for each in needed.inputs()):
                 logger.warning("%s is not kept: it was not made from what run %s has made.", name, folder.name)
             else:
-                path = Path(dataset._filepath)
-                copy(path, folder / path.name)
+                with local_copy(dataset) as path:
+                    copy(path, folder / path.name)
         with atomic_write(record) as file:
             file.write(parameters.encode() + b"\n")
         logger.info("This run is kept in %s", folder)

@@ -25,6 +25,7 @@ class Staleness:
         self.parameters: dict[str, Any] = {}
         self.catalog = DataCatalog()
         self.told: set[str] = set()
+        self.used: dict[str, Provenance] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -35,13 +36,29 @@ class Staleness:
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         """Note what lies where."""
-        self.catalog, self.told = catalog, set()
+        self.catalog, self.told, self.used = catalog, set(), {}
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Let what this run replaces be loaded again."""
+        self.used.pop(dataset_name, None)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Compare what made it with what would make it now."""
+        """Compare what made it with what would make it now.
+
+        Raises:
+            UserError: where it is not what this run has loaded before, such as shared images that were replaced.
+        """
         made_by = getattr(data, "made_by", None)
-        if not isinstance(made_by, Provenance) or dataset_name in GIVEN or getattr(data, "imported", False):
+        if not isinstance(made_by, Provenance):
+            return
+        if self.used.setdefault(dataset_name, made_by) != made_by:
+            raise UserError(
+                f"{dataset_name} on disk was replaced while this run used it: its results would mix the two. The same "
+                "command starts again with what is there now."
+            )
+        if dataset_name in GIVEN or getattr(data, "imported", False):
             return
         changed = "; ".join(made_by.changes(self.parameters, self._inputs(made_by)))
         if changed and changed not in self.told:  # training images and hold-out change together
