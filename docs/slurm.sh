@@ -13,6 +13,7 @@
 set -uo pipefail
 source .venv/bin/activate
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # else restarts may meet the addresses of processes that are gone
+export DDPM_KEDRO_WAIT=120                  # seconds: the lock of a host that died is free after one minute
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \

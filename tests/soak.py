@@ -1,6 +1,7 @@
 """Kill a short training again and again, at random moments and in mid-write, and compare how it ends.
 
-``make soak`` kills it 25 times (``ARGS="--kills 100"`` more often); the tests a few times.
+``make soak`` kills it 25 times (``ARGS="--kills 100"`` more often); the tests a few times. Then it breaks each tenth
+write of the main job (``--faults 1`` breaks each of them; see faults.py).
 """
 
 import argparse
@@ -104,13 +105,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", type=int, default=10, help="Break each so-manieth write; 0 for none.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         problems = soak(arguments.kills, arguments.seed, Path(folder))
     for problem in problems:
         print(problem)
     print(f"{arguments.kills} kills: {'all resumed, equal to the byte' if not problems else 'NOT EQUAL'}.")
-    raise SystemExit(bool(problems))
+    command = [sys.executable, "-m", "tests.faults", "--every", str(arguments.faults)]
+    failed = arguments.faults and subprocess.run(command, check=False).returncode
+    raise SystemExit(bool(problems or failed))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,45 @@ def test_old_runs_are_removed_when_that_is_confirmed(kept: Path, project: Projec
     assert "Removed 1" in printed(kedro(project, "runs", "prune", "--keep", "0", "--yes", "--env", "smoke"))
 
 
+@pytest.fixture
+def unfinished(kept: Path) -> Path:
+    """Beside finished runs, one that left its last checkpoint and an earlier one, and a trial that was pruned."""
+    for name, day in (("killed/checkpoint.pt", 2), ("killed/checkpoints/images_seen_8.pt", 1), ("pruned/best.pt", 3)):
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        (kept / name).write_bytes(b"x" * 1_000_000)
+        os.utime(kept / name, (1e9 + day * 86_400,) * 2)
+    return kept
+
+
+def test_checkpoints_of_unfinished_runs_are_listed_and_removed_on_request(unfinished: Path, project: Project) -> None:
+    *_, blank, head, first, second = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()
+    assert blank == ""
+    assert "Not finished (3.0 MB; `kedro runs prune --unfinished` removes them)" in head
+    assert (first.split()[0], first.split()[-2:]) == ("pruned", ["1.0", "MB"])
+    assert (second.split()[0], second.split()[-2:]) == ("killed", ["2.0", "MB"])
+    arguments = ("runs", "prune", "--yes", "--env", "smoke")
+    assert "Removed 2." in printed(kedro(project, *arguments, "--keep", "1"))
+    assert {path.name for path in unfinished.iterdir()} == {"ccc333", "unfinished", "killed", "pruned"}
+    assert "Removed 2." in printed(kedro(project, *arguments, "--unfinished"))
+    assert {path.name for path in unfinished.iterdir()} == {"ccc333", "unfinished"}
+    assert "Not finished" not in printed(kedro(project, "runs", "list", "--env", "smoke"))
+
+
+def test_unfinished_runs_are_listed_where_none_is_finished(project: Project) -> None:
+    path = project.data / "runs/killed/checkpoint.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    said = printed(kedro(project, "runs", "list", "--env", "smoke"))
+    assert "No finished run yet" in said
+    assert "killed" in said
+
+
+def test_prune_asks_what_to_remove(kept: Path, project: Project) -> None:
+    result = kedro(project, "runs", "prune", "--env", "smoke")
+    assert result.exit_code == 2
+    assert "--keep N, --unfinished, or both" in result.output
+
+
 def test_a_training_is_followed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     path = project.data / "08_reporting/training_history.csv"
     path.parent.mkdir(parents=True)
@@ -151,6 +191,28 @@ def test_where_each_value_comes_from(project: Project) -> None:
     assert rows["model.width"][0] == str(resolved["model"]["width"])
 
 
+@pytest.mark.parametrize("name", ["parameters.json", "metrics.json", "training_history.csv"])
+def test_a_damaged_file_of_one_run_does_not_hide_the_others(
+    name: str, finished: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    project, runs = finished, finished.data / "runs"
+    [whole] = runs.iterdir()
+    shutil.copytree(whole, runs / "damaged")
+    content = (whole / name).read_bytes()
+    half = content[: len(content) // 2] if name.endswith("json") else b"images_seen,loss\n8,"
+    for damaged in (b"", half, b"[1]", b'{"use": 3, "figures": 3}', b"\xff"):
+        (runs / "damaged" / name).write_bytes(damaged)
+        caplog.clear()
+        assert whole.name in printed(kedro(project, "runs", "list", "--env", "smoke"))
+        assert f"damaged/{name} is damaged" in caplog.text
+        other = () if name == "parameters.json" else ("damaged",)
+        for run in (whole.name, *other):
+            printed(kedro(project, "runs", "diff", whole.name, run, "--env", "smoke"))
+    output = printed(kedro(project, "runs", "prune", "--keep", "0", "--yes", "--env", "smoke"))
+    assert whole.name in output
+    assert (runs / "damaged").exists() == (name == "parameters.json")
+
+
 def test_resolved_parameters_in_a_file(project: Project) -> None:
     printed(kedro(project, "parameters", "dump", "deep/all.yaml", "--env", "smoke"))
     assert yaml.safe_load((project.folder / "deep/all.yaml").read_text()) == project.parameters()
@@ -164,11 +226,16 @@ def test_restart_lets_a_finished_training_begin_anew(
     project.adopt(smoke_data)
     [folder] = (project.data / "runs").iterdir()
     for number in (1, 2):
-        assert f"{folder.name}/retired_{number}.pt; the next training begins" in printed(kedro(project, *restart))
+        said = printed(kedro(project, *restart))
+        assert said.count(f"{folder.name}/retired_{number}.\n") == 1
+        for name in ("checkpoint.pt", "best_checkpoint.pt", "checkpoints"):
+            assert (folder / f"retired_{number}" / name).exists()
+        assert "The next training starts from scratch." in said
         caplog.clear()
         assert project.kedro_run("--pipelines", "model_training").exit_code == 0
         assert f"Run {folder.name} starts." in caplog.text
-    assert {path.name for path in folder.glob("*.pt")} == {"retired_1.pt", "retired_2.pt"}
+    assert not list(folder.glob("*.pt"))
+    assert len(list(folder.glob("checkpoints/*.pt"))) == 1
 
 
 def test_a_first_mark_leaves_the_checkpoint_where_it_is(finished: Project) -> None:
@@ -176,8 +243,8 @@ def test_a_first_mark_leaves_the_checkpoint_where_it_is(finished: Project) -> No
     project, restart = finished, ("runs", "restart", "--mark", "data/mark.txt", "--env", "smoke")
     assert "Nothing to put aside." in printed(kedro(project, *restart))
     assert (project.data / "06_models/checkpoint.pt").exists()
-    assert "retired_1.pt" in printed(kedro(project, *restart))
-    assert "retired_1.pt" in (project.folder / "data/mark.txt").read_text()
+    assert "retired_1." in printed(kedro(project, *restart))
+    assert "retired_1." in (project.folder / "data/mark.txt").read_text()
 
 
 def test_an_environment_that_is_not_there(project: Project) -> None:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 
+from ddpm_kedro.diffusion import generator_for
 from ddpm_kedro.parameters import ConflictError, DiffusionParameters, Parameters, UserError, check_parameters, nearest
 from ddpm_kedro.provenance import flatten
 from tests.conftest import (
@@ -121,6 +123,17 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("images.background", "red", "Parameter 'images.background' = 'red': input should be a valid tuple"),
         ("images.background", "1/2/256", "'images.background.2' = '256': input should be less than or equal to 255"),
         ("use.model", 3, "Parameter 'use.model' = 3: input should be a valid string"),
+        *(
+            (name, 2**64, f"'{name}' = {2**64}: input should be less than {2**64}")
+            for name in ("training.seed", "sampling.seed", "evaluation.seed", "images.seed")
+        ),
+        ("interpolation.seeds", [0, 2**64], "'interpolation.seeds.1'"),
+        (
+            "training.preview_steps",
+            101,
+            "training.preview_steps = 101 is more than diffusion.num_timesteps = 100; lower the first, or set "
+            "training.preview_images=0.",
+        ),
         ("images.holdout_fraction", 1.5, "'images.holdout_fraction' = 1.5: input should be less than 1"),
     ],
 )
@@ -129,6 +142,19 @@ def test_mistakes_are_named(name: str, value: Any, message: str) -> None:
         check_parameters(with_value(name, value))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_largest_seed_seeds_every_generator() -> None:
+    largest = 2**64 - 1
+    for name in ("training.seed", "sampling.seed", "evaluation.seed", "images.seed"):
+        check_parameters(with_value(name, largest))
+    torch.Generator().manual_seed(largest)
+    assert generator_for(largest, 0).initial_seed() != generator_for(largest - 1, 0).initial_seed()
+
+
+def test_timesteps_may_be_few_where_there_are_no_previews() -> None:
+    without = GOOD | {"training": GOOD["training"] | {"preview_images": 0}}
+    check_parameters(without | {"diffusion": GOOD["diffusion"] | {"num_timesteps": 2}, "sampling": GOOD["sampling"]})
 
 
 def test_sizes_and_colours_can_be_given_on_the_command_line() -> None:

@@ -9,7 +9,6 @@ import optuna
 import pytest
 import wandb
 from click.testing import CliRunner, Result
-from filelock import FileLock
 from kedro.framework.hooks import hook_impl
 from kedro.framework.startup import bootstrap_project
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -249,14 +248,6 @@ def test_a_signal_after_a_trial_was_given_up_ends_the_sweep(tmp_path: Path) -> N
 
     with pytest.raises(SystemExit):
         sweep.run_sweep(asked, sweep.open_study(asked, tmp_path / "s"), run)
-
-
-def test_two_sweeps_at_once_are_refused(project: Project) -> None:
-    (project.data / "sweeps").mkdir(parents=True)
-    with FileLock(project.data / "sweeps/.lock"):
-        result = kedro_sweep(project, "training.seed=1,2")
-    assert result.exit_code == 1
-    assert "Another sweep is going on" in result.output
 
 
 @pytest.mark.parametrize("name", ["2026", "a-b.c"])

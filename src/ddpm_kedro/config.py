@@ -125,7 +125,7 @@ class GroupConfigLoader(OmegaConfigLoader):
     def _suitable(self) -> Path | None:
         """The folder of what ingestion has chosen, if there is one."""
         for project in (Path(self.conf_source).parent, Path.cwd()):  # --conf-source may lie anywhere
-            folder: Path = project / self["globals"]["data_root"] / SUITABLE
+            folder: Path = project / self["globals"].get("images_root", self["globals"]["data_root"]) / SUITABLE
             files = [folder / "groups" / group / f"{CHOSEN}.yml" for group in ("dataset", "model")]
             if all(file.is_file() and OmegaConf.load(file) for file in files):
                 return folder

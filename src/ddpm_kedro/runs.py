@@ -1,15 +1,20 @@
 """The runs that are kept in ``data/runs/``, side by side."""
 
-import csv
-import json
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ddpm_kedro.datasets.history import read_history
+from ddpm_kedro.datasets.reading import read_document, reading
 from ddpm_kedro.parameters import UserError, nearest
 from ddpm_kedro.provenance import differences
 
+logger = logging.getLogger(__name__)
+PARAMETERS = "parameters.json"
+"""The file whose presence makes a run a finished one."""
 OF_ITS_OWN = ("run_id", "images_seen", "seconds", "device")  # what figures of two runs may differ in
 
 
@@ -42,8 +47,19 @@ class KeptRun:
 
 
 def read_runs(folder: Path) -> list[KeptRun]:
-    """The finished runs below a folder, the newest first."""
-    runs = [_read_run(path.parent) for path in folder.glob("*/parameters.json")]
+    """The finished runs below a folder, the newest first; what is damaged is left out, with a warning."""
+    runs = [_read_run(path.parent) for path in folder.glob(f"*/{PARAMETERS}")]
+    return sorted((run for run in runs if run is not None), key=lambda run: run.finished, reverse=True)
+
+
+def read_unfinished(folder: Path) -> list[KeptRun]:
+    """Read the runs below a folder that left checkpoints and did not finish, the newest checkpoint first."""
+    checkpoints: dict[Path, float] = {}
+    for path in folder.glob("*/**/*.pt"):
+        run = folder / path.relative_to(folder).parts[0]
+        if not (run / "parameters.json").exists():
+            checkpoints[run] = max(checkpoints.get(run, 0.0), path.stat().st_mtime)
+    runs = [KeptRun(run, {}, {}, {}, datetime.fromtimestamp(when)) for run, when in checkpoints.items()]
     return sorted(runs, key=lambda run: run.finished, reverse=True)
 
 
@@ -83,14 +99,44 @@ def _values(metrics: dict[str, Any]) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in metrics["figures"]}
 
 
-def _read_run(folder: Path) -> KeptRun:
-    parameters = folder / "parameters.json"
-    history, metrics = folder / "training_history.csv", folder / "metrics.json"
-    rows = list(csv.DictReader(history.read_text().splitlines())) if history.exists() else []
+def _read_run(folder: Path) -> KeptRun | None:
+    """Read a run; None where its parameters are damaged."""
+    parameters = _read(folder / PARAMETERS, _parameters)
+    if parameters is None:
+        return None
     return KeptRun(
         folder=folder,
-        parameters=json.loads(parameters.read_text()),
-        figures={name: float(value) for name, value in rows[-1].items()} if rows else {},
-        metrics=json.loads(metrics.read_text()) if metrics.exists() else {},
-        finished=datetime.fromtimestamp(parameters.stat().st_mtime),
+        parameters=parameters,
+        figures=_read(folder / "training_history.csv", _last_row) or {},
+        metrics=_read(folder / "metrics.json", _metrics) or {},
+        finished=datetime.fromtimestamp((folder / PARAMETERS).stat().st_mtime),
     )
+
+
+def _read(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
+    """Read a file of a run; None where there is none, or with a warning where it is damaged."""
+    try:
+        with reading(path, f"`kedro runs` leaves it out. Copy it again, or remove {path.parent}."):
+            return read(path) if path.exists() else None
+    except UserError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _parameters(path: Path) -> dict[str, Any]:
+    parameters = read_document(path)
+    dict(parameters["use"])
+    float(parameters["optimizer"]["lr"])
+    return parameters
+
+
+def _last_row(path: Path) -> dict[str, float]:
+    rows = read_history(path)
+    return rows[-1] if rows else {}
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    metrics = read_document(path)
+    _conditions(metrics)  # what is compared must be there
+    _values(metrics)
+    return metrics

@@ -1,7 +1,10 @@
 """A Kedro session that tells a person's mistakes from bugs."""
 
 import errno
+import logging
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -9,11 +12,20 @@ from click import ClickException
 from kedro.config import MissingConfigException
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
+from kedro.io.core import get_protocol_and_path
+from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
+from ddpm_kedro.data_lock import hold_data_folder
+from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.parameters import UserError, nearest
 
-OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, *OF_A_FULL_DISK}
+FULL = " What is on the disk is whole: make room, and run the same command again."
+
+# The runner recommends --async for speed, which is refused here.
+logging.getLogger(SequentialRunner.__module__).addFilter(lambda record: "--async" not in record.getMessage())
 
 
 class Session(KedroSession):
@@ -23,16 +35,28 @@ class Session(KedroSession):
         """Run pipelines; see :meth:`KedroSession.run`.
 
         Raises:
-            ClickException: for wrong parameters, missing inputs, an unknown name, a folder that cannot be written.
+            ClickException: for wrong parameters, missing inputs, an unknown name, a data folder that cannot be written
+                or that another process writes.
         """
         try:
             _check_pipelines(kwargs.get("pipeline_names"))
-            return super().run(*args, **kwargs)
+            _check_runner(kwargs.get("runner"))
+            with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
+                return super().run(*args, **kwargs)
         except Exception as error:
             message = explain(error)
             if message is None:
                 raise
             raise ClickException(message) from error
+
+    def _data_folder(self) -> Path:
+        root = self._get_config_loader()["globals"]["data_root"]
+        if get_protocol_and_path(root)[0] != "file":
+            raise UserError(
+                f"data_root = {root} is not on a local disk, and checkpoints and images must be. Single entries of the "
+                "catalog may lie elsewhere: docs/configuration.md."
+            )
+        return Path(self._project_path, root)
 
 
 def explain(error: BaseException) -> str | None:
@@ -41,12 +65,27 @@ def explain(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
+    if damage := _damage(error):
+        return damage
     for cause in chain:
         if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
-            return f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
+            reason = f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
+            return f"{reason}{FULL if cause.errno in OF_A_FULL_DISK else ''}"
     if isinstance(error, MissingConfigException):
         base = "It holds the project's own parameters: put (or mount) yours as conf/local, not over conf."
         return f"{error}. {base if str(error).endswith('base') else 'Check --env and --conf-source.'}"
+    return None
+
+
+def _damage(error: BaseException) -> str | None:
+    """What to tell about a file that a dataset cannot read: one of Kedro's own datasets says no more than its type."""
+    cause = error.__cause__
+    if not isinstance(error, DatasetError) or not str(error).startswith("Failed while loading data from dataset"):
+        return None
+    if isinstance(cause, DAMAGE) or (isinstance(cause, OSError) and cause.errno is None):
+        path = re.search(r"(?:filepath|path)=(?:\w+\()?'([^']*)'", str(error))
+        what = path[1] if path else "A file"
+        return f"{what} is damaged: {reason_of(cause)}. Remove it; `kedro run` makes it again."
     return None
 
 
@@ -55,6 +94,17 @@ def _check_pipelines(names: Iterable[str] | None) -> None:
     for name in names or ():
         if name not in known:
             raise UserError(f"Unknown pipeline '{name}'. {nearest(name, known)}")
+
+
+def _check_runner(runner: AbstractRunner | None) -> None:
+    """Refuse a runner that cannot run this project, before any node runs."""
+    if isinstance(runner, ParallelRunner):
+        raise UserError(
+            "ParallelRunner cannot run this project: nodes hand over what cannot be copied to another process. Use "
+            "SequentialRunner (the default) or ThreadRunner."
+        )
+    if runner is not None and runner._is_async:
+        raise UserError("--async cannot run this project: a training saves its outputs while it runs. Leave it out.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

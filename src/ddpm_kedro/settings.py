@@ -1,6 +1,8 @@
 """Kedro's settings of this project."""
 
 from ddpm_kedro.config import GroupConfigLoader
+from ddpm_kedro.datasets.catalog import AtomicCatalog
+from ddpm_kedro.hooks.archive import Archive
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
@@ -17,8 +19,9 @@ only_the_first_process_speaks()
 
 # Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
 # and a stop ends the process once all is tracked. Before all, processes that train together meet.
-HOOKS = (Summary(), RunGuard(), Staleness(), Tracking(), TRIAL, Resumption(), Together())
+HOOKS = (Summary(), Archive(), RunGuard(), Staleness(), Tracking(), TRIAL, Resumption(), Together())
 SESSION_CLASS = Session
+DATA_CATALOG_CLASS = AtomicCatalog
 CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -14,7 +14,9 @@ from optuna import distributions as space
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from plotly.offline import get_plotlyjs
 
+from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.parameters import ConflictError, DivergedError, UserError
 from ddpm_kedro.provenance import differences
@@ -223,7 +225,7 @@ def ended(study: Study) -> list[FrozenTrial]:
 
 def write_plots(study: Study, folder: Path) -> list[str]:
     """Optuna's own plots as pages for a browser, and all trials as a table; gives the names of the pages."""
-    study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
+    _write(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
     if len(study.get_trials(states=(TrialState.COMPLETE,))) < 2:
         return []
     figure = "validation loss"
@@ -236,9 +238,15 @@ def write_plots(study: Study, folder: Path) -> list[str]:
         "combinations": optuna.visualization.plot_parallel_coordinate(study, target_name=figure),
         "importances": optuna.visualization.plot_param_importances(study, target_name=figure),
     }
+    _write(folder / "plotly.min.js", get_plotlyjs())
     for name, plot in plots.items():
-        plot.write_html(folder / f"{name}.html", include_plotlyjs="directory")
+        _write(folder / f"{name}.html", plot.to_html(include_plotlyjs="directory"))
     return [f"{name}.html" for name in plots]
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def _sampler(sweep: Sweep, there: int) -> BaseSampler:

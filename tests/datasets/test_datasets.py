@@ -6,7 +6,8 @@ import os
 import re
 import resource
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -34,8 +35,10 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
+from tests.datasets.test_atomic import across_disks
 
 WRITTEN = 1 + 3 + 4 + 3  # files of a store: what it is, images and what is known of shards, hashes, labels, the end
+OTHER = Provenance({"other": 1}, {})
 CHECKPOINT = Checkpoint(
     run_id="run-a",
     parameters={"training": {"seed": 0}},
@@ -223,21 +226,60 @@ class TestShards:
         again.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(same[None], np.array([-1]))]))
         assert np.flatnonzero(np.isin(hashes, again.load().hashes)).tolist() == [3]
 
-    def test_what_is_half_removed_does_not_look_whole(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        dataset = ImageStoreDataset(filepath=str(tmp_path))
-        dataset.save(self.lazy([]))
-        monkeypatch.setattr(
-            "ddpm_kedro.datasets.image_store.shutil.rmtree", lambda _: (tmp_path / "00000.npy").unlink()
-        )
-        other = replace(self.lazy([]), made_by=Provenance({"other": 1}, {}))
-        monkeypatch.setattr(ImageStoreDataset, "_write", lambda *_: (_ for _ in ()).throw(InterruptedError()))
+    @pytest.mark.parametrize("after", range(3))
+    def test_an_earlier_store_stays_whole_until_the_new_one_is(self, after: int, tmp_path: Path) -> None:
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        dataset.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(make_store(5).images, np.full(5, -1))]))
+        lazy, made = self.lazy(), list[int]()
+
+        def interrupt() -> Shard:
+            raise InterruptedError
+
+        cut = replace(lazy, made_by=OTHER, shards=lambda: [*list(lazy.shards())[:after], interrupt])
         with pytest.raises(DatasetError):
-            dataset.save(other)
-        monkeypatch.undo()
-        made: list[int] = []
-        dataset.save(self.lazy(made))
-        assert 0 in made
+            dataset.save(cut)
+        assert len(dataset.load()) == 5
+        dataset.save(replace(self.lazy(made), made_by=OTHER))
+        assert made == list(range(after, 4))
         assert len(dataset.load()) == 10
+        assert os.listdir(tmp_path) == ["store"]
+
+    def test_a_store_may_be_a_link_to_another_disk(self, tmp_path: Path) -> None:
+        (tmp_path / "disk/store").mkdir(parents=True)
+        (tmp_path / "store").symlink_to(tmp_path / "disk/store")
+        dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
+        for made_by in (MADE_BY, OTHER):
+            dataset.save(replace(self.lazy(), made_by=made_by))
+            assert dataset.load().made_by == made_by
+        assert os.listdir(tmp_path / "disk") == ["store"]
+        assert (tmp_path / "store").is_symlink()
+
+    def test_a_store_that_is_replaced_while_it_is_read_is_read_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset, load, times = ImageStoreDataset(filepath=str(tmp_path / "store")), np.load, iter(range(100))
+        dataset.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(make_store(5).images, np.full(5, -1))]))
+
+        def replace_first(*arguments: Any, **options: Any) -> Any:
+            if next(times) == 0:
+                dataset.save(replace(self.lazy(), made_by=OTHER))
+            return load(*arguments, **options)
+
+        monkeypatch.setattr(np, "load", replace_first)
+        store = dataset.load()
+        assert (len(store), store.made_by, len(store.labels)) == (10, OTHER, 10)
+
+    def test_a_shared_store_is_read_and_never_written(self, tmp_path: Path) -> None:
+        path, made = str(tmp_path / "store"), list[int]()
+        ImageStoreDataset(filepath=path).save(self.lazy())
+        (tmp_path / ".store.new").mkdir()  # what its owner has begun
+        shared = ImageStoreDataset(filepath=path, shared="data")
+        shared.save(self.lazy(made))
+        assert len(shared.load()) == 10
+        with pytest.raises(DatasetError, match=r"store belongs to another data folder \(images_root in globals.yml\)"):
+            shared.save(replace(self.lazy(made), made_by=OTHER))
+        assert made == []
+        assert (tmp_path / ".store.new").exists()
 
     def test_as_many_files_as_there_are_shards_may_be_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits = [256, 4096]
@@ -303,6 +345,93 @@ class TestShards:
         assert made == [0, 1, 2, 3]
 
 
+class TestPair:
+    """Training images and hold-out: no new store is there beside an earlier one."""
+
+    @staticmethod
+    def pair(folder: Path) -> tuple[ImageStoreDataset, ImageStoreDataset]:
+        training = ImageStoreDataset(filepath=str(folder / "training"), waits_for="holdout")
+        return training, ImageStoreDataset(filepath=str(folder / "holdout"), completes="training")
+
+    @staticmethod
+    def lazy(set_name: str) -> LazyImageStore:
+        images = make_store(5).images
+        return LazyImageStore(Provenance({"set": set_name}, {}), (), lambda: [lambda: Shard(images, np.full(5, -1))])
+
+    @classmethod
+    def sets(cls, folder: Path) -> tuple[str, ...]:
+        """Which set each of the two stores holds."""
+        return tuple(each.load().made_by.parameters["set"] if each.exists() else "none" for each in cls.pair(folder))
+
+    def save(self, folder: Path, set_name: str) -> None:
+        for dataset in self.pair(folder):
+            dataset.save(self.lazy(set_name))
+
+    def test_they_appear_together(self, tmp_path: Path) -> None:
+        training, holdout = self.pair(tmp_path)
+        training.save(self.lazy("red"))
+        assert self.sets(tmp_path) == ("none", "none")
+        holdout.save(self.lazy("red"))
+        assert self.sets(tmp_path) == ("red", "red")
+        training.save(self.lazy("blue"))
+        assert self.sets(tmp_path) == ("red", "red")
+        holdout.save(self.lazy("blue"))
+        assert self.sets(tmp_path) == ("blue", "blue")
+        assert sorted(os.listdir(tmp_path)) == ["holdout", "training"]
+
+    def test_what_was_begun_of_another_set_is_forgotten(self, tmp_path: Path) -> None:
+        self.save(tmp_path, "red")
+        self.pair(tmp_path)[0].save(self.lazy("blue"))
+        self.save(tmp_path, "red")
+        assert self.sets(tmp_path) == ("red", "red")
+        assert sorted(os.listdir(tmp_path)) == ["holdout", "training"]
+
+    def test_a_holdout_alone_may_change(self, tmp_path: Path) -> None:
+        training, holdout = self.pair(tmp_path)
+        self.save(tmp_path, "red")
+        training.save(self.lazy("red"))
+        holdout.save(self.lazy("red and more"))
+        assert self.sets(tmp_path) == ("red", "red and more")
+
+    @pytest.mark.parametrize("exchange", [True, False], ids=["one step", "two steps"])
+    @pytest.mark.parametrize("moment", range(5, 15))
+    @pytest.mark.parametrize("then", ["red", "blue"])
+    def test_a_kill_between_two_renames_mixes_nothing(
+        self, moment: int, then: str, exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.save(tmp_path, "red")
+        count = iter(range(100))
+
+        def killing(change: Callable[..., Any]) -> Callable[..., Any]:
+            def change_unless_killed(*arguments: Any, **options: Any) -> Any:
+                if next(count) >= moment:
+                    raise KeyboardInterrupt
+                return change(*arguments, **options)
+
+            return change_unless_killed
+
+        if not exchange:
+            monkeypatch.setattr("ddpm_kedro.datasets.atomic.ctypes.CDLL", lambda *_, **__: None)
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            self.pair(tmp_path)[0].save(self.lazy("blue"))
+            for name in ("os.replace", "shutil.rmtree", "ddpm_kedro.datasets.image_store.take_place"):
+                module, attribute = name.rsplit(".", 1)
+                patch.setattr(name, killing(getattr(sys.modules[module], attribute)))
+            self.pair(tmp_path)[1].save(self.lazy("blue"))
+            assert next(count) < 15, "more moments than are tried"
+        assert self.sets(tmp_path) in {
+            ("red", "red"),
+            ("red", "none"),
+            ("none", "none"),
+            ("blue", "none"),
+            ("blue", "blue"),
+        }
+        self.save(tmp_path, then)
+        assert self.sets(tmp_path) == (then, then)
+        assert sorted(os.listdir(tmp_path)) == ["holdout", "training"]
+        assert sorted(os.listdir(tmp_path / "training")) == ["00000.json", "00000.npy", "hashes.npy", "store.json"]
+
+
 class TestCheckpoint:
     @pytest.fixture
     def dataset(self, tmp_path: Path) -> CheckpointDataset:
@@ -347,6 +476,40 @@ class TestCheckpoint:
         kept[1].rename(path)
         assert dataset.load().images_seen == 24
 
+    def test_a_kept_checkpoint_is_not_overwritten_by_one_of_fewer_images(
+        self, dataset: CheckpointDataset, tmp_path: Path
+    ) -> None:
+        """Run a is finished, run b comes, run a is trained once more and killed, and run b comes again."""
+        for run_id, seen in (("run-a", 64), ("run-b", 8), ("run-a", 16), ("run-b", 8)):
+            dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
+        kept = {
+            path.relative_to(tmp_path).as_posix(): torch.load(path)["images_seen"] for path in tmp_path.rglob("*.pt")
+        }
+        assert kept == {
+            "checkpoint.pt": 8,
+            "runs/run-a/checkpoint.pt": 16,
+            "runs/run-a/retired_1/checkpoint.pt": 64,
+            "runs/run-b/checkpoint.pt": 8,
+        }
+
+    def test_retired_checkpoints_of_all_runs_are_neither_restored_nor_offered(self, tmp_path: Path) -> None:
+        dataset = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"), keep=3)
+        for run_id in ("run-a", "run-b"):
+            for seen in (8, 16):
+                dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
+        retired = dataset.retire()
+        assert [path.relative_to(tmp_path / "runs").as_posix() for path in retired] == [
+            "run-a/retired_1",
+            "run-b/retired_1",
+        ]
+        kept = {path.relative_to(folder).as_posix() for folder in retired for path in folder.rglob("*.pt")}
+        assert kept == {"checkpoint.pt", "checkpoints/images_seen_0000000008.pt"}
+        assert dataset.load() is None
+        assert dataset.restore("run-a") is None
+        (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
+        with pytest.raises(DatasetError, match=r"Move it away to train from the beginning\.$"):
+            dataset.load()
+
     def test_the_best_checkpoint_leaves_the_earlier_ones_alone(self, tmp_path: Path) -> None:
         latest, best = (
             CheckpointDataset(filepath=str(tmp_path / name), archive=str(tmp_path / "runs"), keep=keep)
@@ -356,6 +519,26 @@ class TestCheckpoint:
             best.save(replace(CHECKPOINT, images_seen=seen))
             latest.save(replace(CHECKPOINT, images_seen=seen))
         assert len(list((tmp_path / "runs/run-a/checkpoints").iterdir())) == 3
+
+    def test_what_is_kept_may_lie_on_another_disk(
+        self, dataset: CheckpointDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        across_disks(monkeypatch)
+        keeping = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"), keep=2)
+        keeping.save(CHECKPOINT)
+        keeping.save(replace(CHECKPOINT, images_seen=16))
+        keeping.save(replace(CHECKPOINT, run_id="run-b"))
+        assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.pt")) == [
+            "checkpoint.pt",
+            "runs/run-a/checkpoint.pt",
+            "runs/run-a/checkpoints/images_seen_0000000008.pt",
+        ]
+        restored = dataset.restore("run-a")
+        assert restored is not None
+        assert restored.images_seen == 16
+        assert dataset.archived("run-b").exists()
+        dataset.retire()
+        assert not (tmp_path / "checkpoint.pt").exists()
 
     def test_what_others_wrote_meanwhile_is_noticed(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
         dataset.save(CHECKPOINT)
@@ -448,7 +631,7 @@ class TestModel:
             case "no groups":
                 del config["parameters"]["model"]
         (folder / "config.json").write_text("{" if damage == "no JSON" else json.dumps(config))
-        with pytest.raises(DatasetError, match=r"The model in .* cannot be read: \w+: "):
+        with pytest.raises(DatasetError, match=r"/model is damaged, or of another version: .*exports it again"):
             dataset.load()
 
 
@@ -479,7 +662,7 @@ class TestSamples:
                 path.write_bytes(path.read_bytes()[:99])
             case _:
                 np.savez(path, arr_0=np.zeros((2, 4, 4, 1), np.uint8))
-        with pytest.raises(DatasetError, match=r"samples.npz is damaged or holds no samples of this version"):
+        with pytest.raises(DatasetError, match=r"samples.npz is damaged, or of another version: .*samples them again"):
             dataset.load()
 
     def test_no_samples(self, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kedro.io import DatasetError
 from ddpm_kedro.datasets.diffusers import DiffusersDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.models import from_diffusers, to_diffusers
+from ddpm_kedro.parameters import UserError
 from tests.models.test_diffusers_format import inputs, published, same_pictures, trained
 
 Layout = Any
@@ -182,3 +183,14 @@ def test_a_model_of_this_project_is_told_from_one_of_diffusers(tmp_path: Path) -
     ModelDataset(filepath=str(tmp_path / "model")).save(trained())
     with pytest.raises(DatasetError, match=r"is a model of this project already.*training\.initial_model"):
         load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "", "[1]", "\x00"])
+@pytest.mark.parametrize("name", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_document_that_cannot_be_read_is_named(name: str, text: str, tmp_path: Path) -> None:
+    DiffusersDataset(filepath=str(tmp_path)).save(to_diffusers(trained()))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DatasetError, match=rf"{name} (is no JSON|holds no names)") as error:
+        DiffusersDataset(filepath=str(tmp_path)).load()
+    assert isinstance(error.value.__cause__, UserError)
+    assert len(str(error.value.__cause__)) < 500

@@ -84,6 +84,34 @@ def test_every_process_samples_a_gaussian(name: str, sampler: str) -> None:
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.05)
 
 
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("count", [300, 501, 999])
+def test_every_spacing_samples_a_gaussian_where_the_steps_do_not_divide_the_timesteps(spacing: str, count: int) -> None:
+    steps = make_schedule(NOISE).steps(count, spacing)
+    assert steps[0].alpha < 0.02, "sampling starts at noise"
+    generator = torch.Generator().manual_seed(0)
+    x = SAMPLERS["ddim"](ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
+    assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(x.std()) == pytest.approx(DEVIATION, rel=0.03)
+
+
+@pytest.mark.parametrize(("timesteps", "count"), [(1000, 501), (1000, 300), (1000, 10), (7, 3), (2, 1), (1000, 999)])
+def test_spacings_follow_their_formulas(timesteps: int, count: int) -> None:
+    levels = torch.linspace(0.01, 80, timesteps, dtype=torch.float64)
+    leading, trailing, linspace, karras = (
+        SPACINGS[name](levels, count, 7.0) for name in ("leading", "trailing", "linspace", "karras")
+    )
+    assert leading == [int(i * timesteps / count) for i in reversed(range(count))]
+    assert trailing == [round(timesteps - i * timesteps / count) - 1 for i in range(count)]
+    if count > 1:
+        assert linspace == [round(i * (timesteps - 1) / (count - 1)) for i in reversed(range(count))]
+    root = torch.linspace(80 ** (1 / 7), 0.01 ** (1 / 7), count, dtype=torch.float64) ** 7
+    assert karras == list(dict.fromkeys(int((levels.log() - level.log()).abs().argmin()) for level in root))
+    for rows in (leading, trailing, linspace, karras):
+        assert rows == sorted(set(rows), reverse=True)
+        assert 0 <= rows[-1] <= rows[0] < timesteps
+
+
 def test_heun_does_not_take_the_mean_of_slopes_from_almost_pure_noise() -> None:
     """The cosine schedule ends at sigma / alpha = 20,000; a few steps on, it is 6."""
     steps = make_schedule(PLANS["cosine"]).steps(10)

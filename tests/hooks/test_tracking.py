@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -266,3 +267,82 @@ def test_trouble_in_mid_run_is_one_warning(
     assert project.kedro_run("--params", OFFLINE).exit_code == 0
     [warning] = warnings(caplog)
     assert "No space left" in warning
+
+
+TRAINING = ("--pipelines", "data_ingestion,model_training", "--params")
+
+
+def train(project: Project, parameters: str = OFFLINE) -> None:
+    result = project.kedro_run(*TRAINING, f"training.preview_images=0,{parameters}")
+    assert result.exit_code == 0, result.output
+
+
+def steps(tracked: OfflineRun) -> dict[str, list[float]]:
+    """Images seen of the rows of each W&B run."""
+    found: dict[str, list[float]] = {}
+    for path in tracked.files:
+        part = OfflineRun.of([path])
+        found.setdefault(part.ids.pop(), []).extend(row["images_seen"] for row in points(part))
+    return found
+
+
+@pytest.mark.parametrize("how", ["resume=never", "restart"])
+def test_a_training_from_scratch_is_a_new_wandb_run_with_all_its_rows(how: str, project: Project) -> None:
+    train(project)
+    [first] = steps(OfflineRun(project.data / "wandb"))
+    checkpoint = project.data / "06_models/checkpoint.pt"
+    if how == "restart":
+        checkpoint.unlink()
+    train(project, f"{OFFLINE},training.resume=never" if how == "resume=never" else OFFLINE)
+    assert steps(OfflineRun(project.data / "wandb")) == {first: [32, 64], f"{first}_2": [32, 64]}
+    train(project, f"{OFFLINE},training.num_images=96,training.resume=require")  # resumes the second one
+    assert steps(OfflineRun(project.data / "wandb")) == {first: [32, 64], f"{first}_2": [32, 64, 96]}
+
+
+def test_variables_of_wandb_win_over_defaults(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    for name, value in {"MODE": "offline", "PROJECT": "of-the-variable", "NAME": "named", "RUN_GROUP": "some"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    train(project, "tracking.mode=auto")
+    [run] = [record.run for record in OfflineRun(project.data / "wandb").records if record.HasField("run")][:1]
+    assert (run.project, run.display_name, run.run_group) == ("of-the-variable", "named", "some")
+
+
+def test_parameters_win_over_variables_of_wandb(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MODE": "disabled", "PROJECT": "of-the-variable", "NAME": "named"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    train(project, f"{OFFLINE},tracking.project=given,tracking.name=mine")
+    [run] = [record.run for record in OfflineRun(project.data / "wandb").records if record.HasField("run")][:1]
+    assert (run.project, run.display_name) == ("given", "mine")
+
+
+def test_wandb_mode_disabled_leaves_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    train(project, "tracking.mode=auto")
+    assert not (project.data / "wandb").exists()
+
+
+def test_under_a_sweep_agent_the_upload_command_names_what_is_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    for name, value in {"SWEEP_ID": "sweep", "RUN_ID": "of-the-agent", "DIR": str(tmp_path / "of agent")}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    (tmp_path / "of agent").mkdir()
+    train(project)
+    [command] = {line.split("with: ")[1] for line in caplog.messages if "wandb sync" in line}
+    _, _, pattern = shlex.split(command)
+    [part] = Path("/").glob(pattern[1:])
+    assert OfflineRun(part.parent).ids == {"of-the-agent"}
+
+
+def test_a_training_in_a_new_folder_is_a_new_wandb_run_on_the_server(
+    project: Project, server: WandbServer, tmp_path: Path
+) -> None:
+    """A server drops rows that come before the last one of a run."""
+    for folder in ("one", "two"):
+        train(project, "tracking.mode=online")
+        project.data.rename(tmp_path / folder)
+    first, second = sorted({run for run, _ in server.lines})
+    assert second == f"{first}_2"
+    for run_id in (first, second):
+        assert [row["images_seen"] for row in server.history(run_id) if "loss" in row] == [32, 64]

@@ -33,7 +33,17 @@ class OfflineRun:
 
     def __init__(self, folder: Path) -> None:
         self.files = sorted(folder.glob("offline-run-*/*.wandb"))
-        self.records = [record for path in self.files for record in records(path)]
+
+    @classmethod
+    def of(cls, files: list[Path]) -> "OfflineRun":
+        """These parts alone."""
+        made = cls(Path())
+        made.files = files
+        return made
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for path in self.files for record in records(path)]
 
     @property
     def ids(self) -> set[str]:

@@ -1,6 +1,7 @@
 """Decoding: any file becomes the same kind of array, or says in a few words why not."""
 
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -85,6 +86,39 @@ def test_what_is_transparent_shows_the_background() -> None:
     assert image[0, -1].tolist() == [10, 20, 30]
     kept = decode(data, wanted(channels=4))
     assert np.array_equal(kept, pixels)
+
+
+@pytest.mark.parametrize(("channels", "above", "below"), [(1, [255], [39]), (3, [255] * 3, [39] * 3)])
+def test_transparent_sixteen_bit_grey_shows_the_background(channels: int, above: list[int], below: list[int]) -> None:
+    values = np.full((8, 12), 10_000, dtype=np.uint16)
+    values[:4] = 40_000
+    data = corpus.saved(Image.fromarray(values), "PNG", transparency=40_000)
+    image = decode(data, wanted(channels=channels))
+    assert (image[0, 0].tolist(), image[-1, -1].tolist()) == (above, below)
+    assert decode(data, wanted(channels=4))[[0, -1], 0, 3].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "rows", "transparent"),
+    [
+        (2, 0, (b"\x55", b"\xaa"), (1,)),
+        (4, 0, (b"\x55\x55", b"\xaa\xaa"), (5,)),
+        (8, 0, (b"\x55" * 4, b"\xaa" * 4), (0x55,)),
+        (8, 2, (b"\x55\x10\x20" * 4, b"\xaa" * 12), (0x55, 0x10, 0x20)),
+        (16, 2, (b"\x9c\x40\x03\xe8\x07\xd0" * 4, b"\xaa\xaa" * 12), (40_000, 1_000, 2_000)),
+    ],
+    ids=["2 bits grey", "4 bits grey", "8 bits grey", "8 bits colour", "16 bits colour"],
+)
+def test_the_transparent_value_of_a_png_is_that_of_its_own_depth(
+    depth: int, colour: int, rows: tuple[bytes, bytes], transparent: tuple[int, ...]
+) -> None:
+    chunks = (
+        corpus.chunk(b"tRNS", b"".join(value.to_bytes(2, "big") for value in transparent)),
+        corpus.chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+    )
+    image = decode(corpus.png(4, 2, *chunks, depth=depth, colour=colour), wanted(2, 4, background=(9, 8, 7)))
+    assert image[0, 0].tolist() == [9, 8, 7]
+    assert image[1, 0].tolist() == [0xAA] * 3
 
 
 def test_colours_are_taken_from_the_profile() -> None:

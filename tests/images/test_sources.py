@@ -12,6 +12,8 @@ from ddpm_kedro.images.source import checksums
 from ddpm_kedro.images.sources import SOURCES, source_named
 from ddpm_kedro.parameters import UserError
 from tests.archives import FAMILY, RNG, Server, md5, serve_cifar10, serve_mnist
+from tests.conftest import changed
+from tests.pipelines.test_nodes import DATASET
 
 
 def test_the_digits_of_the_package() -> None:
@@ -99,3 +101,11 @@ def test_no_network_is_an_error_that_says_what_to_do(
 def test_an_unknown_source_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"Unknown dataset.source 'cifar-10'. Did you mean 'cifar10'"):
         source_named("cifar-10")
+
+
+@pytest.mark.parametrize(("source", "path"), [("mnist5k", None), ("dtd", None), ("folder", "."), ("huggingface", "x")])
+def test_a_checksum_that_would_not_be_compared_is_refused(source: str, path: str | None, tmp_path: Path) -> None:
+    where = str(tmp_path) if path == "." else path
+    dataset = changed(DATASET, source=source, download_folder=str(tmp_path), path=where, sha256="00" * 32)
+    with pytest.raises(UserError, match=r"dataset.sha256 is the checksum of one file.*leave it at null"):
+        source_named(source).fetch(dataset)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,43 @@ def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.Log
     assert untimed() == before
 
 
+@pytest.mark.slow
+def test_threads_and_one_thread_make_equal_bytes(project: Project) -> None:
+    """Weights with dropout, and the feature extractor, are made at the same time."""
+    options = "model.dropout=0.2,training.activation_checkpointing=true,evaluation.fit_images=640"
+
+    def made() -> dict[str, bytes]:
+        extractor = digest(project.data / "06_models/feature_extractor")
+        return results(project) | {f"extractor/{name}": content for name, content in extractor.items()}
+
+    ok(project.kedro_run("--params", options))
+    expected = made()
+    shutil.rmtree(project.data)
+    ok(project.kedro_run("--params", options, "--runner", "ThreadRunner"))
+    assert made() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--runner", "ParallelRunner"), "ParallelRunner cannot run this project"),
+        (("--async",), "--async cannot run this project"),
+    ],
+)
+def test_runners_that_cannot_run_this_are_refused_before_any_node(
+    arguments: tuple[str, ...], words: str, project: Project
+) -> None:
+    failed(project.kedro_run(*arguments), words)
+    assert not project.data.exists()
+
+
+def test_the_log_does_not_recommend_what_is_refused(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    ok(project.kedro_run("--nodes", "data_ingestion.download_images"))
+    assert "Running node" in caplog.text
+    assert "--async" not in caplog.text
+
+
 def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     ok(project.kedro_run("--params", TINY))
     earlier = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
@@ -148,7 +186,7 @@ def test_the_same_training_once_more_ends_the_same_and_keeps_the_first(
     ok(project.kedro_run("--params", f"{TINY},training.resume=never"))
     assert "already trained" not in caplog.text
     assert results(project) == first
-    assert len(list(project.data.glob("runs/*/retired_1.pt"))) == 1
+    assert len(list(project.data.glob("runs/*/retired_1/checkpoint.pt"))) == 1
 
 
 def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,7 +291,7 @@ class TestMistakes:
 
         project.data.mkdir(parents=True)
         owner = project.data.stat().st_uid
-        monkeypatch.setattr("ddpm_kedro.hooks.run_guard.TemporaryFile", forbidden)
+        monkeypatch.setattr("ddpm_kedro.data_lock._open", forbidden)
         message = failed(project.kedro_run(), "cannot be written: Permission denied.")
         assert "belongs to user" not in message
         monkeypatch.setattr("os.geteuid", lambda: owner + 1)
@@ -309,9 +347,26 @@ def test_a_run_stopped_by_sigterm_goes_on_to_the_same_pictures(project: Project,
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_a_checkpoint(project: Project) -> None:
-    stop_in_mid_training(project, signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_lost_terminal_keep_a_checkpoint(number: signal.Signals, project: Project) -> None:
+    stop_in_mid_training(project, number)
     assert (project.data / "06_models/checkpoint.pt").exists()
+
+
+def test_a_lost_terminal_that_nohup_ignores_is_ignored(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+
+    def hear(*_: Any) -> None:
+        heard.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
+
+    monkeypatch.setattr("ddpm_kedro.images.named.checksums", hear)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        project.kedro_run("--pipelines", "data_ingestion")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert heard[1] is signal.SIG_IGN
+    assert heard[0] not in {signal.SIG_IGN, signal.SIG_DFL}
 
 
 def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) -> None:
@@ -385,6 +440,65 @@ def test_a_run_keeps_what_it_made_and_nothing_that_lay_there(project: Project) -
     run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir())
     assert kept == ["model", "parameters.json", "training_history.csv"]  # the samples are of the first run
+
+
+def test_a_run_keeps_nothing_that_was_made_from_another_run(
+    project: Project, smoke_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The samples that are evaluated here are those of the run before."""
+    project.adopt(smoke_data)
+    command = ("--pipelines", "model_training,evaluation,reporting", "--params", f"{TINY},training.seed=1")
+    ok(project.kedro_run(*command))
+    run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir() if path.suffix != ".pt")
+    assert kept == ["model", "parameters.json", "training_history.csv"]
+    assert f"metrics is not kept: it was not made from what run {run_id} has made." in caplog.text
+
+
+def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: Project) -> None:
+    ok(project.kedro_run("--params", f"{TINY},sampling.seed=3"))
+    ok(
+        project.kedro_run(
+            "--pipelines", "model_training", "--params", f"{TINY},sampling.seed=4,training.preview_images=1"
+        )
+    )
+    [run] = (project.data / "runs").iterdir()
+    parameters = json.loads((run / "parameters.json").read_text())
+    assert parameters["sampling"]["seed"] == 3
+    assert parameters["training"]["preview_images"] == 1
+
+
+def test_a_run_whose_copy_fails_is_not_listed_as_finished(
+    project: Project, smoke_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, target: Path) -> None:
+        if path.suffix == ".csv":
+            raise OSError(28, "No space left on device", str(target))
+
+    project.adopt(smoke_data)
+    [run] = (project.data / "runs").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_kedro.hooks.archive.copy", fail)
+        failed(project.kedro_run("--pipelines", "model_training"), "No space left on device")
+    assert not (run / "parameters.json").exists()
+    ok(project.kedro_run("--pipelines", "model_training"))
+    assert (run / "parameters.json").exists()
+
+
+def test_a_finished_training_outlives_a_new_one_that_is_killed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("--pipelines", "model_training", "--params")
+    other = f"{TINY},training.seed=1"
+    ok(project.kedro_run("--pipelines", "data_ingestion,model_training", "--params", TINY))
+    [run] = (project.data / "runs").iterdir()
+    ok(project.kedro_run(*command, other))
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm_kedro.hooks.run_guard.Event", lambda: SimpleNamespace(is_set=lambda: True))
+        assert project.kedro_run(*command, f"{TINY},training.resume=never").exit_code == 128
+    ok(project.kedro_run(*command, other))
+    seen = {path.parent.name: torch.load(path)["images_seen"] for path in run.rglob("checkpoint.pt")}
+    assert seen == {run.name: 8, "retired_1": 16}
 
 
 def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Figures against other implementations, and against images that are bad on purpose."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -104,7 +105,8 @@ def judged(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtr
 
 def copies(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> str:
     training, holdout = (store.images for store in digits[:2])
-    verdict: str = copying(nearest_images(images, training), nearest_images(holdout, training))["verdict"]
+    found = copying(nearest_images(images, training), nearest_images(holdout, training), len(training))
+    verdict: str = found["verdict"]
     return verdict
 
 
@@ -189,6 +191,58 @@ def test_figures_that_need_more_samples_say_how_many() -> None:
     assert figures["FD(classifier)"].value > 0
     assert "the hold-out has fewer than 65" in figures["FD(classifier)"].note
     assert {figures[name].floor_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
+
+
+@pytest.mark.parametrize(
+    ("samples", "training", "holdout"), [(1, 1, 1), (30, 10, 2), (80, 10, 1), (80, 300, 1), (80, 1, 300), (300, 80, 4)]
+)
+def test_few_images_give_no_nan_but_a_reason(samples: int, training: int, holdout: int) -> None:
+    def seen(count: int) -> Seen:
+        return Seen(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
+
+    figures = all_figures(seen(samples), seen(training), seen(holdout), "classifier", 2)
+    json.dumps([figure.as_dict() for figure in figures], allow_nan=False)
+    assert all(figure.note for figure in figures if figure.value is None or figure.floor is None)
+    notes = {figure.name.split("(")[0]: figure.note for figure in figures}
+    if samples >= 80 and training == 10:
+        assert notes["KID"] == "needs at least 20 training images"
+        assert notes["FD"] == "needs at least 65 training images"
+    if samples >= 80 and training >= 80 and holdout < 5:
+        assert notes["KID"] == "no floor: the hold-out has fewer than 20 images"
+
+
+def test_a_number_that_is_not_finite_is_absent_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddpm_kedro.metrics.figures.frechet_distance", lambda *_: float("nan"))
+    seen = Seen(torch.randn(80, 64), torch.randn(80, 10))
+    [distance] = [figure for figure in all_figures(seen, seen, seen, "classifier", 1) if figure.name.startswith("FD")]
+    assert (distance.value, distance.floor, distance.at_floor_n) == (None, None, None)
+    assert "no finite number" in distance.note
+
+
+@pytest.mark.parametrize(
+    ("samples", "training", "holdout", "words"),
+    [
+        (100, 100, 4, "at least 100 images of the hold-out, not 4"),
+        (100, 100, 99, "at least 100 images of the hold-out, not 99"),
+        (19, 100, 100, "at least 20 samples, not 19"),
+        (100, 9, 100, "at least 10 training images, not 9"),
+    ],
+)
+def test_few_images_give_no_verdict_on_copying(samples: int, training: int, holdout: int, words: str) -> None:
+    rng = np.random.default_rng(0)
+    images, references, others = (
+        rng.integers(0, 256, (count, 4, 4, 1)).astype(np.uint8) for count in (samples, training, holdout)
+    )
+    found = copying(nearest_images(images, references), nearest_images(others, references), training)
+    assert found["verdict"].startswith("no verdict on copying")
+    assert words in found["verdict"]
+
+
+def test_noise_is_no_copy_of_noise_with_the_least_number_of_images() -> None:
+    rng = np.random.default_rng(0)
+    images, references, others = (rng.integers(0, 256, (count, 4, 4, 1)).astype(np.uint8) for count in (100, 100, 100))
+    found = copying(nearest_images(images, references), nearest_images(others, references), 100)
+    assert found["verdict"] == "no sign of copying"
 
 
 def test_only_inceptions_figures_bear_the_names_of_the_literature() -> None:

@@ -1,6 +1,7 @@
 """Models there and back: diffusers computes the same with what is exported, and this project with what is imported."""
 
 import json
+import time
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -239,11 +240,13 @@ class TestClasses:
         same_pictures(model.network(x, t, labels), theirs(x, t, labels).sample)
         table = model.network.class_embedding.weight  # type: ignore[union-attr]
         torch.testing.assert_close(table[4], table[:4].mean(dim=0))
+        assert not model.knows_empty_label
 
     @torch.no_grad()
     def test_one_name_fewer_means_that_the_last_is_the_empty_label(self, theirs: UNet2DModel) -> None:
         model = from_diffusers(as_found(theirs), ["cat", "dog", "frog"])
         assert model.class_names == ("cat", "dog", "frog")
+        assert model.knows_empty_label
         x, t = inputs((32, 32))
         same_pictures(model.network(x, t), theirs(x, t, torch.full((4,), 3)).sample)
 
@@ -293,6 +296,86 @@ def test_what_the_network_does_not_support_is_named(key: str, value: Any, words:
         from_diffusers(replace(found, unet=(found.unet[0] | {key: value}, found.unet[1])))
     assert f"{key} = {json.dumps(value)} in config.json of the U-Net is not supported" in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_out_channels", None),
+        ("block_out_channels", "many"),
+        ("block_out_channels", [-16, -32, -32, -32]),
+        ("block_out_channels", [65_536, 65_536, 65_536, 65_536]),
+        ("block_out_channels", [2**62, 2**62, 2**62, 2**62]),
+        ("block_out_channels", [[16], 32, 32, 32]),
+        ("down_block_types", None),
+        ("down_block_types", [1, 2, 3, 4]),
+        ("up_block_types", "UpBlock2D"),
+        ("layers_per_block", None),
+        ("layers_per_block", -1),
+        ("layers_per_block", 10**9),
+        ("in_channels", None),
+        ("in_channels", "three"),
+        ("sample_size", "large"),
+        ("sample_size", -8),
+        ("sample_size", [8]),
+        ("sample_size", 10**9),
+        ("num_class_embeds", 20_000_000),
+        ("num_class_embeds", "ten"),
+        ("num_class_embeds", -1),
+        ("norm_num_groups", None),
+        ("norm_num_groups", 0),
+        ("norm_eps", "small"),
+        ("norm_eps", float("nan")),
+        ("attention_head_dim", -1),
+        ("dropout", 2),
+        ("time_embedding_dim", [1]),
+        ("act_fn", json.loads("[" * 500 + "]" * 500)),
+    ],
+)
+def test_odd_values_of_a_configuration_are_named_at_once(key: str, value: Any) -> None:
+    found = as_found(published(num_class_embeds=4))
+    start = time.perf_counter()
+    with pytest.raises(UserError) as error:
+        from_diffusers(replace(found, unet=(found.unet[0] | {key: value}, found.unet[1])))
+    assert time.perf_counter() - start < 2
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_train_timesteps", None),
+        ("num_train_timesteps", -5),
+        ("num_train_timesteps", 10**12),
+        ("beta_start", "small"),
+        ("beta_end", [0.1]),
+        ("beta_schedule", []),
+        ("prediction_type", {}),
+        ("_class_name", 3),
+        ("rescale_betas_zero_snr", "perhaps"),
+    ],
+)
+def test_odd_values_of_a_scheduler_are_named(key: str, value: Any) -> None:
+    with pytest.raises(UserError) as error:
+        from_diffusers(as_found(published(), SCHEDULER | {key: value}))
+    assert "scheduler_config.json" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_imported(value: float) -> None:
+    found = as_found(published())
+    weights = found.unet[1] | {"conv_in.bias": torch.full((16,), value)}
+    with pytest.raises(UserError, match=r"weights are not finite: conv_in.bias"):
+        from_diffusers(replace(found, unet=(found.unet[0], weights)))
+
+
+def test_a_note_of_a_model_that_diffusers_has_no_equal_of_is_named() -> None:
+    found = to_diffusers(trained())
+    own = dict(found.own)  # type: ignore[arg-type]
+    own["parameters"] = own["parameters"] | {"diffusion": {"num_timesteps": 100, "schedule": "edm", "target": "edm"}}
+    del own["run_id"]
+    with pytest.raises(UserError, match=r"move ddpm_kedro\.json away"):
+        from_diffusers(replace(found, own=own))
 
 
 def test_what_a_configuration_leaves_out_is_what_diffusers_takes_for_it() -> None:

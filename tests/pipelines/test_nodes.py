@@ -37,6 +37,7 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import (
     report_ingestion,
     suitable_model,
 )
+from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
@@ -86,6 +87,10 @@ def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
     p = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING} | groups
     images = AugmentedImages(store, NO_AUGMENTATION)
     return list(train_model(images, store, resume, Event(), **p))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 class TestIngestion:
@@ -305,6 +310,33 @@ class TestSampling:
     )
     def test_network_evaluations_are_counted(self, changes: dict[str, Any], evaluations: int, model: Any) -> None:
         assert sample_images(model, changed(SAMPLING, **changes))[1]["network_evaluations"] == evaluations
+
+    def test_without_label_dropout_there_is_no_guidance_by_default_and_a_warning_where_it_is_asked_for(
+        self, store: ImageStore, model: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        never_empty = export_model(train(store, training=changed(TRAINING, label_dropout=0.0))[-1][3], None, TRAINING)
+        for guidance, expected, evaluations in ((None, 1.0, 4), (1.0, 1.0, 4)):
+            report = sample_images(never_empty, changed(SAMPLING, guidance_scale=guidance))[1]
+            assert (report["guidance_scale"], report["network_evaluations"]) == (expected, evaluations)
+        sample_images(model, SAMPLING)
+        assert not warnings(caplog)
+        sample_images(never_empty, SAMPLING)
+        [message] = warnings(caplog)
+        assert message.startswith(
+            "sampling.guidance_scale = 1.5, but this model has never learnt images without a label"
+        )
+
+    def test_images_of_no_class_from_a_model_without_an_empty_label_are_warned_about(
+        self, store: ImageStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        never_empty = export_model(train(store, training=changed(TRAINING, label_dropout=0.0))[-1][3], None, TRAINING)
+        given = Image.fromarray(store.images[0, :, :, 0])
+        vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None), IMAGE_TO_IMAGE)
+        [message] = warnings(caplog)
+        assert message.startswith("No class is chosen, but this model has never learnt images without a label")
+        caplog.clear()
+        vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None, label=1), IMAGE_TO_IMAGE)
+        assert not warnings(caplog)
 
     def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:
         diffusion = changed(DIFFUSION, zero_terminal_snr=True)

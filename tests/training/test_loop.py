@@ -69,6 +69,14 @@ def test_reports_at_every_interval_and_checkpoints_at_theirs(store: ImageStore) 
     assert reports[-1].checkpoint.finished
 
 
+def test_previews_without_label_dropout_are_not_guided(store: ImageStore) -> None:
+    guided, plain = (
+        run_training(make_run(store, training={"label_dropout": 0.0, "preview_guidance_scale": scale}), store)[0]
+        for scale in (3.0, 1.0)
+    )
+    assert torch.equal(guided.preview, plain.preview)
+
+
 def test_previews_are_pictures_with_labels(store: ImageStore) -> None:
     report = run_training(make_run(store), store)[0]
     assert report.preview.shape == (6, 8, 8, 1)

@@ -1,7 +1,9 @@
 """The parts of the training loop: order, learning rate, average, hardware."""
 
 import math
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -229,3 +231,24 @@ def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_driver_is_there_where_cuda_is() -> None:
     assert (hardware.cuda_of_driver() is not None) or "cuda" not in DEVICES
+
+
+def test_threads_do_not_disturb_each_others_global_random_numbers() -> None:
+    def drawn(seed: int) -> list[float]:
+        found = []
+        for step in range(200):
+            with seeded(torch.device("cpu"), seed, step):
+                found += [float(torch.rand(())) for _ in range(10)]
+        return found
+
+    alone = [drawn(seed) for seed in range(4)]
+    before = torch.random.get_rng_state()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(drawn, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert together == alone
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -53,9 +53,9 @@ def make_loader(project: ProjectMetadata, env: str | None, params: dict[str, Any
     return loader
 
 
-def data_folder(project: ProjectMetadata, env: str | None, name: str = "runs") -> Path:
-    """A folder below where the data lies."""
-    return Path(project.project_path, make_loader(project, env)["globals"]["data_root"], name)
+def data_folder(project: ProjectMetadata, env: str | None) -> Path:
+    """Return the folder that the runs of this environment write."""
+    return Path(project.project_path, make_loader(project, env)["globals"]["data_root"])
 
 
 def console() -> Console:

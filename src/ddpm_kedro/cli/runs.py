@@ -10,11 +10,13 @@ from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
 from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
+from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.runs import compare, find_run, read_runs
+from ddpm_kedro.runs import PARAMETERS, KeptRun, compare, find_run, read_runs, read_unfinished
 
 MEGABYTE = 1e6
 SECONDS = 2.0  # between two looks at a training
+CHECKPOINTS = ("checkpoint", "best_checkpoint")
 FIGURES = ("images_seen", "loss", "validation_loss")
 
 
@@ -51,9 +53,10 @@ def watch(project: ProjectMetadata, once: bool, env: str | None) -> None:
 @project_command
 def list_runs(project: ProjectMetadata, env: str | None) -> None:
     """Every finished run, the newest first."""
-    found = read_runs(data_folder(project, env))
+    found = read_runs(data_folder(project, env) / "runs")
     if not found:
         click.echo("No finished run yet: kedro run")
+        _list_unfinished(data_folder(project, env) / "runs")
         return
     groups = ("experiment", "dataset", "model", "optimizer")
     table = Table("run", "finished", *groups, "lr", "images", "loss", "validation", box=None)
@@ -69,6 +72,21 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
             *(f"{loss:.4f}" for loss in losses),
         )
     console().print(table)
+    _list_unfinished(data_folder(project, env) / "runs")
+
+
+def _list_unfinished(folder: Path) -> None:
+    """Print which runs left checkpoints but did not finish: they were stopped, killed or pruned."""
+    found = read_unfinished(folder)
+    if found:
+        size = sum(run.size for run in found) / MEGABYTE
+        click.echo(f"\nNot finished ({size:,.1f} MB; `kedro runs prune --unfinished` removes them):")
+    for run in found:
+        _print_size(run)
+
+
+def _print_size(run: KeptRun) -> None:
+    click.echo(f"{run.run_id}  {run.finished:%Y-%m-%d %H:%M}  {run.size / MEGABYTE:,.1f} MB")
 
 
 @runs.command()
@@ -77,27 +95,41 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
 @project_command
 def diff(project: ProjectMetadata, earlier: str, later: str, env: str | None) -> None:
     """What differs between two runs, given by the beginnings of their ids."""
-    found = read_runs(data_folder(project, env))
+    found = read_runs(data_folder(project, env) / "runs")
     click.echo("\n".join(compare(find_run(found, earlier), find_run(found, later))) or "They are equal.")
 
 
 @runs.command()
-@click.option("--keep", type=click.IntRange(min=0), required=True, help="How many of the newest runs to keep.")
+@click.option("--keep", type=click.IntRange(min=0), help="How many of the newest finished runs to keep.")
+@click.option("--unfinished", is_flag=True, help="Remove the checkpoints of runs that did not finish.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @project_command
-def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> None:
-    """Remove all finished runs but the newest."""
-    old = read_runs(data_folder(project, env))[keep:]
+def prune(project: ProjectMetadata, keep: int | None, unfinished: bool, yes: bool, env: str | None) -> None:
+    """Remove all finished runs but the newest, or what unfinished ones left, or both."""
+    if keep is None and not unfinished:
+        raise click.UsageError("Say what to remove: --keep N, --unfinished, or both.")
+    data = data_folder(project, env)
+    old = _find_old(data / "runs", keep, unfinished)
     if not old:
         click.echo("Nothing to remove.")
         return
     for kept in old:
-        click.echo(f"{kept.run_id}  {kept.finished:%Y-%m-%d %H:%M}  {kept.size / MEGABYTE:,.1f} MB")
+        _print_size(kept)
     if not yes:
         click.confirm(f"Remove these {len(old)} runs for good?", abort=True)
-    for kept in old:
-        shutil.rmtree(kept.folder)
+    with hold_data_folder(data):
+        still = {kept.folder for kept in _find_old(data / "runs", keep, unfinished)}  # a training may have come between
+        old = [kept for kept in old if kept.folder in still]
+        for kept in old:
+            (kept.folder / PARAMETERS).unlink(missing_ok=True)  # first: what is half removed is not listed
+            shutil.rmtree(kept.folder)
     click.echo(f"Removed {len(old)}.")
+
+
+def _find_old(folder: Path, keep: int | None, unfinished: bool) -> list[KeptRun]:
+    """Return the finished runs but the newest, and the unfinished ones, as asked for."""
+    old = read_runs(folder)[keep:] if keep is not None else []
+    return old + (read_unfinished(folder) if unfinished else [])
 
 
 @runs.command()
@@ -106,11 +138,14 @@ def prune(project: ProjectMetadata, keep: int, yes: bool, env: str | None) -> No
 )
 @project_command
 def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> None:
-    """Let the next training begin anew, though its parameters are the same: for when the code has changed."""
-    checkpoint: Any = make_session(project, env).load_context().catalog.get("checkpoint")
-    kept = checkpoint.retire() if mark is None or mark.exists() else None
-    message = f"The checkpoint is kept as {kept}; the next training begins anew." if kept else "Nothing to put aside."
-    click.echo(message)
-    if mark is not None:
-        with atomic_write(mark) as file:
-            file.write(f"{message}\n".encode())
+    """Let every next training start from scratch, though its parameters are the same: for when the code has changed."""
+    with hold_data_folder(data_folder(project, env)):
+        catalog: Any = make_session(project, env).load_context().catalog
+        first = mark is not None and not mark.exists()
+        kept = {path for name in (() if first else CHECKPOINTS) for path in catalog.get(name).retire()}
+        said = [f"The checkpoints of a run are kept in {path}." for path in sorted(kept)]
+        message = "\n".join([*said, "The next training starts from scratch."] if kept else ["Nothing to put aside."])
+        click.echo(message)
+        if mark is not None:
+            with atomic_write(mark) as file:
+                file.write(f"{message}\n".encode())

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from filelock import FileLock, Timeout
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
 from ddpm_kedro.cli.common import console, data_folder, make_loader, make_session, project_command, read_params
+from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.parameters import ConflictError, Group, UserError, check_parameters
 from ddpm_kedro.provenance import fingerprint, flatten
 
@@ -54,14 +54,11 @@ def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: 
     sweeps.check(asked)
     _check_sweep(project, env, asked)
     name = name or fingerprint(asked.describe())
-    folder = data_folder(project, env, "sweeps") / name
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.parent / ".lock", timeout=0):
-            study = sweeps.open_study(asked, folder)
-            sweeps.run_sweep(asked, study, lambda changes: _run_trial(project, env, changes, name))
-    except Timeout as error:
-        raise UserError(f"Another sweep is going on in {folder.parent}; its runs need the same data folder.") from error
+    data = data_folder(project, env)
+    folder = data / "sweeps" / name
+    with hold_data_folder(data):
+        study = sweeps.open_study(asked, folder)
+        sweeps.run_sweep(asked, study, lambda changes: _run_trial(project, env, changes, name))
     _report_sweep(sweeps, asked, study, folder, env)
 
 

@@ -6,16 +6,17 @@ from kedro_datasets._typing import ImagePreview
 from PIL import Image, ImageSequence
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.images.film import Frames
 
 
-class AnimationDataset(LocalDataset[Frames, Frames]):
+class AnimationDataset(FileDataset[Frames, Frames]):
     """A GIF file."""
 
     def load(self) -> Frames:
         """All frames."""
-        with Image.open(self._filepath) as film:
+        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as film:
             return Frames([frame.convert("RGB") for frame in ImageSequence.Iterator(film)])
 
     def save(self, data: Frames) -> None:

@@ -1,77 +1,171 @@
-"""Writing files and folders so that a reader, or a crash, never meets half of one."""
+"""Write files and folders so that neither a reader nor a crash ever meets half of one."""
 
+import ctypes
+import errno
+import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
+
+TEMPORARY, FOLDER = ".writing", ".folder"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` when the block ends well, and leaves no trace when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_away(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        os.replace(temporary, path)
+    """Open a file that takes the place of ``path`` when the block ends well, and leaves no trace when it does not."""
+    path = path.resolve()  # a link stays a link: the file that it leads to is replaced
+    with _names(path), _temporary_file(path) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(file.name, path)
         _sync_folder(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a place for a file or folder that takes the place of ``path`` when the block ends well.
+
+    Its name is that of ``path``. Its files get the modes that the umask gives. Where nothing is put there, what was at
+    ``path`` is removed.
+    """
+    path = path.resolve()
+    with _names(path), _temporary_file(path) as file:
+        folder = Path(f"{file.name}{FOLDER}")
+        try:
+            folder.mkdir()
+            yield folder / path.name
+            for each in folder.rglob("*"):
+                if each.is_file():
+                    each.chmod(folder.stat().st_mode & 0o666)  # some libraries write for their owner alone
+                    with each.open("rb") as written:
+                        os.fsync(written.fileno())
+            take_place(folder / path.name, path)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of ``path`` when the block ends well, with all that it then holds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_away(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
+    """Give an empty folder that takes the place of ``path`` when the block ends well, with all that it then holds."""
+    with replaced(path) as new:
         new.mkdir()
         yield new
-        for file in new.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
 
 
-def _prefix(path: Path) -> str:
-    return f".{path.name}.{os.getpid()}."
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder to where no half of it is met; it keeps its time of change."""
+    if source.is_dir():
+        with replaced_folder(target) as new:
+            for each in sorted(source.iterdir()):
+                copy(each, new / each.name)
+        return
+    with source.open("rb") as original, atomic_write(target) as file:
+        shutil.copyfileobj(original, file)
+        file.flush()
+        times = os.fstat(original.fileno())
+        os.utime(file.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def _clear_away(path: Path) -> None:
-    """Remove what writers of this path left behind that were killed."""
-    for left in path.parent.glob(f".{path.name}.*.*"):
-        number = left.name.removeprefix(f".{path.name}.").split(".")[0]
-        if number.isdigit() and (int(number) == os.getpid() or not _lives(int(number))):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
+def move(source: Path, target: Path) -> None:
+    """Move a file; to another disk it is copied as a whole before it is removed here."""
+    source = source.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    return True
+        os.replace(source, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy(source, target)
+        source.unlink()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def _temporary_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file beside ``path``, and remove it at the end if it still has its name.
+
+    It is locked while it is written. The lock ends with its process: that tells the files of dead writers.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent)
+    file = _open_locked(path)
+    try:
+        yield file
+    finally:
+        Path(file.name).unlink(missing_ok=True)
+        with suppress(OSError):  # of a full disk once more
+            file.close()
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    while True:
+        file = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}").open("xb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()  # another process takes it for the file of a dead writer, and removes it
+            continue
+        except OSError:
+            return file  # this file system has no locks: nobody removes what others write
+        if Path(file.name).exists():
+            return file
+        file.close()
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what dead writers left in a folder, once per process."""
+    for left in folder.glob(f".*{TEMPORARY}"):
+        with suppress(OSError), left.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
+            left.unlink()
+    for left in folder.glob(f".*{TEMPORARY}{FOLDER}"):
+        if not left.with_suffix("").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def take_place(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; what was there is then at ``new``, or ``new.earlier`` if two steps are needed."""
+    earlier = new.with_name(f"{new.name}.earlier")
+    if not new.exists():
+        if path.exists():
+            os.replace(path, earlier)
+        return
+    try:
+        if new.is_file() or not path.exists():
+            os.replace(new, path)
+            return
+    except IsADirectoryError:
+        pass  # a folder is where the file belongs
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if exchange and exchange(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0:
+        return
+    os.replace(path, earlier)
+    os.replace(new, path)
+
+
+@contextmanager
+def _names(path: Path) -> Iterator[None]:
+    """Let errors of writing name ``path``, not a file beside it."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            own = isinstance(cause, OSError) and (cause.filename is None or TEMPORARY in str(cause.filename))
+            if isinstance(cause, OSError) and cause.errno and own:
+                cause.filename = str(path)
+                del cause.filename2
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,22 +3,22 @@
 import itertools
 import logging
 import os
-import pickle
-import shutil
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.atomic import atomic_write, copy, move
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import DAMAGE, check_zip, reason_of
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
 FORMAT = "ddpm_kedro checkpoint 2"
-DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, KeyError, TypeError, ValueError)
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Nothing = dict[str, Any]
 
 
@@ -37,7 +37,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def __init__(self, *, filepath: str, archive: str, keep: int = 1, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._archive, self._keep = Path(archive), keep
+        self._archive, self._keep = Path(self._local(archive)), keep
         self._seen: tuple[tuple[int, int], tuple[str, int]] | None = None
 
     def load(self) -> Checkpoint | None:
@@ -62,7 +62,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def archived(self, run_id: str) -> Path:
         """Where the checkpoint of an earlier run is kept."""
-        return self._archive / run_id / self._filepath.name
+        return self._archive / _plain(run_id) / self._filepath.name
 
     def restore(self, run_id: str) -> Checkpoint | None:
         """Make the kept checkpoint of an earlier run the latest one again; None where there is none."""
@@ -71,24 +71,35 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
             return None
         if self._exists():
             self._put_aside()
-        kept.replace(self._filepath)
+        move(kept, self._filepath)
         return self.load()
 
-    def retire(self) -> Path | None:
-        """Move the checkpoint to where none is looked for, so that the next training begins anew."""
-        if not self._exists():
-            return None
-        name = self.archived(self._standing()[0])
-        numbers = itertools.count(1)
-        kept = next(path for number in numbers if not (path := name.with_name(f"retired_{number}.pt")).exists())
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        self._filepath.replace(kept)
-        return kept
+    def retire(self, run_id: str | None = None) -> list[Path]:
+        """Move the checkpoints of a run, or of all runs, to where none is looked for.
+
+        Returns:
+            The folders that they are moved to, ``<run id>/retired_1`` below the archive.
+        """
+        if self._exists() and run_id in {None, self._standing()[0]}:
+            self._put_aside()
+        return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
+
+    def _kept(self, folder: Path) -> list[Path]:
+        """Return the checkpoints in the folder of a run: the latest, and those before it."""
+        return [*folder.glob(self._filepath.name), *folder.glob(f"{self._folder}/*.pt")]
+
+    def _retire_kept(self, folder: Path) -> Path:
+        retired = next(path for n in itertools.count(1) if not self._kept(path := folder / f"retired_{n}"))
+        for path in self._kept(folder):
+            move(path, retired / path.relative_to(folder))
+        return retired
 
     def _put_aside(self) -> Path:
+        """Move the latest checkpoint to the folder of its run, where one that is there already is retired."""
         kept = self.archived(self._standing()[0])
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        self._filepath.replace(kept)
+        if kept.exists():
+            self._retire_kept(kept.parent)
+        move(self._filepath, kept)
         return kept
 
     def _keep_earlier(self, new: Checkpoint) -> None:
@@ -126,6 +137,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
+            check_zip(self._filepath, "data.pkl" if mmap else "")  # without the tensors, where they are not read
             content = torch.load(self._filepath, map_location="cpu", weights_only=True, mmap=mmap)
             if content.pop("format") != FORMAT:
                 raise ValueError("unknown format")
@@ -133,10 +145,10 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
                 tuple(content["image_shape"]),
                 tuple(content["class_names"]),
             )
-            return Checkpoint(**content)
-        except DAMAGED as error:
+            return _checked(Checkpoint(**content))
+        except DAMAGE as error:
             raise UserError(
-                f"{self._filepath} is damaged or no checkpoint of this version ({type(error).__name__}). "
+                f"{self._filepath} is damaged or no checkpoint of this version ({reason_of(error)}). "
                 f"Move it away to train from the beginning{self._or_take_an_earlier_one()}."
             ) from error
 
@@ -145,9 +157,29 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return f", or put an earlier one in its place: mv {found[-1]} {self._filepath}" if found else ""
 
 
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """Refuse names that could lead out of the data folder, and what no checkpoint of this project holds."""
+    for name in (checkpoint.run_id, checkpoint.tracking_id or checkpoint.run_id):
+        _plain(name)
+    if not isinstance(checkpoint.parameters.get("training"), dict):
+        raise TypeError("no parameters of training")
+    return checkpoint
+
+
+def _plain(run_id: str) -> str:
+    """The id of a run as the name of its folder.
+
+    Raises:
+        ValueError: for an id that is no plain name.
+    """
+    if not isinstance(run_id, str) or not PLAIN.fullmatch(run_id):
+        raise ValueError(f"the run is called {run_id!r:.60}, which is no plain name")
+    return run_id
+
+
 def _link(path: Path, new: Path) -> None:
     """The same file under a second name; a copy where the file system knows no such thing."""
     try:
         os.link(path, new)
     except OSError:
-        shutil.copy2(path, new)
+        copy(path, new)

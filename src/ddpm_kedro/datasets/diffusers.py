@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.models import DiffusersModel
 from ddpm_kedro.models.diffusers_config import VERSION
 from ddpm_kedro.parameters import UserError
@@ -64,9 +65,7 @@ class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
         with replaced_folder(self._filepath) as new:
             for name, (config, weights) in ((name, part) for name, part in parts.items() if part is not None):
                 (new / name).mkdir()
-                save_file(
-                    {key: w.contiguous() for key, w in weights.items()}, new / name / WEIGHTS[0], {"format": "pt"}
-                )
+                write_tensors(weights, new / name / WEIGHTS[0])
                 documents[f"{name}/config.json"] = config
             if data.own is not None:
                 documents[OWN] = data.own
@@ -118,7 +117,7 @@ def _read_part(part: Part) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no names and values.")

@@ -2,21 +2,24 @@
 
 import csv
 from io import StringIO
+from pathlib import Path
 
 from kedro_datasets._typing import PlotlyPreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import reading
+from ddpm_kedro.parameters import UserError
 from ddpm_kedro.training.run import Row
 
 
-class HistoryDataset(LocalDataset[list[Row], list[Row]]):
+class HistoryDataset(FileDataset[list[Row], list[Row]]):
     """A CSV file, one line a report; every save writes the whole history."""
 
     def load(self) -> list[Row]:
         """One dictionary a line."""
-        with self._filepath.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        with reading(self._filepath, "`kedro run --pipelines model_training` writes it again from the checkpoint."):
+            return read_history(self._filepath)
 
     def save(self, data: list[Row]) -> None:
         """Write all rows; floats keep every digit."""
@@ -32,3 +35,16 @@ class HistoryDataset(LocalDataset[list[Row], list[Row]]):
         from ddpm_kedro.reporting.curves import training_curves  # noqa: PLC0415  plotly takes a while
 
         return PlotlyPreview(training_curves(self.load()).to_plotly_json())
+
+
+def read_history(path: Path) -> list[Row]:
+    """Read the rows of a history.
+
+    Raises:
+        UserError, ValueError, …: see :func:`~ddpm_kedro.datasets.reading.reading`.
+    """
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is of a history without rows
+            raise UserError("it has no column images_seen")
+        return [{name: float(value) for name, value in row.items()} for row in rows]

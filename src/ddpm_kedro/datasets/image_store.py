@@ -12,15 +12,28 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.atomic import atomic_write, take_place
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
+from ddpm_kedro.datasets.store_check import (
+    HASHES,
+    LABELS,
+    META,
+    SUMS,
+    DamagedShardError,
+    check_content,
+    checksums,
+    read_arrays,
+    read_meta,
+)
 from ddpm_kedro.images.facts import HASH, PERCEPTUAL, check_rejected, facts_of, known, perceptual_hashes, repeated
 from ddpm_kedro.images.progress import progress
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
@@ -28,7 +41,9 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
-META, UNFINISHED, LABELS, HASHES = "store.json", "unfinished.json", "labels.npy", "hashes.npy"
+UNFINISHED = "unfinished.json"
+REMEDY = "`kedro run --pipelines data_ingestion` makes again what is damaged."
+MADE_AGAIN = "It is made again."
 FEW, MOST_WORKERS = 2, 32  # shards
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of CPU time in so many that pass
 OTHER_FILES = 512  # that a process may have to open besides
@@ -41,71 +56,154 @@ Making = Callable[[], Shard]
 class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
     """A folder with shards ``00000.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64, hashes and ``store.json``.
 
-    Beside every shard lies ``00000.json``, with names, labels and sums of its images and the files that gave none. Each
-    shard is written whole or not at all, and an interrupted save goes on with the first that is missing.
-    ``store.json`` is written last: without it the folder counts as empty. A store that is already there, made by the
-    same, is neither decoded nor written.
+    Beside every shard lies ``00000.json``, with names, labels and sums of its images and the files that gave none.
+    A new store is made beside the earlier one and takes its place as a whole; an interrupted save resumes with the
+    first shard that is missing. A store that is already there, made by the same, is neither decoded nor written.
+
+    Args:
+        filepath: the folder.
+        waits_for: name of a store in the same folder; what is saved here takes its place when that store is saved.
+        completes: name of the store that waits for this one, so that both appear together.
+        shared: whether the store belongs to another data folder, and is only read here.
+        metadata: as of :class:`LocalDataset`.
     """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        waits_for: str | None = None,
+        completes: str | None = None,
+        shared: object = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._waits, self._completes, self._shared = waits_for is not None, completes, bool(shared)
 
     def load(self) -> ImageStore:
         """The store, its images memory-mapped."""
-        if not self._exists():
-            raise UserError(f"No images in {self._filepath}; run `kedro run --pipelines data_ingestion` first.")
-        meta = self._meta()
-        _allow_open_files(len(meta["shards"]))
-        shards = [np.load(self._filepath / f"{name}.npy", mmap_mode="r") for name in meta["shards"]]
-        return ImageStore(
-            images=shards[0] if len(shards) == 1 else ShardedImages(shards),
-            labels=np.load(self._filepath / LABELS) if meta["class_names"] else None,
-            class_names=tuple(meta["class_names"]),
-            made_by=self._made_by(),
-            facts=meta["facts"],
-            hashes=np.load(hashes, mmap_mode="r") if (hashes := self._filepath / HASHES).is_file() else None,
-        )
+        while True:
+            if not self._exists():
+                raise UserError(f"No images in {self._filepath}; run `kedro run --pipelines data_ingestion` first.")
+            before = (self._filepath / META).read_bytes()
+            try:
+                store = self._read(REMEDY)
+            except UserError:
+                if self._is(before):
+                    raise
+            else:
+                if self._is(before):  # else another store has taken its place meanwhile
+                    return store
 
     def save(self, data: LazyImageStore) -> None:
         """Decode and write, unless the same content is there.
 
         Raises:
             UserError: where more files than ``max_rejected_fraction`` gave no image, with the most frequent reasons;
-                where the source changed while it was read.
+                where the source changed while it was read; where the store is shared and would be another.
         """
-        if self._exists() and self._made_by() == data.made_by:
-            (self._filepath / UNFINISHED).unlink(missing_ok=True)  # of a save that was killed at the very end
+        same = self._exists() and self._holds(data.made_by)
+        if same:
             check_rejected(self._meta()["facts"], data.max_rejected_fraction)
+        elif self._shared:
+            raise UserError(
+                f"{self._filepath} belongs to another data folder (images_root in globals.yml), and these parameters "
+                "make other images: ingest them there, or remove images_root."
+            )
+        else:
+            self._make(data)
+        if self._shared:
             return
+        if same:  # what else was begun meanwhile was given up
+            _remove_others(self._filepath)
+            (self._filepath / UNFINISHED).unlink(missing_ok=True)
+        if not self._waits:
+            self._put_in_place()
+
+    def fingerprint(self) -> str:
+        """That of what made the saved store."""
+        return self._made_by().fingerprint
+
+    def _read(self, remedy: str) -> ImageStore:
+        """The store, if it is whole."""
+        with reading(self._filepath, remedy):
+            meta = read_meta(self._filepath)
+        _allow_open_files(len(meta["shards"]))
+        with reading(self._filepath, remedy):
+            shards, labels, hashes = read_arrays(self._filepath, meta)
+            check_content(self._filepath, meta["shards"], shards, hashes, noted=not self._shared)
+            images = shards[0] if len(shards) == 1 else ShardedImages(shards)
+            made_by = provenance_of(meta["made_by"])
+            return ImageStore(images, labels, tuple(meta["class_names"]), made_by, meta["facts"], hashes)
+
+    def _holds(self, made_by: Provenance) -> bool:
+        """Whether the same lies there, and is whole; what is damaged is removed, so that it is made again."""
+        remedy = REMEDY if self._shared else MADE_AGAIN
+        try:
+            return self._made_by(remedy) == made_by and self._read(remedy).made_by == made_by
+        except UserError as error:
+            if self._shared:
+                raise
+            logger.warning("%s", error)
+            self._take_apart(made_by, error.__cause__)
+            return False
+
+    def _take_apart(self, made_by: Provenance, damage: BaseException | None) -> None:
+        """Make an interrupted save of a damaged store, with all its shards but a damaged one."""
+        place, new = self._filepath.resolve(), _new(self._filepath)
+        with suppress(UserError):
+            if self._made_by() != made_by:
+                return
+            with atomic_write(place / UNFINISHED) as file:
+                file.write(json.dumps(made_by.as_dict()).encode())
+            if isinstance(damage, DamagedShardError):
+                for path in place.glob(f"{damage.name}.*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(new, ignore_errors=True)
+            (place / META).unlink()  # at last: without it, the folder counts as empty
+            os.replace(place, new)
+
+    def _make(self, data: LazyImageStore) -> None:
+        """Make the store beside its place, whole once it has ``store.json``."""
         self._begin(data.made_by)
-        made = list(self._watched(data))
+        made, new = list(self._watched(data)), _new(self._filepath)
         data.check()
         hashes, labels, rejected = self._gathered(len(made))
         facts = facts_of(made, repeated(hashes)) | {"rejected_files": rejected}
         if data.perceptual:
             facts["near_duplicates"] = repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
         check_rejected(facts, data.max_rejected_fraction)
-        with atomic_write(self._filepath / HASHES) as file:
+        with atomic_write(new / HASHES) as file:
             np.save(file, hashes)
         if data.class_names:
-            with atomic_write(self._filepath / LABELS) as file:
+            with atomic_write(new / LABELS) as file:
                 np.save(file, labels)
         shards = [f"{number:05d}" for number, each in enumerate(made) if each["images"]]
         meta = {"class_names": list(data.class_names), "count": facts["images"], "shards": shards}
-        with atomic_write(self._filepath / META) as file:
-            file.write(json.dumps(meta | {"facts": facts, "made_by": data.made_by.as_dict()}, indent=2).encode())
-        (self._filepath / UNFINISHED).unlink()
+        meta |= {"facts": facts, "made_by": data.made_by.as_dict(), SUMS: checksums(new)}
+        with atomic_write(new / META) as file:
+            file.write(json.dumps(seal(meta), indent=2).encode())
 
-    def fingerprint(self) -> str:
-        """That of what made the saved store."""
-        return self._made_by().fingerprint
+    def _put_in_place(self) -> None:
+        """Let what was made take its place: never is a new store there beside an earlier one of the other."""
+        whole = _is_whole(_new(self._filepath))
+        if self._completes and _is_whole(_new(other := self._filepath.with_name(self._completes))):
+            if whole and self._filepath.exists():
+                shutil.rmtree(_earlier(self._filepath), ignore_errors=True)
+                os.replace(self._filepath.resolve(), _earlier(self._filepath))
+            _appear(other)
+        if whole:
+            _appear(self._filepath)
 
     def _begin(self, made_by: Provenance) -> None:
         """An empty folder, or one with the first shards of the same."""
-        unfinished = self._filepath / UNFINISHED
-        if unfinished.is_file() and json.loads(unfinished.read_text()) == made_by.as_dict():
+        new = _new(self._filepath)
+        unfinished = new / UNFINISHED
+        if unfinished.is_file() and _json(unfinished) == made_by.as_dict():
             return
-        for name in (META, UNFINISHED):  # first: what is half removed must not look whole
-            (self._filepath / name).unlink(missing_ok=True)
-        if self._filepath.exists():
-            shutil.rmtree(self._filepath)
+        unfinished.unlink(missing_ok=True)  # first: what is half removed must not look whole
+        if new.exists():
+            shutil.rmtree(new)
         with atomic_write(unfinished) as file:
             file.write(json.dumps(made_by.as_dict()).encode())
 
@@ -125,14 +223,14 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
 
     def _write(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
         """What is known of every shard, in order; those that are missing are made."""
-        numbered = ((self._filepath / f"{number:05d}", making) for number, making in enumerate(data.shards()))
+        numbered = ((_new(self._filepath) / f"{number:05d}", making) for number, making in enumerate(data.shards()))
         first = list(islice(numbered, FEW + 1))
         workers = _cores() if data.workers is None else data.workers
         if not workers or len(first) <= FEW:  # they are decoded before other processes would have begun
             yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
             return
         # Not forked: torch's threads, if there are any, would be missing in the copy.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _end_at_ctrl_c) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
             waiting = deque[Future[dict[str, Any]]]()
             try:
                 for path, making in chain(first, numbered):
@@ -163,18 +261,56 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         return np.concatenate([np.array(self._about(number)[kind], dtype=f"S{digits}") for number in range(shards)])
 
     def _about(self, number: int) -> dict[str, Any]:
-        about: dict[str, Any] = json.loads((self._filepath / f"{number:05d}.json").read_text())
+        about: dict[str, Any] = json.loads((_new(self._filepath) / f"{number:05d}.json").read_text())
         return about
 
     def _exists(self) -> bool:
-        return (self._filepath / META).exists() and "facts" in self._meta()
+        return (self._filepath / META).exists()
 
-    def _made_by(self) -> Provenance:
-        return Provenance(**self._meta()["made_by"])
+    def _is(self, meta: bytes) -> bool:
+        """Whether ``store.json`` is still this one."""
+        try:
+            return (self._filepath / META).read_bytes() == meta
+        except FileNotFoundError:
+            return False
+
+    def _made_by(self, remedy: str = REMEDY) -> Provenance:
+        with reading(self._filepath, remedy):
+            return provenance_of(self._meta()["made_by"])
 
     def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads((self._filepath / META).read_text())
-        return meta
+        return read_document(self._filepath / META)
+
+
+def _new(store: Path) -> Path:
+    """Where a store is made: beside its place, on the same disk, though its place may be a link."""
+    place = store.resolve()
+    return place.with_name(f".{place.name}.new")
+
+
+def _earlier(store: Path) -> Path:
+    """Where a store lies that another one replaces."""
+    return _new(store).with_name(f"{_new(store).name}.earlier")
+
+
+def _is_whole(new: Path) -> bool:
+    """Whether a store was made to its end and waits to take its place."""
+    return (new / UNFINISHED).is_file() and (new / META).is_file()
+
+
+def _appear(store: Path) -> None:
+    """Put what was made in the place of the earlier store, which is removed."""
+    place = store.resolve()
+    shutil.rmtree(_earlier(store), ignore_errors=True)
+    take_place(_new(store), place)
+    (place / UNFINISHED).unlink()
+    _remove_others(store)
+
+
+def _remove_others(store: Path) -> None:
+    """Remove what lies beside a store that is in its place."""
+    for other in (_new(store), _earlier(store)):
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _cores() -> int:
@@ -203,15 +339,24 @@ def _allow_open_files(count: int) -> None:
         raise UserError(f"The images lie in {count:,} files, more than this process may open: ulimit -n {wanted}.")
 
 
-def _end_at_ctrl_c() -> None:
-    """At once and in silence: what is half written is no part of a store, and the parent speaks."""
+def _begin_worker() -> None:
+    """End at Ctrl-C at once and in silence, since the parent speaks; end with the parent, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # what is half written is no part of a store
 
 
 def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
     """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
     about, images = path.with_suffix(".json"), path.with_suffix(".npy")
-    if not (about.is_file() and (images.is_file() or not json.loads(about.read_text())["summary"]["images"])):
+    summary = _summary(about)
+    if summary is None or (summary["images"] and not images.is_file()):
         shard = making()
         if len(shard.images):
             with atomic_write(images) as file:
@@ -219,5 +364,19 @@ def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
         with atomic_write(about) as file:
             like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}
             file.write(json.dumps(known(shard) | like).encode())
-    summary: dict[str, Any] = json.loads(about.read_text())["summary"]
+        summary = _summary(about)
+        assert summary is not None
     return summary
+
+
+def _summary(about: Path) -> dict[str, Any] | None:
+    """What is known of a shard; None where the file is missing or damaged."""
+    found = _json(about)
+    return found.get("summary") if isinstance(found, dict) else None
+
+
+def _json(path: Path) -> Any:
+    """What a file holds; None where it is missing or damaged."""
+    with suppress(FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        return json.loads(path.read_text())
+    return None

@@ -6,26 +6,29 @@ from dataclasses import asdict
 from kedro_datasets._typing import TablePreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.metrics.table import COLUMNS, Metrics
 from ddpm_kedro.parameters import UserError
-from ddpm_kedro.provenance import Provenance
 
 
-class MetricsDataset(LocalDataset[Metrics, Metrics]):
+class MetricsDataset(FileDataset[Metrics, Metrics]):
     """A JSON file."""
 
     def load(self) -> Metrics:
         """The figures."""
         if not self._exists():
             raise UserError(f"No metrics in {self._filepath}; run `kedro run --pipelines evaluation` first.")
-        content = json.loads(self._filepath.read_text())
-        return Metrics(**{**content, "made_by": Provenance(**content["made_by"])})
+        with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
+            content = read_document(self._filepath)
+            metrics = Metrics(**content | {"made_by": provenance_of(content["made_by"])})
+            metrics.rows()
+            return metrics
 
     def save(self, data: Metrics) -> None:
         """Write all."""
         with atomic_write(self._filepath) as file:
-            file.write(json.dumps(asdict(data), indent=2).encode() + b"\n")
+            file.write(json.dumps(seal(asdict(data)), indent=2, allow_nan=False).encode() + b"\n")
 
     def preview(self) -> TablePreview:
         """The figures as a table, for Kedro-Viz."""

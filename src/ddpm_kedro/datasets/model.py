@@ -2,22 +2,26 @@
 
 import json
 
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ddpm_kedro.datasets.atomic import replaced_folder
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import file_checksum, provenance_of, read_document, reading, seal
+from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.models import TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import UserError
-from ddpm_kedro.provenance import Provenance
+
+WEIGHTS_CHECKSUM = "weights_sha256"
 
 
-class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
+class ModelDataset(FileDataset[TrainedModel, TrainedModel]):
     """A folder with ``model.safetensors`` and the ``config.json`` that rebuilds the network.
 
     The whole folder is replaced at once: weights and configuration always belong together.
     """
+
+    marker = "config.json"
+    _remedy = "`kedro run --pipelines model_training` exports it again from the checkpoint."
 
     def load(self) -> TrainedModel:
         """The model, on the CPU.
@@ -29,33 +33,29 @@ class ModelDataset(LocalDataset[TrainedModel, TrainedModel]):
             raise UserError(
                 f"No trained model in {self._filepath}; run `kedro run` first, which trains and exports one."
             )
-        try:
-            config = json.loads((self._filepath / "config.json").read_text())
-            return TrainedModel.from_config(config, load_file(self._filepath / "model.safetensors"))
-        except (KeyError, TypeError, ValueError, ValidationError, RuntimeError, SafetensorError, OSError) as error:
-            raise UserError(
-                f"The model in {self._filepath} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}. "
-                "`kedro run --pipelines model_training` exports it again from the checkpoint."
-            ) from error
+        with reading(self._filepath, self._remedy):
+            config, weights = read_document(self._filepath / "config.json"), self._filepath / "model.safetensors"
+            if config.get(WEIGHTS_CHECKSUM) not in {None, file_checksum(weights)}:  # earlier versions wrote none
+                raise UserError(f"the content of {weights.name} is not that of its checksum in config.json")
+            return TrainedModel.from_config(config, load_file(weights))
 
     def save(self, data: TrainedModel) -> None:
         """Write beside the old folder, then take its place."""
         with replaced_folder(self._filepath) as new:
-            weights = {name: tensor.contiguous() for name, tensor in data.network.state_dict().items()}
-            save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
-            (new / "config.json").write_text(json.dumps(data.config(), indent=2) + "\n")
+            write_tensors(data.network.state_dict(), new / "model.safetensors")
+            config = data.config() | {WEIGHTS_CHECKSUM: file_checksum(new / "model.safetensors")}
+            (new / "config.json").write_text(json.dumps(seal(config), indent=2) + "\n")
 
     def fingerprint(self) -> str:
         """That of what made the saved model: the id of its run."""
-        config = json.loads((self._filepath / "config.json").read_text())
-        return Provenance(config["parameters"], config["inputs"]).fingerprint
-
-    def _exists(self) -> bool:
-        return self._named and (self._filepath / "config.json").exists()
+        with reading(self._filepath, self._remedy):
+            return provenance_of(read_document(self._filepath / "config.json")).fingerprint
 
 
 class InitialModelDataset(ModelDataset):
     """The model that a training starts from, where ``training.initial_model`` names one."""
+
+    _remedy = "training.initial_model names it: copy it again, or export it again where it was trained."
 
     def load(self) -> TrainedModel | None:  # type: ignore[override]  # Kedro asks no dataset for its type
         """The model on the CPU, or None.

@@ -7,16 +7,17 @@ from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.parameters import UserError
 
 
-class PictureDataset(LocalDataset[Image.Image, Image.Image]):
+class PictureDataset(FileDataset[Image.Image, Image.Image]):
     """A PNG file."""
 
     def load(self) -> Image.Image:
         """The picture, read whole."""
-        with Image.open(self._filepath) as picture:
+        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as picture:
             picture.load()
             return picture
 
@@ -32,7 +33,7 @@ class PictureDataset(LocalDataset[Image.Image, Image.Image]):
         return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
 
 
-class OptionalPictureDataset(LocalDataset[Image.Image, Image.Image | None]):
+class OptionalPictureDataset(FileDataset[Image.Image, Image.Image | None]):
     """A picture of any format that a person may have put there; None where nobody has."""
 
     def load(self) -> Image.Image | None:

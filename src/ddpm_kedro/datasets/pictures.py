@@ -20,4 +20,4 @@ class PicturesDataset(PartitionedDataset):  # type: ignore[misc]
     def preview(self) -> ImagePreview:
         """The newest picture, for Kedro-Viz: also while a training goes on."""
         newest = max(self._list_partitions(), key=lambda path: str(self._filesystem.modified(path)))
-        return PictureDataset(filepath=newest).preview()
+        return PictureDataset(**self._dataset_config, filepath=self._join_protocol(newest)).preview()

@@ -1,6 +1,5 @@
 """Images on disk that also lie where other hosts reach them."""
 
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -8,7 +7,9 @@ import fsspec
 from filelock import FileLock
 
 from ddpm_kedro.datasets.atomic import replaced_folder
-from ddpm_kedro.datasets.image_store import META, ImageStoreDataset
+from ddpm_kedro.datasets.base import put_as_a_whole
+from ddpm_kedro.datasets.image_store import ImageStoreDataset
+from ddpm_kedro.datasets.store_check import META
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
 
 
@@ -68,14 +69,7 @@ class RemoteImageStoreDataset(ImageStoreDataset):
     def _put(self) -> None:
         if self._there() == self._here():
             return
-        self._files.makedirs(self._root, exist_ok=True)
-        with suppress(FileNotFoundError):
-            self._files.rm_file(f"{self._root}/{META}")
-        names = sorted(path.name for path in self._filepath.iterdir() if path.name != META)
-        for stale in {PurePosixPath(name).name for name in self._files.ls(self._root, detail=False)} - {*names}:
-            self._files.rm_file(f"{self._root}/{stale}")
-        for name in (*names, META):
-            self._files.put_file(str(self._filepath / name), f"{self._root}/{name}")
+        put_as_a_whole(self._files, self._filepath, self._root, META)
 
     def _there(self) -> bytes | None:
         self._files.invalidate_cache()

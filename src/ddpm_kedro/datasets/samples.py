@@ -2,38 +2,37 @@
 
 import json
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import check_zip, provenance_of, reading
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
+REMEDY = "`kedro run --pipelines sampling` samples them again."
 
-class SamplesDataset(LocalDataset["Samples", "Samples"]):
+
+class SamplesDataset(FileDataset["Samples", "Samples"]):
     """An ``.npz`` with ``arr_0`` (N, H, W, C) uint8 and, for a model with classes, ``arr_1`` (N,) int64."""
 
     def load(self) -> "Samples":
         """Images, labels, class names and what made them."""
         if not self._exists():
             raise UserError(f"No samples in {self._filepath}; run `kedro run --pipelines sampling` first.")
-        try:
+        with reading(self._filepath, REMEDY):
+            check_zip(self._filepath)
             with np.load(self._filepath) as arrays:
-                made_by = Provenance(**json.loads(str(arrays["made_by"])))
-                return Samples(arrays["arr_0"], arrays.get("arr_1"), tuple(arrays.get("class_names", ())), made_by)
-        except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
-            raise UserError(
-                f"{self._filepath} is damaged or holds no samples of this version ({type(error).__name__}). "
-                "`kedro run --pipelines sampling` draws them again."
-            ) from error
+                names = tuple(str(name) for name in arrays.get("class_names", ()))
+                made_by = provenance_of(json.loads(str(arrays["made_by"])))
+                return _checked(Samples(arrays["arr_0"], arrays.get("arr_1"), names, made_by))
 
     def fingerprint(self) -> str:
         """That of what made the saved samples."""
-        with np.load(self._filepath) as arrays:
-            return Provenance(**json.loads(str(arrays["made_by"]))).fingerprint
+        with reading(self._filepath, REMEDY), np.load(self._filepath) as arrays:
+            return provenance_of(json.loads(str(arrays["made_by"]))).fingerprint
 
     def save(self, data: "Samples") -> None:
         """Write uncompressed: samples hardly compress."""
@@ -61,3 +60,17 @@ class Samples(NamedTuple):
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...]
     made_by: Provenance
+
+
+def _checked(samples: Samples) -> Samples:
+    """Compare shapes and types with what :class:`Samples` says."""
+    images, labels, names = samples.images, samples.labels, samples.class_names
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise UserError(f"arr_0 is {images.dtype} {images.shape}, not uint8 (N, H, W, C)")
+    if labels is None:
+        return samples
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        raise UserError(f"arr_1 is {labels.dtype} {labels.shape}, not int64 ({len(images)},)")
+    if not 0 <= labels.min() <= labels.max() < len(names):
+        raise UserError(f"arr_1 has labels beyond the {len(names)} class_names")
+    return samples

@@ -1,10 +1,17 @@
 """Tensors by name, for looking into what went wrong."""
 
-from safetensors.torch import load_file, save
+import errno
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.atomic import replaced
 from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.reading import reading
 
 
 class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
@@ -12,9 +19,23 @@ class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
 
     def load(self) -> dict[str, Tensor]:
         """On the CPU."""
-        return load_file(self._filepath)
+        with reading(self._filepath, "It is not needed for anything: remove it."):
+            return load_file(self._filepath)
 
     def save(self, data: dict[str, Tensor]) -> None:
         """Replace the file."""
-        with atomic_write(self._filepath) as file:
-            file.write(save({name: tensor.contiguous() for name, tensor in data.items()}))
+        with replaced(self._filepath) as new:
+            write_tensors(data, new)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: where it cannot be written; the library itself raises an error of its own.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error

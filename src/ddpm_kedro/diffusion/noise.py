@@ -1,10 +1,15 @@
 """Random numbers that follow from counters: no random state is kept anywhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 import torch
 from torch import Tensor
+
+GLOBAL_STATE = RLock()
+"""Held by the one thread of the process that may use torch's global random state."""
 
 
 def derive_seed(*counters: int) -> int:
@@ -15,6 +20,21 @@ def derive_seed(*counters: int) -> int:
 def generator_for(*counters: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on ``device`` for these counters."""
     return torch.Generator(device).manual_seed(derive_seed(*counters))
+
+
+@contextmanager
+def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed torch's global random state for a block, and put it back: for what takes no generator, like dropout.
+
+    Other threads wait for the end of the block.
+    """
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    with GLOBAL_STATE, torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:

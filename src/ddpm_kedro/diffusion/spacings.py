@@ -16,9 +16,12 @@ def trailing(noise_levels: Tensor, count: int, rho: float) -> list[int]:
 
 
 def leading(noise_levels: Tensor, count: int, rho: float) -> list[int]:
-    """Evenly from the beginning, as Song et al. (2021) did (Lin et al. 2024, table 2)."""
-    stride = len(noise_levels) // count
-    return [k * stride for k in reversed(range(count))]
+    """Return t_i = floor(i · T / n), evenly from the beginning (Song et al. 2021, appendix D.3, linear).
+
+    Where n divides T, these are the timesteps of Lin et al. (2024), table 2, and of diffusers. Elsewhere diffusers
+    rounds the stride T / n down, and starts far from the noise: for n = 501 of T = 1000 at t = 500.
+    """
+    return [k * len(noise_levels) // count for k in reversed(range(count))]
 
 
 def linspace(noise_levels: Tensor, count: int, rho: float) -> list[int]:

@@ -16,7 +16,7 @@ from ddpm_kedro.parameters import SamplingParameters, UserError, nearest
 from ddpm_kedro.training.hardware import Hardware, choose_hardware
 
 logger = logging.getLogger(__name__)
-USUAL_GUIDANCE = 1.75  # of models with classes
+USUAL_GUIDANCE = 1.75  # of models with classes that were trained with the empty label, too
 
 
 def draw(
@@ -35,7 +35,11 @@ def draw(
 
     Returns:
         (count, H, W, C) uint8, and a report on how they were drawn, as plain data.
+
+    Raises:
+        UserError: for images that are not finite.
     """
+    _warn_without_empty_label(model, labels, plan.guidance_scale)
     hardware = choose_hardware(sampling.device, sampling.precision)
     logger.info(
         "Drawing %d images with %d steps of %s on %s", count, len(plan.steps) - 1, plan.sampler, hardware.reason
@@ -60,6 +64,11 @@ def draw(
                 watch=lambda *_: advance(1),
                 **parts,
             )
+            if not drawn.isfinite().all():
+                raise UserError(
+                    f"The model gives images that are not finite, on {hardware.reason} with {plan.sampler}. Try "
+                    "sampling.precision=fp32; if that does not help, train it again with a lower optimizer.lr."
+                )
             batches.append(to_uint8(drawn).cpu())
     images = torch.cat(batches).numpy()
     return images, _report(model, plan, hardware, count, evaluations.images / count, time.perf_counter() - start)
@@ -122,13 +131,27 @@ def labels_of(model: TrainedModel, wanted: int | str | None, count: int) -> Tens
 
 def _guidance_scale(model: TrainedModel, sampling: SamplingParameters) -> float:
     if sampling.guidance_scale is None:
-        return USUAL_GUIDANCE if model.class_names else 1.0
+        return USUAL_GUIDANCE if model.knows_empty_label else 1.0
     if sampling.guidance_scale != 1 and not model.class_names:
         raise UserError(
             f"sampling.guidance_scale = {sampling.guidance_scale:g}, but this model was trained without classes: "
             "there is nothing to guide it by. Leave it at null, or at 1."
         )
     return sampling.guidance_scale
+
+
+def _warn_without_empty_label(model: TrainedModel, labels: Tensor | None, guidance_scale: float) -> None:
+    """Warn where the network is asked about the empty label, but was never trained with it."""
+    if model.knows_empty_label or not model.class_names or (labels is not None and guidance_scale == 1):
+        return
+    asked = "No class is chosen" if labels is None else f"sampling.guidance_scale = {guidance_scale:g}"
+    better = "Choose sampling.label" if labels is None else "Leave sampling.guidance_scale at null"
+    logger.warning(
+        "%s, but this model has never learnt images without a label (training.label_dropout = 0, or imported without "
+        "an empty label): colours and shapes will be wrong. %s.",
+        asked,
+        better,
+    )
 
 
 class _Evaluations:

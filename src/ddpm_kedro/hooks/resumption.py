@@ -39,8 +39,8 @@ class Resumption:
         start = Start.of(run, latest) if latest is not None else None
         checkpoints: list[Any] = [catalog.get(name) for name in ("resume_checkpoint", "best_checkpoint")]
         if run.training.resume == "never":
-            if latest is not None and latest.run_id == run.run_id:
-                logger.info("The checkpoint of before is kept as %s", checkpoints[0].retire())
+            for folder in {path for each in checkpoints for path in each.retire(run.run_id)}:
+                logger.info("The checkpoints of before are kept in %s", folder)
             inputs["resume_checkpoint"] = None
         elif start is None or start.other is not None:
             kept, _ = (each.restore(run.run_id) for each in checkpoints)

@@ -1,13 +1,9 @@
-"""Guards a run: checks before it, stops that lose nothing, and what is kept after it."""
+"""Guards a run: checks before it, and stops that lose nothing."""
 
-import json
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryFile
 from threading import Event, current_thread, main_thread
 from types import FrameType
 from typing import Any
@@ -18,13 +14,12 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.parameters import DivergedError, Parameters, UserError
 from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMPUTING = ("params:training", "params:sampling")
 DESCRIBES_A_MODEL = ("model", "diffusion")
 Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -38,19 +33,16 @@ class RunGuard:
         self.signal = 0
         self.training = False
         self.parameters: dict[str, Any] = {}
-        self.data_root = Path()
         self.before: dict[int, Handler] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note where the data lies."""
-        self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
+        """Note the parameters."""
         self.parameters = context.config_loader["parameters"]
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Refuse a folder that cannot be written and a model of another configuration; listen for signals."""
-        self._check_folder()
+        """Refuse a model of another configuration; listen for signals."""
         self._print_parameters(pipeline)
         if any(name in pipeline.inputs() for name in COMPUTING):
             self._choose_algorithms()
@@ -60,7 +52,8 @@ class RunGuard:
         self.stop, self.signal, self.training = Event(), 0, False
         catalog.save("stop_request", self.stop)
         if current_thread() is main_thread():
-            self.before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup asks
+            self.before = {number: signal.signal(number, self._on_signal) for number in heard}
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -80,11 +73,9 @@ class RunGuard:
             raise SystemExit(128 + self.signal)
 
     @hook_impl
-    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Keep what a finished run left under its id."""
+    def after_pipeline_run(self) -> None:
+        """Listen no more."""
         self._give_signals_back()
-        if first_process() and {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
-            self._archive(pipeline, catalog)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, catalog: DataCatalog) -> None:
@@ -113,17 +104,6 @@ class RunGuard:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
-
-    def _check_folder(self) -> None:
-        try:
-            self.data_root.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self.data_root):
-                pass
-        except OSError as error:
-            raise UserError(
-                f"The data folder {self.data_root} cannot be written: {error.strerror}.{_whose(self.data_root, error)} "
-                "Earlier outputs are untouched."
-            ) from error
 
     def _print_parameters(self, pipeline: Pipeline) -> None:
         """One line a group that this pipeline uses."""
@@ -166,34 +146,3 @@ class RunGuard:
                 f"The trained model was made with another configuration: {'; '.join(changed)}. Give the parameters it "
                 "was trained with (such as --params use.experiment=…), or train one with these: kedro run."
             )
-
-    def _archive(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Copy what was made and is marked ``metadata: {archive: true}`` to ``runs/<run id>/``."""
-        folder = self.data_root / "runs" / catalog.load("model").run_id
-        with atomic_write(folder / "parameters.json") as file:
-            file.write(json.dumps(self.parameters, indent=2).encode() + b"\n")
-        for name in pipeline.all_outputs():
-            dataset: Any = catalog.get(name)
-            if (getattr(dataset, "metadata", None) or {}).get("archive") and dataset.exists():
-                _copy(Path(dataset._filepath), folder)
-        logger.info("This run is kept in %s", folder)
-
-
-def _whose(folder: Path, error: OSError) -> str:
-    """Where a folder is somebody else's: whose, and what to do."""
-    if not isinstance(error, PermissionError) or not hasattr(os, "geteuid") or not folder.is_dir():
-        return ""
-    owner = folder.stat().st_uid
-    if owner == os.geteuid():
-        return ""
-    return (
-        f" It belongs to user {owner}, and this is user {os.geteuid()}: chown it, or start the "
-        'container with --user "$(id -u):$(id -g)".'
-    )
-
-
-def _copy(path: Path, folder: Path) -> None:
-    if path.is_dir():
-        shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
-    else:
-        shutil.copy2(path, folder / path.name)

@@ -1,13 +1,14 @@
 """Says where something on disk was made from other parameters or inputs than those of now."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 
-from ddpm_kedro.parameters import Group, check_parameters
+from ddpm_kedro.parameters import Group, UserError, check_parameters
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class Staleness:
         self.parameters: dict[str, Any] = {}
         self.catalog = DataCatalog()
         self.told: set[str] = set()
+        self.used: dict[str, Provenance] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -34,13 +36,29 @@ class Staleness:
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         """Note what lies where."""
-        self.catalog, self.told = catalog, set()
+        self.catalog, self.told, self.used = catalog, set(), {}
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Let what this run replaces be loaded again."""
+        self.used.pop(dataset_name, None)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Compare what made it with what would make it now."""
+        """Compare what made it with what would make it now.
+
+        Raises:
+            UserError: where it is not what this run has loaded before, such as shared images that were replaced.
+        """
         made_by = getattr(data, "made_by", None)
-        if not isinstance(made_by, Provenance) or dataset_name in GIVEN or getattr(data, "imported", False):
+        if not isinstance(made_by, Provenance):
+            return
+        if self.used.setdefault(dataset_name, made_by) != made_by:
+            raise UserError(
+                f"{dataset_name} on disk was replaced while this run used it: its results would mix the two. The same "
+                "command starts again with what is there now."
+            )
+        if dataset_name in GIVEN or getattr(data, "imported", False):
             return
         changed = "; ".join(made_by.changes(self.parameters, self._inputs(made_by)))
         if changed and changed not in self.told:  # training images and hold-out change together
@@ -53,9 +71,10 @@ class Staleness:
 
     def _inputs(self, made_by: Provenance) -> dict[str, str]:
         """The fingerprints of its inputs as they are on disk, where they have one."""
-        datasets: dict[str, Any] = {name: self.catalog.get(name) for name in made_by.inputs}
-        return {
-            name: dataset.fingerprint()
-            for name, dataset in datasets.items()
-            if hasattr(dataset, "fingerprint") and dataset.exists()
-        }
+        found: dict[str, str] = {}
+        for name in made_by.inputs:
+            dataset: Any = self.catalog.get(name)
+            with suppress(UserError, DatasetError):  # of a damaged one: whoever loads it says so
+                if hasattr(dataset, "fingerprint") and dataset.exists():
+                    found[name] = dataset.fingerprint()
+        return found

@@ -46,7 +46,7 @@ class Summary:
             console.print(picture_in_text(catalog.load("samples").images[: 2 * ACROSS]))
         for name in [name for name in PLACES if name in made]:
             dataset: Any = catalog.get(name)
-            logger.info("%s: %s", PLACES[name], _short(Path(str(dataset._filepath))))
+            logger.info("%s: %s", PLACES[name], _short(str(dataset._describe()["filepath"])))
         if "report" in made:
             logger.info("See more: open the report in a browser, or the pipeline with: kedro viz run")
 
@@ -86,6 +86,6 @@ def _colour(pixel: list[int]) -> str:
     return f"rgb({pixel[0]},{pixel[1]},{pixel[2]})"
 
 
-def _short(path: Path) -> Path:
-    """Relative to where a person is, where that is shorter."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _short(path: str) -> str:
+    """Return the path relative to where a person is, where that is shorter; a URL as it is."""
+    return path.removeprefix(f"{Path.cwd()}/")

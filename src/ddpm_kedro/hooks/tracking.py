@@ -7,8 +7,9 @@ Nodes and datasets know nothing of it. Catalog entries say what of them is worth
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.provenance import flatten
 
@@ -26,6 +28,8 @@ ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
 FINISH_TIMEOUT = 300.0  # seconds to wait for the last uploads; what is left then can be uploaded later
 # A run is figures, pictures, parameters and models: not the code, not what the terminal shows.
 QUIET: dict[str, Any] = {"console": "off", "disable_code": True, "silent": True}
+PROJECT = "ddpm_kedro"
+SETTINGS = {"project": "project", "entity": "entity", "name": "run_name", "group": "run_group"}  # of parameters, of W&B
 
 
 class Tracking:
@@ -33,9 +37,9 @@ class Tracking:
 
     def __init__(self) -> None:
         self.run: Any = None
-        self.marks: dict[str, tuple[str, Path | None]] = {}
+        self.marks: dict[str, tuple[str, Any]] = {}
         self.pictures: dict[str, Any] = {}
-        self.logged, self.upload = 0, ""
+        self.logged, self.number, self.upload = 0, 1, ""
         self.folder, self.state = Path(), Path()
         self.parameters: dict[str, Any] = {}
 
@@ -52,7 +56,7 @@ class Tracking:
         for name in catalog:
             dataset: Any = catalog.get(name)
             if track := (getattr(dataset, "metadata", None) or {}).get("track"):
-                self.marks[name] = (track, getattr(dataset, "_filepath", None))
+                self.marks[name] = (track, dataset)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
@@ -66,13 +70,13 @@ class Tracking:
         start = Start.of(Run.from_inputs(inputs), inputs["resume_checkpoint"])
         if not start.finished:
             with self._safely():
-                seen = 0 if start.checkpoint is None else start.checkpoint.images_seen
+                seen = None if start.checkpoint is None else start.checkpoint.images_seen
                 self._begin(start.run.tracking_id or start.run.run_id, seen)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Track what is marked."""
-        track, path = self.marks.get(dataset_name, ("", None))
+        track, dataset = self.marks.get(dataset_name, ("", None))
         if track == "pictures" and data:
             self.pictures[dataset_name] = data
         elif self.run is not None and track == "history":
@@ -84,8 +88,9 @@ class Tracking:
         elif self.run is not None and track == "artifact":
             with self._safely():
                 artifact = self._artifact(dataset_name)
-                for file in sorted(Path(str(path)).iterdir()):
-                    artifact.add_file(str(file))
+                with local_copy(dataset) as folder:
+                    for file in sorted(folder.iterdir()):
+                        artifact.add_file(str(file))
                 self.run.log_artifact(artifact)
 
     @hook_impl
@@ -98,12 +103,29 @@ class Tracking:
         """The run failed; after a stop W&B closes by itself, at the end of the process."""
         self._finish(1)
 
-    def _begin(self, run_id: str, resumed: int) -> None:
+    def _begin(self, run_id: str, resumed: int | None) -> None:
+        """Start a W&B run, or resume that of the checkpoint with so many images seen.
+
+        Args:
+            run_id: names the training.
+            resumed: None where the training starts from scratch, which makes it a new W&B run.
+        """
+        mode = self._mode()
+        if mode == "disabled":
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder))  # else artifacts wait for their upload elsewhere
         self.state = self.folder / f"{run_id}.json"
-        self.logged = json.loads(self.state.read_text())["images_seen"] if self.state.exists() else resumed
-        self._open(run_id, self._mode())
+        state = self._read_state()
+        number = state.get("number", 1) + (resumed is None and bool(state))
+        self._open(run_id, number, mode)
+        while resumed is None and self.run.resumed and self.run.id == _wandb_id(run_id, number):
+            self.run.finish()  # the server knows it from another folder, and would drop rows that it has
+            number += 1
+            self._open(run_id, number, mode)
+        self.number = number
+        known = self.run.id == state.get("id", _wandb_id(run_id, number))
+        self.logged = state.get("images_seen", resumed) if resumed is not None and known else 0
         self.run.define_metric("*", step_metric="images_seen")
         if self.logged:
             self.pictures.clear()  # they are there already
@@ -122,39 +144,45 @@ class Tracking:
 
         mode: str = self.parameters["tracking"]["mode"]
         settings = wandb.setup().settings
-        if mode == "offline" or settings.api_key or requests.utils.get_netrc_auth(settings.base_url):
-            return "online" if mode == "auto" else mode
+        if mode == "auto" and "mode" in settings.model_fields_set:
+            mode = {"dryrun": "offline", "run": "online"}.get(settings.mode, settings.mode)
+        if mode not in {"auto", "online"}:
+            return mode
+        if settings.api_key or requests.utils.get_netrc_auth(settings.base_url):
+            return "online"
         if mode == "online":
-            logger.warning("tracking.mode = online, but there is no key for W&B: set WANDB_API_KEY. Tracking offline.")
+            logger.warning("W&B is to be online, but there is no key for it: set WANDB_API_KEY. Tracking offline.")
         return "offline"
 
-    def _open(self, run_id: str, mode: Any) -> None:
+    def _open(self, run_id: str, number: int, mode: str) -> None:
+        """Open a W&B run; parameters win over W&B's own variables and settings, and these over defaults."""
         import wandb  # noqa: PLC0415
 
-        named: dict[str, Any] = {
-            name: self.parameters["tracking"][name] for name in ("project", "entity", "name", "group")
+        defaults = QUIET | {
+            "project": PROJECT,
+            "run_id": _wandb_id(run_id, number),
+            "resume": "allow",
+            "root_dir": str(self.folder.parent),
+            "init_timeout": ONLINE_TIMEOUT,
+            "finish_timeout": FINISH_TIMEOUT,
+            "finish_timeout_raises": True,
         }
+        given = {setting: self.parameters["tracking"][name] for name, setting in SETTINGS.items()}
+        elsewhere = wandb.setup().settings.model_fields_set
+        settings = {name: value for name, value in defaults.items() if name not in elsewhere}
+        settings |= {name: value for name, value in given.items() if value is not None} | {"mode": mode}
         try:
             self.run = wandb.init(
-                mode=mode,
-                id=run_id,
-                resume="allow",
-                reinit="finish_previous",
-                dir=self.folder.parent,
-                config=dict(flatten(self.parameters)),
-                settings=wandb.Settings(
-                    **QUIET, init_timeout=ONLINE_TIMEOUT, finish_timeout=FINISH_TIMEOUT, finish_timeout_raises=True
-                ),
-                **named,
+                reinit="finish_previous", config=dict(flatten(self.parameters)), settings=wandb.Settings(**settings)
             )
         except wandb.Error as error:
             if mode == "offline":
                 raise
             logger.warning("W&B cannot be reached, or refuses the key (%s). Tracking offline.", _first_line(error))
             wandb.teardown()  # which still holds the id for the attempt that failed
-            self._open(run_id, "offline")
+            self._open(run_id, number, "offline")
             return
-        self.upload = f"wandb sync {self.folder}/*-{run_id}"
+        self.upload = f"wandb sync {shlex.quote(self.run.settings.wandb_dir.rstrip('/'))}/*-{self.run.id}"
         where = self.run.url if mode == "online" else f"upload it with: {self.upload}"
         logger.info("Tracked by W&B %s; %s", mode, where)
 
@@ -169,8 +197,16 @@ class Tracking:
     def _remember(self, images_seen: float) -> None:
         """What W&B has seen outlives a kill: a training that goes on from an earlier checkpoint repeats no point."""
         self.logged = int(images_seen)
+        state = {"images_seen": self.logged, "number": self.number, "id": self.run.id}
         with atomic_write(self.state) as file:
-            file.write(json.dumps({"images_seen": self.logged}).encode())
+            file.write(json.dumps(state).encode())
+
+    def _read_state(self) -> dict[str, Any]:
+        """Return what was remembered; nothing where the file is damaged."""
+        with suppress(FileNotFoundError, ValueError):
+            state = json.loads(self.state.read_text())
+            return state if isinstance(state, dict) else {}
+        return {}
 
     def _take_pictures(self) -> dict[str, Any]:
         import wandb  # noqa: PLC0415
@@ -204,6 +240,11 @@ class Tracking:
         except Exception as error:
             logger.warning("W&B fails (%s: %s). The run goes on untracked.", type(error).__name__, _first_line(error))
             self.run = None
+
+
+def _wandb_id(run_id: str, number: int) -> str:
+    """Return the id of the first, second … training from scratch."""
+    return run_id if number == 1 else f"{run_id}_{number}"
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,12 @@ from ddpm_kedro.images.store import Original
 Fit = Literal["crop", "pad", "exact"]
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 FILTER = Image.Resampling.LANCZOS
+TRANSPARENCY: dict[Any, Callable[[int], int]] = {
+    "L;2": lambda value: value * 85,
+    "L;4": lambda value: value * 17,
+    "RGB;16B": lambda value: value >> 8,
+}
+"""How Pillow scales values of PNG files to 8 bits, by its names for the files' layouts."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for numbers of channels."""
 SIXTEEN_BITS = 2**16 - 1
@@ -74,6 +80,7 @@ def decode(data: bytes, wanted: Wanted) -> Picture:
     with _opened(data, wanted.max_pixels) as opened:
         original = original_of(opened)
         opened.draft(None, (2 * wanted.width, 2 * wanted.height))  # a large JPEG is decoded smaller, in less time
+        _scale_transparency(opened)
         opened.load()
         pixels = as_array(fitted(with_channels(_in_srgb(_upright(opened)), wanted), wanted))
         return Picture(pixels, original)
@@ -138,6 +145,14 @@ def _opened(data: bytes, max_pixels: int | None) -> Iterator[Image.Image]:
         raise RejectedImageError("it is cut short" if "truncated" in str(error) else "it is damaged") from error
 
 
+def _scale_transparency(image: Image.Image) -> None:
+    """Scale the transparent value of a PNG file to 8 bits, as Pillow scales the pixels, but not this value."""
+    tile = getattr(image, "tile", None) if image.format == "PNG" else None
+    scale = TRANSPARENCY.get(tile[0].args) if tile else None
+    if scale is not None and (value := image.info.get("transparency")) is not None:
+        image.info["transparency"] = tuple(map(scale, value)) if isinstance(value, tuple) else scale(value)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """As a viewer would show it; what cannot be read about its orientation is left alone."""
     if image.format == "PNG" and not image.info:  # there is nothing to look for
@@ -187,7 +202,10 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > SIXTEEN_BITS:
             raise RejectedImageError("its values are beyond 16 bits")
-        return Image.fromarray(((values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS).astype(np.uint8))
+        grey = Image.fromarray(((values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS).astype(np.uint8))
+        if (transparent := image.info.get("transparency")) is not None:
+            grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+        return grey
     if image.mode == "F":
         values = np.asarray(image)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):

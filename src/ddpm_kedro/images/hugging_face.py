@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look
 from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of
+from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of, without_checksum
 from ddpm_kedro.images.store import Shard
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
@@ -27,6 +27,7 @@ class HuggingFace:
             raise UserError(
                 "dataset.source=huggingface needs dataset.path: a name of the hub, a folder or a .parquet file."
             )
+        without_checksum(dataset)
         path, cache = dataset.path, str(Path(dataset.download_folder) / dataset.source)
         training, holdout = parts(path, cache)
         _, _, names = columns(path, cache, training)

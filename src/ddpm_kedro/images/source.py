@@ -40,6 +40,20 @@ def without_path(dataset: DatasetParameters) -> None:
             f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive, array or "
             f"huggingface; dataset.source is {dataset.source}."
         )
+    without_checksum(dataset)
+
+
+def without_checksum(dataset: DatasetParameters) -> None:
+    """Refuse a checksum that would not be compared with anything.
+
+    Raises:
+        UserError: where there is one.
+    """
+    if dataset.sha256 is not None:
+        what = f"dataset.source={dataset.source}" if dataset.path is None else f"dataset.path = {dataset.path}"
+        raise UserError(
+            f"dataset.sha256 is the checksum of one file, an archive or an array, and {what} is none: leave it at null."
+        )
 
 
 def brought(dataset: DatasetParameters, what: str) -> Path:
@@ -53,6 +67,8 @@ def brought(dataset: DatasetParameters, what: str) -> Path:
     if is_url(dataset.path):
         return download(dataset.path, Path(dataset.download_folder) / dataset.source, dataset.sha256)
     path = Path(dataset.path)
+    if path.is_dir():
+        without_checksum(dataset)
     if dataset.sha256 is not None and path.is_file():
         check(path, str(path), dataset.sha256)
     return path

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm_kedro.diffusion import seeded_globally
 from ddpm_kedro.images.augmentation import read_pixels, to_float
 from ddpm_kedro.images.progress import progress
 from ddpm_kedro.images.store import ImageStore
@@ -60,8 +61,7 @@ def fit_classifier(store: ImageStore, parameters: EvaluationParameters) -> Class
             f"evaluation.extractor = classifier needs images of {SMALLEST} pixels a side or more, but these are "
             f"{height} high and {width} wide. Use evaluation.extractor=inception, or larger ones (images.size)."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(parameters.seed)
+    with seeded_globally(parameters.seed):
         network = Classifier(store.image_shape[0], len(store.class_names))
         labels = torch.from_numpy(store.labels)
         steps = -(-parameters.fit_images // parameters.fit_batch_size)

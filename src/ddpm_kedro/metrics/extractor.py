@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddpm_kedro.diffusion import seeded_globally
 from ddpm_kedro.images.augmentation import to_float
 from ddpm_kedro.images.store import Images
 from ddpm_kedro.metrics.classifier import Classifier
@@ -29,7 +30,8 @@ class Inception(nn.Module):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: PLC0415
 
         torch.load(weights, weights_only=True)  # torch-fidelity would execute what a file holds
-        self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(weights))
+        with seeded_globally(0):  # it initialises its weights before it reads them
+            self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(weights))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) in [-1, 1] → (N, 2048) and (N, 1008); grey images become colour."""
@@ -85,8 +87,10 @@ class FeatureExtractor:
         if config["name"] == "inception":
             network: nn.Module = Inception(weights)
         else:
-            network = Classifier(shape[0], len(names))
-            network.load_state_dict(torch.load(weights, weights_only=True))
+            state = torch.load(weights, weights_only=True)
+            with torch.device("meta"):  # no random numbers are used for weights that are replaced
+                network = Classifier(shape[0], len(names))
+            network.load_state_dict(state, assign=True)
         return cls(config["name"], network.eval(), shape, names, Provenance(**config["made_by"]))
 
     def state(self) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 Each is given beside its floor: the hold-out's figure against the same training images, at the same number of images.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -21,7 +22,7 @@ class Figure:
 
     Attributes:
         name: KID, FID, …; with the extractor's name where that is not Inception.
-        value: of the samples; None where they are too few.
+        value: of the samples; None where it cannot be computed. No number is infinite or NaN.
         n: number of samples.
         at_floor_n: the samples' value at the number of images that the floor has.
         floor: the hold-out's value.
@@ -92,7 +93,7 @@ def all_figures(samples: Seen, training: Seen, holdout: Seen, extractor: str, ki
     if samples.labels is not None and extractor == "classifier":
         right = [_accuracy(seen) for seen in (samples, shorter, floor)]
         figures.append(Figure("accuracy of classes", right[0], len(samples), "higher", right[1], right[2], count))
-    return figures
+    return [_finite(figure) for figure in figures]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -133,18 +134,23 @@ def inception_score(logits: Tensor) -> float:
 
 
 def _kid(name: str, samples: Seen, shorter: Seen, floor: Seen, training: Seen, subsets: int) -> Figure:
-    if len(samples) < LEAST_FOR_KID:
-        return Figure(name, None, len(samples), "lower", note=_too_few(LEAST_FOR_KID))
-    value, spread = kernel_distance(samples.features, training.features, subsets)
-    at_floor, least = (kernel_distance(seen.features, training.features, subsets)[0] for seen in (shorter, floor))
-    return Figure(name, value, len(samples), "lower", at_floor, least, len(floor), spread)
+    spreads = []
+
+    def measure(a: Tensor, b: Tensor) -> float:
+        value, spread = kernel_distance(a, b, subsets)
+        spreads.append(spread)
+        return value
+
+    figure = _against(name, measure, LEAST_FOR_KID, "lower", samples, shorter, floor, training)
+    return replace(figure, spread=spreads[0]) if spreads else figure
 
 
 def _against(
     name: str, measure: Any, least: int, better: str, samples: Seen, shorter: Seen, floor: Seen, training: Seen
 ) -> Figure:
-    if len(samples) < least:
-        return Figure(name, None, len(samples), better, note=_too_few(least))
+    for what, seen in ((f"samples: sampling.num_images={least}", samples), ("training images", training)):
+        if len(seen) < least:
+            return Figure(name, None, len(samples), better, note=f"needs at least {least} {what}")
     value = measure(samples.features, training.features)
     if len(floor) < least:
         return Figure(name, value, len(samples), better, note=f"no floor: the hold-out has fewer than {least} images")
@@ -152,12 +158,18 @@ def _against(
     return Figure(name, value, len(samples), better, at_floor, best, len(floor))
 
 
+def _finite(figure: Figure) -> Figure:
+    """Return the figure without the numbers that are NaN or infinite, with a note in their place."""
+    numbers = {name: getattr(figure, name) for name in ("value", "at_floor_n", "floor", "spread")}
+    finite = {name: number for name, number in numbers.items() if number is None or math.isfinite(number)}
+    if len(finite) == len(numbers):
+        return figure
+    note = figure.note or "these images give no finite number"
+    return replace(figure, **{**dict.fromkeys(numbers), **finite, "note": note})
+
+
 def _part(measure: Callable[[Tensor, Tensor], tuple[float, float]], index: int, a: Tensor, b: Tensor) -> float:
     return measure(a, b)[index]
-
-
-def _too_few(least: int) -> str:
-    return f"needs at least {least} samples: sampling.num_images={least}"
 
 
 def _accuracy(seen: Seen) -> float | None:

@@ -12,6 +12,7 @@ from ddpm_kedro.images.store import Images
 OTHERS = 9  # nearest training images that the nearest one is compared with
 QUANTILE = 0.01
 SUSPICIOUS = 5 * QUANTILE
+LEAST = {"samples": 20, "images of the hold-out": 100, "training images": OTHERS + 1}  # for a verdict
 CHUNK = 4096
 EXACT = "donot_use_mm_for_euclid_dist"
 
@@ -51,18 +52,27 @@ def nearest_images(images: Images, training: Images, device: torch.device | str 
     return Nearest(where[:, 0], distances[:, 0], distances[:, 0] / others.clamp(min=1e-6))
 
 
-def copying(samples: Nearest, holdout: Nearest) -> dict[str, Any]:
+def copying(samples: Nearest, holdout: Nearest, training: int) -> dict[str, Any]:
     """Whether samples are copies: how many are nearer to one training image than any but 1 % of the hold-out.
 
     The ratio of the nearest distance to the next nine is compared, since plain or blurred images are near to many
     training images, but a copy to one.
+
+    Args:
+        samples: the nearest training images of the samples.
+        holdout: those of the hold-out.
+        training: number of training images. Of fewer images than ``LEAST``, chance alone would decide the verdict.
     """
     threshold = float(holdout.ratios.quantile(QUANTILE))
     share = float((samples.ratios < threshold).float().mean())
+    verdict = "copies training images" if share > SUSPICIOUS else "no sign of copying"
+    counts = dict(zip(LEAST, (len(samples.ratios), len(holdout.ratios), training), strict=True))
+    if few := [f"{least} {what}, not {counts[what]}" for what, least in LEAST.items() if counts[what] < least]:
+        verdict = f"no verdict on copying, which needs at least {'; '.join(few)}"
     return {
         "share_nearer_than_holdout": share,
         "expected_share": QUANTILE,
         "median_distance": float(samples.distances.median()),
         "median_distance_of_holdout": float(holdout.distances.median()),
-        "verdict": "copies training images" if share > SUSPICIOUS else "no sign of copying",
+        "verdict": verdict,
     }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from ddpm_kedro.parameters import DiffusionParameters, Group, ModelParameters, UserError
 
@@ -30,6 +30,7 @@ SCHEDULERS = [
 ]
 """All of them mean the same noise by the same betas; how they draw is no property of the model."""
 DOWN_BLOCKS, UP_BLOCKS = ["DownBlock2D", "AttnDownBlock2D"], ["UpBlock2D", "AttnUpBlock2D"]  # without attention, with
+LONGEST = 200  # characters of a value in an error
 VERSION = "0.36.0"  # of diffusers: what is written is for this one and all later ones
 
 # What the U-Net is like, whatever its parameters; other values are not supported.
@@ -86,6 +87,20 @@ SCHEDULER_DEFAULTS: Config = SCHEDULER | {
 }
 
 
+class _UNetTypes(BaseModel):
+    """The types of the values that :func:`model_parameters` computes with."""
+
+    model_config = ConfigDict(strict=True)
+
+    block_out_channels: list[PositiveInt]
+    down_block_types: list[str]
+    up_block_types: list[str]
+    layers_per_block: PositiveInt
+    in_channels: PositiveInt
+    sample_size: PositiveInt | list[PositiveInt] | None
+    num_class_embeds: PositiveInt | None
+
+
 def unet_config(p: ModelParameters, image_shape: tuple[int, int, int]) -> Config:
     """Of the ``UNet2DModel`` that is a U-Net without classes, for images (C, H, W).
 
@@ -139,8 +154,9 @@ def model_parameters(found: Config) -> ModelParameters:
     Raises:
         UserError: for what the U-Net does not support, by its key.
     """
-    config = UNET_DEFAULTS | found
-    _refuse("config.json of the U-Net", config, _accepted(config, UNET) | _accepted_levels(config))
+    config, file = UNET_DEFAULTS | found, "config.json of the U-Net"
+    _refuse(file, config, _accepted_types(config))
+    _refuse(file, config, _accepted(config, UNET) | _accepted_levels(config))
     first, *_ = channels = config["block_out_channels"]
     values = {
         "width": first,
@@ -196,6 +212,14 @@ def _accepted(config: Config, supported: Mapping[str, Any]) -> Accepted:
     return {key: (config[key] == value, _json(value)) for key, value in supported.items()}
 
 
+def _accepted_types(config: Config) -> Accepted:
+    try:
+        _UNetTypes.model_validate(config)
+    except ValidationError as error:
+        return {str(problem["loc"][0]): (False, problem["msg"].lower()) for problem in error.errors()}
+    return {}
+
+
 def _accepted_levels(config: Config) -> Accepted:
     """What the levels of our U-Net have in common."""
     channels, down, up = (config[key] for key in ("block_out_channels", "down_block_types", "up_block_types"))
@@ -204,7 +228,7 @@ def _accepted_levels(config: Config) -> Accepted:
     size = config["sample_size"]
     return {
         "block_out_channels": (bool(first) and not any(c % first for c in channels), "multiples of the first one"),
-        "time_embedding_dim": (config["time_embedding_dim"] in {None, 4 * first}, f"null or {4 * first}"),
+        "time_embedding_dim": (config["time_embedding_dim"] in (None, 4 * first), f"null or {4 * first}"),
         "down_block_types": (len(mirrored) == len(down) == len(channels), f"{' or '.join(DOWN_BLOCKS)} for each level"),
         "up_block_types": (up == mirrored, f"{_json(mirrored)}, the way down mirrored"),
         "out_channels": (config["out_channels"] == config["in_channels"], f"{config['in_channels']}, as in_channels"),
@@ -229,8 +253,11 @@ def _built(group: type[G], values: Config, file: str) -> G:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "values"
-        raise UserError(f"The {file} is not supported: {where} = {problem['input']!r}: {problem['msg']}.") from None
+        raise UserError(
+            f"The {file} is not supported: {where} = {_json(problem['input'])}: {problem['msg']}."
+        ) from None
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value)
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

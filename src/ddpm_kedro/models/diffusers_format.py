@@ -20,7 +20,6 @@ from ddpm_kedro.models.diffusers_config import (
     unet_config,
 )
 from ddpm_kedro.models.trained import TrainedModel, weights_fingerprint
-from ddpm_kedro.models.unet import UNet
 from ddpm_kedro.parameters import ModelParameters, UserError
 
 Weights = dict[str, Tensor]
@@ -31,7 +30,6 @@ CLASSES, SINUSOID, TIME_BIAS = (
     "time_embedding.linear_1.weight",
     "time_embedding.linear_2.bias",
 )
-SHOWN = 3  # names of tensors in an error
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,6 @@ def from_diffusers(found: DiffusersModel, class_names: Sequence[str] | None = No
     config, weights = found.unet[0], _renamed(found.unet[1])
     parameters, diffusion, shape = model_parameters(config), diffusion_parameters(found.scheduler), image_shape(config)
     names, weights = _classes(config.get("num_class_embeds"), class_names, weights)
-    _check_weights(UNet(parameters, shape[0], len(names)).state_dict(), weights)
     groups = {"model": parameters.shaping(), "diffusion": diffusion.shaping()}
     described = {
         "parameters": groups,
@@ -105,7 +102,14 @@ def from_diffusers(found: DiffusersModel, class_names: Sequence[str] | None = No
         "images_seen": 0,  # nothing tells
         "imported": True,
     }
-    return TrainedModel.from_config(described, weights)
+    return _imported(described, weights)
+
+
+def _imported(described: Config, weights: Weights) -> TrainedModel:
+    try:
+        return TrainedModel.from_config(described, weights)
+    except UserError as error:
+        raise UserError(f"The U-Net to import cannot be used: {error}.") from None
 
 
 def _exported(found: DiffusersModel, own: Config) -> TrainedModel:
@@ -114,12 +118,14 @@ def _exported(found: DiffusersModel, own: Config) -> TrainedModel:
     try:
         parameters = ModelParameters.model_validate(own["parameters"]["model"])
         model = TrainedModel.from_config(own | {"imported": True}, _narrowed(weights, parameters))
-        unchanged = weights_fingerprint(model.network.state_dict()) == own["weights_fingerprint"]
-    except (KeyError, TypeError, IndexError, ValidationError, RuntimeError):
-        unchanged = False
-    if unchanged:
         again = to_diffusers(model)
-        unchanged = _same(again.unet, found.unet) and _same(again.with_classes, found.with_classes)
+        unchanged = (
+            weights_fingerprint(model.network.state_dict()) == own["weights_fingerprint"]
+            and _same(again.unet, found.unet)
+            and _same(again.with_classes, found.with_classes)
+        )
+    except (KeyError, TypeError, IndexError, ValidationError, RuntimeError, UserError):
+        unchanged = False
     if not unchanged:
         raise UserError(
             "This folder has changed since it was exported: its networks are not those that its ddpm_kedro.json "
@@ -169,6 +175,10 @@ def _classes(count: Any, names: Sequence[str] | None, weights: Weights) -> tuple
         if names:
             raise UserError("import_model.class_names are given, but the model to import has no class embeddings.")
         return (), weights
+    if CLASSES not in weights:
+        raise UserError(f"The U-Net to import has num_class_embeds = {count}, but tensors 1 missing ({CLASSES}).")
+    if len(weights[CLASSES]) != count:
+        raise UserError(f"The U-Net to import has num_class_embeds = {count}, but {len(weights[CLASSES])} embeddings.")
     named = tuple(names) if names else tuple(str(number) for number in range(count))
     if len(named) == count - 1:
         return named, weights
@@ -177,26 +187,5 @@ def _classes(count: Any, names: Sequence[str] | None, weights: Weights) -> tuple
             f"import_model.class_names has {len(named)} names, but the model has {count} class embeddings: give "
             f"{count}, or {count - 1} where the last one is the empty label of classifier-free guidance."
         )
-    if CLASSES in weights:
-        weights = weights | {CLASSES: torch.cat([weights[CLASSES], weights[CLASSES].mean(dim=0, keepdim=True)])}
-    return named, weights
-
-
-def _check_weights(expected: Mapping[str, Tensor], found: Weights) -> None:
-    """Name some tensors that are not those of the network."""
-    wrong = {
-        "missing": [name for name in expected if name not in found],
-        "not of this network": [name for name in found if name not in expected],
-        "of another shape": [
-            f"{name}: {list(found[name].shape)}, not {list(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in found and found[name].shape != tensor.shape
-        ],
-    }
-    if any(wrong.values()):
-        told = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in wrong.items() if names)
-        raise UserError(f"The weights do not fit config.json of the U-Net: tensors {told}.")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    mean = weights[CLASSES].mean(dim=0, keepdim=True)
+    return named, weights | {CLASSES: torch.cat([weights[CLASSES], mean])}

@@ -4,9 +4,9 @@ Kedro builds these models from the YAML before any node runs; a node's annotatio
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from ddpm_kedro.parameters.base import ConflictError, Device, DivergedError, Group, Precision, UserError, nearest
 from ddpm_kedro.parameters.drawing import (
@@ -78,6 +78,16 @@ class Parameters(Group):
     tracking: TrackingParameters
     import_model: ImportModelParameters
 
+    @model_validator(mode="after")
+    def _previews_are_possible(self) -> Self:
+        steps, timesteps = self.training.preview_steps, self.diffusion.num_timesteps
+        if self.training.preview_images and steps > timesteps:
+            raise ValueError(
+                f"training.preview_steps = {steps} is more than diffusion.num_timesteps = {timesteps}; "
+                "lower the first, or set training.preview_images=0"
+            )
+        return self
+
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:
     """Build all groups from plain data.
@@ -113,7 +123,8 @@ def _explain(problem: Any, *others: Any) -> str:
         case "missing":
             return f"Parameter '{name}' is missing."
         case "value_error":
-            return f"Parameter '{name}': {problem['ctx']['error']}."
+            where = f"Parameter '{name}': " if name else ""  # else it is about values of two groups
+            return f"{where}{problem['ctx']['error']}."
         case _:
             accepted = ", or ".join(each["msg"].lower() for each in (problem, *others))
             return f"Parameter '{name}' = {problem['input']!r}: {accepted}."

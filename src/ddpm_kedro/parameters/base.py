@@ -10,6 +10,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+"""What torch's generators take."""
 
 
 class UserError(Exception):

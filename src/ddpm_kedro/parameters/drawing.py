@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import Device, Group, Precision, Share
+from ddpm_kedro.parameters.base import Device, Group, Precision, Seed, Share
 
 
 class SamplingParameters(Group):
     """Drawing images with a trained model."""
 
     num_images: PositiveInt
-    seed: NonNegativeInt
+    seed: Seed
     """Image i of seed s is the same picture in a batch of any size."""
     label: int | str | None
     """One class, by name or number; null draws every class equally often."""
@@ -24,7 +24,8 @@ class SamplingParameters(Group):
     threshold: Literal["clamp", "dynamic", "none"]
     """What keeps the predicted x_0 in [-1, 1]: dynamic is that of Saharia et al. (2022)."""
     guidance_scale: Annotated[float, Field(ge=0)] | None
-    """1 for none; above, samples follow their class more closely and vary less. Null: 1.75 with classes."""
+    """1 for none; above, samples follow their class more closely and vary less. Null: 1.75 where the model was
+    trained with classes and with ``training.label_dropout``, else 1."""
     guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None
     """Noise levels sigma / alpha with guidance (Kynkäänniemi et al. 2024); null for all."""
     ddim_eta: Annotated[float, Field(ge=0, le=1)]
@@ -70,7 +71,7 @@ class InterpolationParameters(Group):
 
     num_images: PositiveInt
     """Rows."""
-    seeds: tuple[NonNegativeInt, NonNegativeInt]
+    seeds: tuple[Seed, Seed]
     frames: Annotated[int, Field(ge=2)]
     """Pictures of a row, both ends included."""
 
@@ -82,7 +83,7 @@ class EvaluationParameters(Group):
     """What images are compared by: a small classifier fitted to the training images' labels, or Inception-v3."""
     inception_weights: str | None
     """File of torch-fidelity's Inception weights; null downloads them."""
-    seed: NonNegativeInt
+    seed: Seed
     """Of the classifier's fit."""
     fit_images: PositiveInt
     """Images that the classifier sees while it is fitted."""
@@ -116,12 +117,13 @@ class TrackingParameters(Group):
     """Weights & Biases."""
 
     mode: Literal["auto", "disabled", "offline", "online"]
-    """auto is online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
-    project: str
+    """auto is as WANDB_MODE says, else online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
+    project: str | None
+    """null is ddpm_kedro, unless WANDB_PROJECT is set: variables of W&B count where a parameter is null or auto."""
     entity: str | None
     """User or team; null for the key's own."""
     name: str | None
-    """What the run is called; null lets W&B invent one. Its id is that of the run, so that it goes on with it."""
+    """What the run is called; null lets W&B invent one."""
     group: str | None
     """Runs that belong together, such as those of a sweep."""
 

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision
+from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Seed
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8)]
@@ -53,7 +53,7 @@ class ImagesParameters(Group):
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of each class kept from training, where the source has no test split of its own."""
-    seed: NonNegativeInt
+    seed: Seed
     size: Annotated[Side | tuple[Side, Side] | None, _numbers_between("x")]
     """Pixels of a side, or height and width, also as 40x60; null keeps a small size that all have, else chooses one."""
     channels: Literal[1, 3, 4] | None
@@ -122,7 +122,7 @@ class ModelParameters(Group):
 class DiffusionParameters(Group):
     """The noise schedule and what the network learns to predict."""
 
-    num_timesteps: Annotated[int, Field(ge=2)]
+    num_timesteps: Annotated[int, Field(ge=2, le=1_000_000)]
     """T."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
     """Betas of a variance-preserving process; or EDM (Karras et al. 2022), or rectified flow (Liu et al. 2023)."""
@@ -200,7 +200,7 @@ class OptimizerParameters(Group):
 class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
-    seed: NonNegativeInt
+    seed: Seed
     initial_model: str | None
     """Folder of a model to start from; null starts from nothing. Its weights name the run, not where they lie."""
     batch_size: PositiveInt

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ddpm_kedro.diffusion import derive_seed, generator_for
+from ddpm_kedro.diffusion import derive_seed, generator_for, seeded_globally
 
 
 class Stream(IntEnum):
@@ -47,11 +47,6 @@ def augmentation_generator(seed: int, step: int) -> torch.Generator:
 
 @contextmanager
 def seeded(device: torch.device, *counters: int) -> Iterator[None]:
-    """Seed torch's own generators for a block, and put them back: for what takes no generator, like dropout."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        seed = derive_seed(*counters)
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            torch.cuda.manual_seed(seed)
+    """Seed torch's global random state from counters for a block: see :func:`seeded_globally`."""
+    with seeded_globally(derive_seed(*counters), device):
         yield

@@ -128,8 +128,9 @@ class Trainer:
         """Add the gradients of one part of a batch; gives its share of the loss."""
         parts, ranks = self.run.training.accumulation_steps, self.processes.count
         number = (step * parts + part) * ranks + self.processes.rank  # each part has a dropout of its own
-        with self._exchange(part == parts - 1):
-            with seeded(self.device, self.seed, Stream.DROPOUT, number), self.hardware.autocast():
+        # The backward pass, too: activation checkpointing puts the state of the forward pass back for a while.
+        with self._exchange(part == parts - 1), seeded(self.device, self.seed, Stream.DROPOUT, number):
+            with self.hardware.autocast():
                 loss = diffusion_loss(self.shared, self.schedule, self.target, *batch).mean() / parts
             self.scaler.scale(loss).backward()
         return loss.detach()
@@ -201,7 +202,7 @@ class Trainer:
             return None, None
         classes = len(self.run.class_names)
         labels = torch.arange(p.preview_images) % classes if classes else None
-        guidance = p.preview_guidance_scale if classes else 1.0
+        guidance = p.preview_guidance_scale if classes and p.label_dropout else 1.0
         plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, guidance)
         here = self.processes.share(p.preview_images)
         drawn = torch.empty(0, *self.run.image_shape)

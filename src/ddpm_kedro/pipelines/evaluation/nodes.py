@@ -81,7 +81,7 @@ def evaluate_samples(
     }
     metrics = Metrics(
         figures=[figure.as_dict() for figure in figures],
-        copying=copying(nearest, nearest_images(holdout_images.images, reference)),
+        copying=copying(nearest, nearest_images(holdout_images.images, reference), len(reference)),
         samples=sampling_report,
         extractor=feature_extractor.name,
         reference_images=len(reference),

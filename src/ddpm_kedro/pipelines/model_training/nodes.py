@@ -95,7 +95,13 @@ def export_model(
         "class_names": checkpoint.class_names,
         **made_by(checkpoint).as_dict(),
     }
-    return TrainedModel.from_config(config, checkpoint.average)
+    try:
+        return TrainedModel.from_config(config, checkpoint.average)
+    except UserError as error:
+        raise UserError(
+            f"The checkpoint of run {checkpoint.run_id} gives no model: {error}. Train it again "
+            "(training.resume=never), with a lower optimizer.lr where weights are not finite."
+        ) from error
 
 
 def export_to_diffusers(model: TrainedModel) -> DiffusersModel | dict[str, Any]:

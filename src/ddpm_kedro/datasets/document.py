@@ -1,0 +1,34 @@
+"""Small documents that a later node reads: names and values, or rows of them."""
+
+import json
+from typing import Any
+
+from kedro_datasets._typing import JSONPreview
+
+from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.reading import read_document, reading, seal
+
+Document = dict[str, Any] | list[Any]
+ROWS = "rows"
+
+
+class DocumentDataset(FileDataset[Document, Document]):
+    """A JSON file with the checksum of its content; rows lie under a name of their own."""
+
+    def load(self) -> Document:
+        """The document."""
+        with reading(self._filepath, "`kedro run` makes it again."):
+            document = read_document(self._filepath)
+            found: Document = document.get(ROWS, document)
+            return found
+
+    def save(self, data: Document) -> None:
+        """Write it, without NaN."""
+        document = {ROWS: data} if isinstance(data, list) else data
+        with atomic_write(self._filepath) as file:
+            file.write(json.dumps(seal(document), indent=2, allow_nan=False).encode() + b"\n")
+
+    def preview(self) -> JSONPreview:
+        """The text, for Kedro-Viz."""
+        return JSONPreview(self._filepath.read_text())

@@ -1,0 +1,99 @@
+"""Keep what a finished run has made in ``data/runs/<run id>/``."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from ddpm_kedro.datasets.atomic import atomic_write, copy
+from ddpm_kedro.datasets.base import local_copy
+from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.parameters import Parameters
+from ddpm_kedro.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+
+
+class Archive:
+    """Copies what this run has saved, is marked ``metadata: {archive: true}``, and was made from its own model."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+        self.data_root = Path()
+        self.saved: dict[str, Provenance | None] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note the parameters and where the data lies."""
+        self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
+        self.parameters = context.config_loader["parameters"]
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        """Forget the run before."""
+        self.saved = {}
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Note what this run has saved, and what made it."""
+        made_by = getattr(data, "made_by", None)
+        self.saved[dataset_name] = made_by if isinstance(made_by, Provenance) else None
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Copy the outputs of a training; ``parameters.json``, which makes the run a finished one, is written last."""
+        if not first_process() or not {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
+            return
+        folder = self.data_root / "runs" / catalog.load("model").run_id
+        record = folder / "parameters.json"
+        parameters = json.dumps(_used(self.parameters, pipeline, record), indent=2)
+        record.unlink(missing_ok=True)
+        foreign = _foreign(self.saved)
+        for name in sorted(pipeline.all_outputs() & self.saved.keys()):
+            dataset: Any = catalog.get(name)
+            if not _is_marked(dataset) or not dataset.exists():
+                continue
+            needed = pipeline.to_outputs(name)
+            if foreign & needed.all_outputs() or any(_is_marked(catalog.get(each)) for each in needed.inputs()):
+                logger.warning("%s is not kept: it was not made from what run %s has made.", name, folder.name)
+            else:
+                with local_copy(dataset) as path:
+                    copy(path, folder / path.name)
+        with atomic_write(record) as file:
+            file.write(parameters.encode() + b"\n")
+        logger.info("This run is kept in %s", folder)
+
+
+def _is_marked(dataset: Any) -> bool:
+    return bool((getattr(dataset, "metadata", None) or {}).get("archive"))
+
+
+def _foreign(saved: Mapping[str, Provenance | None]) -> set[str]:
+    """Return what was made from other inputs than the model, or from another model."""
+    model = saved["model"]
+    assert model is not None
+    known = {"model": model.fingerprint, **model.inputs}
+    foreign = set[str]()
+    for name, made_by in saved.items():
+        if made_by is None:
+            continue
+        made_from = made_by.inputs | {name: made_by.fingerprint}
+        if any(known.get(each, value) != value for each, value in made_from.items()):
+            foreign.add(name)
+        known.setdefault(name, made_by.fingerprint)
+    return foreign
+
+
+def _used(parameters: dict[str, Any], pipeline: Pipeline, record: Path) -> dict[str, Any]:
+    """Return all parameters; of groups that this pipeline does not use, those with which the run's files were made."""
+    if not record.is_file():
+        return parameters
+    earlier = json.loads(record.read_text())
+    used = {name for name in Parameters.model_fields if f"params:{name}" in pipeline.inputs()} | {"use"}
+    return {name: values if name in used else earlier.get(name, values) for name, values in parameters.items()}

@@ -1,0 +1,99 @@
+"""Each artefact of a finished run, damaged, and each pipeline that reads it: no traceback, and no wrong result."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.integration.test_whole_job import failed, ok
+
+TIMED = ("sampling_report.json", "metrics.json", "report.html")  # they say how long it took
+READERS = {
+    "05_model_input/training_images/store.json": ("model_training", "evaluation"),
+    "05_model_input/training_images/00000.npy": ("model_training",),
+    "05_model_input/training_images/labels.npy": ("model_training",),
+    "05_model_input/holdout_images/hashes.npy": ("image_to_image",),
+    "06_models/checkpoint.pt": ("model_training",),
+    "06_models/best_checkpoint.pt": ("model_training",),
+    "06_models/model/config.json": ("sampling", "interpolation", "reporting"),
+    "06_models/model/model.safetensors": ("sampling", "inpainting", "evaluation"),
+    "07_model_output/samples.npz": ("evaluation",),
+    "07_model_output/sampling_report.json": ("evaluation",),
+    "07_model_output/samples.png": ("reporting",),
+    "08_reporting/metrics.json": ("reporting",),
+    "08_reporting/ingestion_report.json": ("reporting",),
+    "08_reporting/loss_by_timestep.json": ("reporting",),
+    "08_reporting/nearest_neighbours.png": ("reporting",),
+    "08_reporting/contact_sheet.png": ("reporting",),
+    "08_reporting/training_history.csv": ("reporting",),
+}
+MADE_AGAIN = (
+    "05_model_input/training_images/store.json",
+    "05_model_input/training_images/00000.npy",
+    "05_model_input/training_images/labels.npy",
+    "05_model_input/holdout_images/hashes.npy",
+    "06_models/feature_extractor/weights.pt",
+    "06_models/feature_extractor/config.json",
+)
+
+
+def damages(content: bytes) -> Iterator[bytes]:
+    """Cut at three places, and with one byte changed."""
+    middle = len(content) // 2
+    yield from (b"", content[:middle], content[:-2])
+    yield content[:middle] + bytes([content[middle] ^ 0x11]) + content[middle + 1 :]
+
+
+def untimed(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith((*TIMED, "-checked.json", ".lock"))
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_what_reads_a_damaged_artefact_says_so(name: str, finished: Project) -> None:
+    path = finished.data / name
+    content = path.read_bytes()
+    for damaged in damages(content):
+        if name.endswith((".csv", ".png")) and damaged == content[:-2]:
+            continue  # the end of a number, which nothing tells; and what comes after all pixels
+        for pipeline in READERS[name]:
+            path.write_bytes(damaged)
+            message = failed(finished.kedro_run("--pipelines", pipeline), "is damaged")
+            assert name.rsplit("/", 1)[0] in message
+            assert "again" in message or "Move it away" in message
+    path.write_bytes(content)
+    for pipeline in READERS[name]:
+        ok(finished.kedro_run("--pipelines", pipeline))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE_AGAIN)
+def test_what_can_be_made_again_is_made_again_by_the_plain_run(
+    name: str, finished: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, path = untimed(finished.data), finished.data / name
+    for damaged in damages(path.read_bytes()):
+        path.write_bytes(damaged)
+        caplog.clear()
+        ok(finished.kedro_run())
+        assert "It is made again." in caplog.text
+        assert untimed(finished.data) == expected
+
+
+@pytest.mark.slow
+def test_a_plain_run_does_not_read_what_it_makes(finished: Project) -> None:
+    """Figures, samples and documents that are damaged, or folders, are replaced."""
+    expected = untimed(finished.data)
+    for name in ("07_model_output/samples.npz", "08_reporting/metrics.json", "08_reporting/training_history.csv"):
+        (finished.data / name).write_bytes(b"")
+    (finished.data / "06_models/model/config.json").write_text("{")
+    shutil.rmtree(finished.data / "06_models/feature_extractor")
+    (finished.data / "06_models/feature_extractor").write_text("a file where a folder belongs")
+    ok(finished.kedro_run())
+    assert untimed(finished.data) == expected

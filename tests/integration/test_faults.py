@@ -1,0 +1,52 @@
+"""A write that fails, or a kill at it, is mended by the same command: a short version of ``make soak``."""
+
+import subprocess
+import sys
+
+import pytest
+from safetensors import SafetensorError
+
+from ddpm_kedro.datasets import tensors
+from tests.conftest import ROOT, Project
+
+TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0"
+TRAINING = ("--pipelines", "data_ingestion,model_training", "--params", TINY)
+
+
+def test_a_full_disk_while_the_model_is_written_is_one_sentence_and_nothing_half(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensors, "save_file", full)
+        result = project.kedro_run(*TRAINING)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    *_, message = result.output.split("Error: ")
+    assert "data/smoke/06_models/model cannot be read or written: " in message
+    assert "No space left on device (os error 28). What is on the disk is whole: make room, and run" in message
+    assert sorted(path.name for path in (project.data / "06_models").iterdir()) == [
+        "best_checkpoint.pt",
+        "checkpoint.pt",
+    ]
+    assert not list(project.data.glob("runs/*/parameters.json"))
+    result = project.kedro_run(*TRAINING)
+    assert result.exit_code == 0, result.output
+    assert "is already trained" in caplog.text
+    assert (project.data / "06_models/model/model.safetensors").exists()
+    assert list(project.data.glob("runs/*/parameters.json"))
+
+
+@pytest.mark.slow
+def test_writes_that_fail_are_mended_by_the_same_command() -> None:
+    command = [sys.executable, "-m", "tests.faults", "--every", "140", "--first", "40"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    counts = {
+        line.split(": ")[0]: int(line.split()[-2]) for line in done.stdout.splitlines() if line.endswith("writes")
+    }
+    assert counts.keys() == {"disk full", "permission", "cross-device", "kill"}
+    assert counts["kill"] > 200
+    assert counts["cross-device"] == 3  # both checkpoints of the earlier run, and what is kept of this one
