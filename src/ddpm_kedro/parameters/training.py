@@ -34,6 +34,10 @@ class DatasetParameters(Group):
     """Of an archive or array: its checksum; null where it is not to be checked."""
     classes: bool | None
     """Of these sources: whether subfolders are classes; null for where there are several."""
+    splits: bool = True
+    """Whether folders that are all called like splits (train, val, test, …) are splits, and not classes."""
+    follow_links: bool = False
+    """Of the source folder: whether links out of the folder are followed."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
