@@ -224,7 +224,7 @@ OWN_PICTURES = [
     *one(
         "images/arrays.py",
         ("pickles executed", "allow_pickle=False", "allow_pickle=True"),
-        ("labels of other rows", "arrays.labels[rows]", "arrays.labels[: len(rows)]"),
+        ("labels of other rows", "part.labels[rows]", "part.labels[: len(rows)]"),
         ("floats cut to bytes", "if images.dtype != np.uint8:", "if False:"),
     ),
     *one(
