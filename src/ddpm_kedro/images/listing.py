@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.images.folders import Folders, find_folders
+from ddpm_kedro.images.names import one_line
 from ddpm_kedro.parameters import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
@@ -114,10 +115,7 @@ class Listing:
 
 def shown(name: bytes) -> str:
     """A file's name on one line, whatever its bytes are."""
-    text = name.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return one_line(name.decode("utf-8", "backslashreplace"))
 
 
 def is_picture(name: bytes) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm_kedro.images.grid import labelled_grid
+from ddpm_kedro.images.names import legend
 from ddpm_kedro.images.source import Manifest, Shards
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
@@ -88,6 +89,8 @@ def report_ingestion(
             logger.warning("%s of %s pictures of the hold-out are in training, too.", both, len(holdout_images))
     _tell_rejected(parts.values())
     _log_missing_classes(training_images, holdout_images)
+    if numbers := legend(training_images.class_names):
+        logger.info("No font here has all letters of these classes; grids show their numbers: %s.", numbers)
     return parts | {"raw": _describe_raw(raw_images)}, sheet
 
 
