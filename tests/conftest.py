@@ -10,16 +10,11 @@ os.environ["NETRC"] = "/nonexistent"
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from kedro.framework.cli.project import run as run_command
-from kedro.framework.cli.utils import _split_params as split_params
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import (
@@ -39,6 +34,9 @@ from ddpm_kedro.parameters import (
 )
 from ddpm_kedro.provenance import Provenance
 from tests.archives import Server, serve
+
+if TYPE_CHECKING:  # Kedro is imported where it is used: the tests that need a device alone run without it
+    from click.testing import Result
 
 ROOT = Path(__file__).parents[1]
 WHOLE_RUNS = ("test_readme.py", "test_sweep.py")
@@ -196,12 +194,18 @@ class Project:
         shutil.copytree(data.parents[1] / ".viz", self.folder / ".viz", dirs_exist_ok=True)
         return self
 
-    def kedro_run(self, *arguments: str, env: str = "smoke") -> Result:
+    def kedro_run(self, *arguments: str, env: str = "smoke") -> "Result":
         """What ``kedro run --env smoke`` with these arguments does and prints."""
+        from click.testing import CliRunner  # noqa: PLC0415
+        from kedro.framework.cli.project import run as run_command  # noqa: PLC0415
+
         return CliRunner().invoke(run_command, ["--env", env, *arguments])
 
     def parameters(self, changes: str = "", env: str = "smoke") -> dict[str, Any]:
         """The resolved parameters, with changes as on the command line."""
+        from kedro.framework.cli.utils import _split_params as split_params  # noqa: PLC0415
+        from kedro.framework.session import KedroSession  # noqa: PLC0415
+
         runtime = split_params(None, None, changes) if changes else {}
         with KedroSession.create(self.folder, env=env, runtime_params=runtime) as session:
             parameters: dict[str, Any] = session.load_context().config_loader["parameters"]
@@ -227,6 +231,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A fresh project, which is also the working folder."""
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
     made = Project(tmp_path)
     monkeypatch.chdir(tmp_path)
     bootstrap_project(tmp_path)
@@ -236,6 +242,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one run of the ``smoke`` environment leaves; to be copied, not changed."""
+    from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+
     before, made = Path.cwd(), Project(tmp_path_factory.mktemp("smoke"))
     os.chdir(made.folder)
     try:

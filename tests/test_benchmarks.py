@@ -8,15 +8,9 @@ import pytest
 import torch
 from benchmarks.training import checkpoints, operations, processes, step
 from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
-from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
-from benchmarks.training.networks import (
-    Shape,
-    diffusers_network,
-    flops_per_image,
-    lucidrains_network,
-    our_parameters,
-    parameter_count,
-)
+from benchmarks.training.learners import Learner, Ours
+from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
+from benchmarks.training.peers import Diffusers, Lucidrains, diffusers_network, lucidrains_network
 from benchmarks.training.project import Digits
 from benchmarks.training.quality import CANDIDATES, IDENTITY, figures_of, measure, resolved, train
 

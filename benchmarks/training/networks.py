@@ -1,13 +1,10 @@
-"""The same U-Net in three projects, as near as each can come."""
+"""The U-Net that is measured: its shape, our network of that shape, and its operations."""
 
 import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from denoising_diffusion_pytorch import Unet
-from denoising_diffusion_pytorch.classifier_free_guidance import Unet as ClassUnet
-from diffusers import UNet2DModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,43 +51,6 @@ def our_parameters(shape: Shape) -> ModelParameters:
         patch_size=1,
         class_conditional=bool(shape.classes),
     )
-
-
-def diffusers_network(shape: Shape) -> UNet2DModel:
-    """Diffusers' U-Net, with one class more for the empty label."""
-    levels = range(len(shape.multipliers))
-    attention = ["Attn" if level in shape.attention else "" for level in levels]
-    return UNet2DModel(
-        sample_size=shape.size + shape.padding,
-        in_channels=shape.channels,
-        out_channels=shape.channels,
-        block_out_channels=tuple(shape.width * m for m in shape.multipliers),
-        down_block_types=tuple(f"{kind}DownBlock2D" for kind in attention),
-        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(attention)),
-        layers_per_block=shape.blocks,
-        norm_num_groups=shape.groups,
-        norm_eps=1e-6,
-        downsample_padding=0,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        dropout=0.0,
-        attention_head_dim=shape.head_channels,
-        num_class_embeds=shape.classes + 1 if shape.classes else None,
-    )
-
-
-def lucidrains_network(shape: Shape, label_dropout: float = 0.1) -> nn.Module:
-    """Lucidrains' U-Net: two blocks a level always, linear attention on every level that has no full attention."""
-    if shape.classes:
-        return ClassUnet(
-            shape.width,
-            num_classes=shape.classes,
-            cond_drop_prob=label_dropout,
-            dim_mults=shape.multipliers,
-            channels=shape.channels,
-        )
-    full = tuple(level in shape.attention for level in range(len(shape.multipliers)))
-    return Unet(shape.width, dim_mults=shape.multipliers, channels=shape.channels, full_attn=full)
 
 
 def parameter_count(network: nn.Module) -> int:

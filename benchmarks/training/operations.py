@@ -1,6 +1,7 @@
 """Where the time of our step goes, operation by operation."""
 
 import statistics
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +22,8 @@ CONVOLUTIONS = {
     "aten::convolution",
 }
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm"}
+SPENT = {"cpu": attrgetter("self_cpu_time_total"), "cuda": attrgetter("self_device_time_total")}
+"""Microseconds that a profiled operation itself took on a device, its children excluded."""
 
 
 def measure(
@@ -40,15 +43,11 @@ def measure(
         step()
     counted = {str(operation).split(".")[-1]: n for operation, n in counter.get_flop_counts()["Global"].items()}
     seconds = statistics.median(timed(step, device) for _ in range(rounds))
-    on_gpu = [ProfilerActivity.CUDA] if device == "cuda" else []
-    with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as profiled:
-        step()
-        timed(lambda: None, device)  # until all is done
-    spent = attrgetter("self_device_time_total" if on_gpu else "self_cpu_time_total")
+    spent = SPENT[device]
     rows = [
         {"operation": event.key, "calls": event.count, "seconds": spent(event) / 1e6}
-        for event in sorted(profiled.key_averages(), key=spent, reverse=True)
-        if spent(event) and (not on_gpu or event.key.startswith("aten::"))  # else each kernel comes twice
+        for event in sorted(profiled(step, device).key_averages(), key=spent, reverse=True)
+        if spent(event) and (device == "cpu" or event.key.startswith("aten::"))  # else each kernel comes twice
     ]
     multiply = products(precision, device).values()
     gemm = max(work / min(timed(product, device) for _ in range(5)) for product, work in multiply)
@@ -57,6 +56,16 @@ def measure(
         "matrix products": _rate(rows, PRODUCTS, sum(n for name, n in counted.items() if name.endswith("mm"))),
     }
     return {"rows": rows, "seconds": seconds, "batch": batch, "precision": precision, "gemm": gemm, "reached": reached}
+
+
+def profiled(run: Callable[[], Any], device: str) -> profile:
+    """Return the profile of one run, the device's work included."""
+    on_gpu = [ProfilerActivity.CUDA] if device == "cuda" else []
+    with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as made:
+        run()
+        if on_gpu:
+            torch.cuda.synchronize()
+    return made
 
 
 def _rate(rows: list[dict[str, Any]], operations: set[str], flops: float) -> dict[str, float]:

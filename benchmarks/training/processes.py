@@ -72,6 +72,6 @@ def call(command: list[str], folder: Path, environment: dict[str, str]) -> None:
     """
     package = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     around = os.environ | {"PYTHONPATH": package, "DO_NOT_TRACK": "1"} | environment
-    done = subprocess.run(command, cwd=folder, env=around, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, env=around, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
+from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, parameter_count
+from benchmarks.training.peers import Diffusers, Lucidrains
 from benchmarks.training.project import Digits
 from benchmarks.training.results import Row
 from benchmarks.training.step import timed

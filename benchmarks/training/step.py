@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.training.learners import Diffusers, Learner, Lucidrains, Ours
+from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
 
 from ddpm_kedro.images.store import ImageStore
@@ -51,17 +51,44 @@ def ours(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hard
     return Ours(groups | {"model": our_parameters(shape), "training": training}, store, hardware)
 
 
+def script(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hardware) -> Learner:
+    """Return diffusers' script as it is: attention heads of 8 channels."""
+    return diffusers(replace(shape, head_channels=8), groups, store, hardware)
+
+
+def diffusers(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hardware, **options: Any) -> Learner:
+    """Return diffusers' script with one attention head, as the published model has it, and with these options."""
+    from benchmarks.training.peers import Diffusers  # noqa: PLC0415  ours is measured where the others are missing
+
+    return Diffusers(shape, SCRIPT, hardware, **options)
+
+
+def lucidrains(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hardware) -> Learner:
+    """Return the step of lucidrains' trainer."""
+    from benchmarks.training.peers import Lucidrains  # noqa: PLC0415
+
+    return Lucidrains(shape, LUCIDRAINS, hardware)
+
+
 CANDIDATES: dict[str, Make] = {
     "ours": ours,
-    "diffusers": lambda shape, _, __, hardware: Diffusers(replace(shape, head_channels=8), SCRIPT, hardware),
-    "diffusers (one head)": lambda shape, _, __, hardware: Diffusers(shape, SCRIPT, hardware),
-    "diffusers (one head + channels last)": lambda shape, _, __, hardware: Diffusers(
-        shape, SCRIPT, hardware, channels_last=True
-    ),
-    "lucidrains": lambda shape, _, __, hardware: Lucidrains(shape, LUCIDRAINS, hardware),
+    "diffusers": script,
+    "diffusers (one head)": diffusers,
+    "diffusers (one head + channels last)": partial(diffusers, channels_last=True),
+    "lucidrains": lucidrains,
 }
 COMPILED = {f"ours (compiled: {mode})": partial(ours, compile=mode) for mode in ("default", "reduce-overhead")}
 """Asked for by name alone: minutes before the first step."""
+
+
+def made(
+    make: Make, shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: tuple[Device, Precision]
+) -> Learner:
+    """Return a candidate on a device, in a precision."""
+    device, precision = hardware
+    learner = make(shape, groups, store, choose_hardware(device, "fp32"))
+    learner.hardware = choose_hardware(device, precision)
+    return learner
 
 
 def random_store(shape: Shape, count: int) -> ImageStore:
@@ -101,11 +128,10 @@ def serve(
     connection: Connection, name: str, hardware: tuple[Device, Precision], shape: Shape, groups: dict[str, Any]
 ) -> None:
     """In a process of its own: tell what a candidate is, then take steps as asked, and tell their seconds."""
-    device, precision = hardware
+    device = hardware[0]
     as_in_a_run(device)
     store = random_store(shape, STORED)
-    learner = (CANDIDATES | COMPILED)[name](shape, groups, store, choose_hardware(device, "fp32"))
-    learner.hardware = choose_hardware(device, precision)
+    learner = made((CANDIDATES | COMPILED)[name], shape, groups, store, hardware)
     pixels = torch.from_numpy(store.images).to(device)
     connection.send((parameter_count(learner.network), flops_per_image(learner.network, shape)))
     while (asked := connection.recv()) is not None:

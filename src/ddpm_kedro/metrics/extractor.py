@@ -58,12 +58,15 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Features and logits of images (N, H, W, C) uint8, as float32 on the CPU."""
+        """Return features and logits of images (N, H, W, C) uint8, computed where the network is, as float32."""
+        device = next(self.network.parameters()).device
         parts = [
-            self.network(to_float(torch.from_numpy(np.array(images[first : first + BATCH]))))  # a copy: writable
+            self.network(
+                to_float(torch.from_numpy(np.array(images[first : first + BATCH])), device)
+            )  # a copy: writable
             for first in range(0, len(images), BATCH)
         ]
-        features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
+        features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         return features, logits
 
     def config(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ OTHERS = 9  # nearest training images that the nearest one is compared with
 QUANTILE = 0.01
 SUSPICIOUS = 5 * QUANTILE
 CHUNK = 4096
+EXACT = "donot_use_mm_for_euclid_dist"
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,22 @@ class Nearest:
     ratios: Tensor
 
 
-def nearest_images(images: Images, training: Images) -> Nearest:
-    """Compare images (N, H, W, C) uint8 with training images (M, H, W, C) uint8, pixel by pixel."""
-    wanted = torch.from_numpy(np.array(images).reshape(len(images), -1)).float()
-    best = torch.full((len(images), 0), torch.inf)
-    where = torch.zeros((len(images), 0), dtype=torch.int64)
+def nearest_images(images: Images, training: Images, device: torch.device | str = "cpu") -> Nearest:
+    """Compare images (N, H, W, C) uint8 with training images (M, H, W, C) uint8, pixel by pixel, on this device."""
+    # TF32 products of a GPU are too coarse for the small differences between near images.
+    products = "use_mm_for_euclid_dist_if_necessary" if torch.device(device).type == "cpu" else EXACT
+    wanted = torch.from_numpy(np.array(images).reshape(len(images), -1)).to(device).float()
+    best = torch.full((len(images), 0), torch.inf, device=device)
+    where = torch.zeros((len(images), 0), dtype=torch.int64, device=device)
     for first in range(0, len(training), CHUNK):
-        part = torch.from_numpy(np.array(training[first : first + CHUNK]).reshape(-1, wanted.shape[1])).float()
-        distances = torch.cdist(wanted, part)
+        pixels = np.array(training[first : first + CHUNK]).reshape(-1, wanted.shape[1])
+        part = torch.from_numpy(pixels).to(device).float()
+        distances = torch.cdist(wanted, part, compute_mode=products)
         best = torch.cat([best, distances], dim=1)
-        where = torch.cat([where, (first + torch.arange(len(part))).expand(len(images), -1)], dim=1)
+        where = torch.cat([where, (first + torch.arange(len(part), device=device)).expand(len(images), -1)], dim=1)
         best, order = best.topk(min(OTHERS + 1, best.shape[1]), dim=1, largest=False)
         where = where.gather(1, order)
-    distances = best / wanted.shape[1] ** 0.5
+    where, distances = where.cpu(), best.cpu() / wanted.shape[1] ** 0.5
     others = distances[:, 1:].mean(1) if distances.shape[1] > 1 else torch.ones(len(images))
     return Nearest(where[:, 0], distances[:, 0], distances[:, 0] / others.clamp(min=1e-6))
 
