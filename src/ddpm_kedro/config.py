@@ -9,7 +9,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ddpm_kedro.parameters import UserError, check_parameters, nearest
+from ddpm_kedro.parameters import TEXT, UserError, check_file, check_parameters, nearest
 from ddpm_kedro.provenance import flatten
 
 EXPERIMENT, CHOSEN = "experiment", "chosen"
@@ -55,7 +55,9 @@ class GroupConfigLoader(OmegaConfigLoader):
         except YAMLError as error:
             raise UserError(f"{error} Check its indentation, colons and quotes.") from error
         if key == "parameters":
-            check_parameters(config)
+            checked = check_parameters(config)
+            for group, name in TEXT:  # what looked like a number is text here, too
+                config[group][name] = getattr(getattr(checked, group), name)
             if self._told is not None:
                 self._told(config)
             self._checked = deepcopy(config)
@@ -72,6 +74,8 @@ class GroupConfigLoader(OmegaConfigLoader):
                 folders.append(str(suitable))
                 base = base | {suitable: OmegaConf.create({"use": {"dataset": CHOSEN}})}
             base = self._read_options(base, experiment, override, folders, files) | experiment
+            for path in [path for path in (*base, *env) if self._fs.isfile(str(path))]:
+                check_file(TEXT, str(path), self._fs.read_text(str(path)))
         return base, env, base_path, env_path, files
 
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:

@@ -19,6 +19,7 @@ from ddpm_kedro.parameters.drawing import (
     SamplingParameters,
     TrackingParameters,
 )
+from ddpm_kedro.parameters.plain_text import TextNames, check_file, value_of
 from ddpm_kedro.parameters.training import (
     AugmentationParameters,
     DatasetParameters,
@@ -30,6 +31,7 @@ from ddpm_kedro.parameters.training import (
 )
 
 __all__ = [
+    "TEXT",
     "AugmentationParameters",
     "ConflictError",
     "DatasetParameters",
@@ -52,8 +54,10 @@ __all__ = [
     "TrackingParameters",
     "TrainingParameters",
     "UserError",
+    "check_file",
     "check_parameters",
     "nearest",
+    "value_of",
 ]
 
 
@@ -77,6 +81,9 @@ class Parameters(Group):
     reporting: ReportingParameters
     tracking: TrackingParameters
     import_model: ImportModelParameters
+
+
+TEXT = TextNames(Parameters)
 
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import Device, Group, Precision, Share
+from ddpm_kedro.parameters.base import AnyWord, Device, Group, Precision, Share, Text
 
 
 class SamplingParameters(Group):
@@ -13,8 +13,8 @@ class SamplingParameters(Group):
     num_images: PositiveInt
     seed: NonNegativeInt
     """Image i of seed s is the same picture in a batch of any size."""
-    label: int | str | None
-    """One class, by name or number; null draws every class equally often."""
+    label: Annotated[Text | None, AnyWord()]
+    """One class, by name or number; null samples every class equally often."""
     sampler: Literal["ddpm", "ddim", "dpm_solver++", "heun"]
     num_inference_steps: PositiveInt
     """Of the sampler. Each asks the network once; heun twice, but for the last."""
@@ -80,7 +80,7 @@ class EvaluationParameters(Group):
 
     extractor: Literal["classifier", "inception"]
     """What images are compared by: a small classifier fitted to the training images' labels, or Inception-v3."""
-    inception_weights: str | None
+    inception_weights: Text | None
     """File of torch-fidelity's Inception weights; null downloads them."""
     seed: NonNegativeInt
     """Of the classifier's fit."""
@@ -117,19 +117,19 @@ class TrackingParameters(Group):
 
     mode: Literal["auto", "disabled", "offline", "online"]
     """auto is online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
-    project: str
-    entity: str | None
+    project: Text
+    entity: Text | None
     """User or team; null for the key's own."""
-    name: str | None
+    name: Text | None
     """What the run is called; null lets W&B invent one. Its id is that of the run, so that it goes on with it."""
-    group: str | None
+    group: Text | None
     """Runs that belong together, such as those of a sweep."""
 
 
 class ImportModelParameters(Group):
     """A model in diffusers' format."""
 
-    path: str | None
+    path: Text | None
     """Its folder."""
-    class_names: tuple[str, ...] | None
+    class_names: tuple[Text, ...] | None
     """Of a model with classes; null calls them by their numbers."""
