@@ -188,10 +188,20 @@ def test_a_label_that_is_no_class_is_refused(label: str) -> None:
     assert labels_of(model_of(), "null", 4) is None
 
 
+def test_a_path_may_begin_with_the_home_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    written = "dataset: {path: ~/pictures}\ntraining: {initial_model: ~/model}\nimport_model: {path: a~b}"
+    (project.folder / "conf/local/parameters.yml").write_text(written)
+    found = resolved(project)
+    assert found["dataset"]["path"] == "/home/somebody/pictures"
+    assert found["training"]["initial_model"] == "/home/somebody/model"
+    assert found["import_model"]["path"] == "a~b"
+
+
 def test_values_in_brackets_are_shown_as_they_are(project: Project) -> None:
-    arguments = ["parameters", "show", "--params", "dataset.path=a[b]c[/b],tracking.name=[red]"]
+    arguments = ["parameters", "show", "--params", "dataset.path=a[b]c[/b],tracking.name=[red]:cat:"]
     result = CliRunner().invoke(cli, arguments, obj=bootstrap_project(project.folder))
     assert result.exit_code == 0, result.output
     assert "a[b]c[/b]" in result.output
-    assert "[red]" in result.output
+    assert "[red]:cat:" in result.output
     assert "[1, 2]" in result.output or "[2, 3]" in result.output  # lists, too

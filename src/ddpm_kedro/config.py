@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class GroupConfigLoader(OmegaConfigLoader):
         if key == "parameters":
             checked = check_parameters(config)
             for group, name in TEXT:  # what looked like a number is text here, too
-                config[group][name] = getattr(getattr(checked, group), name)
+                value = getattr(getattr(checked, group), name)
+                config[group][name] = expanduser(value) if value and TEXT.is_path(f"{group}.{name}") else value
             if self._told is not None:
                 self._told(config)
             self._checked = deepcopy(config)

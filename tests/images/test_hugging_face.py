@@ -78,6 +78,14 @@ def test_a_split_of_its_own_is_held_out(split: str, tmp_path: Path) -> None:
     assert (rows(training), rows(holdout)) == (list(range(12)), list(range(6)))
 
 
+def test_columns_that_may_hold_classes_but_are_not_used_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = source_named("huggingface")
+    source.fetch(dataset(kept(flowers(9).remove_columns("kind"), tmp_path / "numbers"), tmp_path))
+    assert "numbers has no column of classes (ClassLabel); not used: number." in caplog.text
+
+
 def test_other_sizes_and_no_classes(tmp_path: Path) -> None:
     path = kept(flowers(20), tmp_path / "flowers.parquet")
     manifest, [[shard], _] = made(path, tmp_path, classes=False, size=(10, 14), channels=1)

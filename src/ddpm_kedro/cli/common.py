@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,5 +108,6 @@ def data_folder(project: ProjectMetadata, env: str | None, name: str = "runs") -
 
 def console() -> Console:
     """Whole lines where the output is no terminal."""
-    found = Console()
-    return found if found.is_terminal else Console(width=200)
+    made = partial(Console, markup=False, emoji=False)  # values may hold [b] or :red:
+    found = made()
+    return found if found.is_terminal else made(width=200)

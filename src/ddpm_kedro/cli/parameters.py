@@ -7,7 +7,6 @@ import click
 import yaml
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
-from rich.text import Text
 
 from ddpm_kedro.cli.common import ListOption, console, make_loader, project_command, split_params
 from ddpm_kedro.datasets.atomic import atomic_write
@@ -40,7 +39,7 @@ def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> N
     """Every parameter that a run would have, and where its value comes from."""
     table = Table("parameter", "value", "from", box=None)
     for name, (value, origin) in make_loader(project, env, params).origins().items():
-        table.add_row(name, Text(str(value)), Text(origin))
+        table.add_row(name, str(value), origin)
     console().print(table)
 
 

@@ -1,5 +1,6 @@
 """Datasets in the format of Hugging Face's ``datasets``, from its hub or from this machine."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of
 from ddpm_kedro.images.store import Shard
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
+logger = logging.getLogger(__name__)
 TRAINING, HOLDOUT = "train", ("test", "validation")
 """Splits: the first of the latter that is there is the hold-out."""
 
@@ -29,7 +31,10 @@ class HuggingFace:
             )
         path, cache = dataset.path, str(Path(dataset.download_folder) / dataset.source)
         training, holdout = parts(path, cache)
-        _, _, names = columns(path, cache, training)
+        image, label, names = columns(path, cache, training)
+        unused = [name for name in splits(path, cache)[training].features if name not in {image, label}]
+        if label is None and unused:
+            logger.warning("%s has no column of classes (ClassLabel); not used: %s.", path, ", ".join(unused))
         return {
             "folder": path,
             "cache": cache,

@@ -16,6 +16,10 @@ class AnyWord:
     """Marks a parameter that takes any word, ``null`` too, as a name."""
 
 
+class APath:
+    """Marks a path. ``~`` is the home folder: no shell replaces it in ``--params dataset.path=~/images``."""
+
+
 def _as_text(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"text is expected, but YAML made {value} of it: write it in quotes")  # noqa: TRY004  Pydantic
@@ -24,6 +28,7 @@ def _as_text(value: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(_as_text)]
 """Text that may look like a number: YAML makes a number of it."""
+TextPath = Annotated[Text, APath()]
 
 
 class UserError(Exception):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import AnyWord, Device, Group, Precision, Share, Text
+from ddpm_kedro.parameters.base import AnyWord, Device, Group, Precision, Share, Text, TextPath
 
 
 class SamplingParameters(Group):
@@ -80,7 +80,7 @@ class EvaluationParameters(Group):
 
     extractor: Literal["classifier", "inception"]
     """What images are compared by: a small classifier fitted to the training images' labels, or Inception-v3."""
-    inception_weights: Text | None
+    inception_weights: TextPath | None
     """File of torch-fidelity's Inception weights; null downloads them."""
     seed: NonNegativeInt
     """Of the classifier's fit."""
@@ -129,7 +129,7 @@ class TrackingParameters(Group):
 class ImportModelParameters(Group):
     """A model in diffusers' format."""
 
-    path: Text | None
+    path: TextPath | None
     """Its folder."""
     class_names: tuple[Text, ...] | None
     """Of a model with classes; null calls them by their numbers."""

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from pydantic import BaseModel
 
-from ddpm_kedro.parameters.base import AnyWord, UserError
+from ddpm_kedro.parameters.base import AnyWord, APath, UserError
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)")
 """How integers are written so that everybody reads the same: not in octal, hexadecimal or base 60."""
@@ -41,6 +41,10 @@ class TextNames:
     def takes_any_word(self, name: str) -> bool:
         """Return whether even ``null`` may be a name."""
         return AnyWord in self._kinds(name)
+
+    def is_path(self, name: str) -> bool:
+        """Return whether a parameter takes a path."""
+        return APath in self._kinds(name)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Return group and name of each."""

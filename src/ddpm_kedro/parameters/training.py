@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Text
+from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Text, TextPath
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8)]
@@ -24,10 +24,10 @@ class DatasetParameters(Group):
 
     source: Text
     """A name in the table of ``ddpm_kedro.images.sources``: mnist5k, cifar10, …"""
-    download_folder: Text
+    download_folder: TextPath
     """Folder for downloaded archives, relative to where ``kedro run`` is called."""
 
-    path: Text | None
+    path: TextPath | None
     """Of the sources folder, archive and array: where the pictures lie, relative to where ``kedro run`` is called, or
     the URL of an archive or array."""
     sha256: Annotated[Text, Field(pattern="^[0-9a-fA-F]{64}$")] | None
@@ -212,7 +212,7 @@ class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
     seed: NonNegativeInt
-    initial_model: Text | None
+    initial_model: TextPath | None
     """Folder of a model to start from; null starts from nothing. Its weights name the run, not where they lie."""
     batch_size: PositiveInt
     """Images of one step."""
