@@ -10,7 +10,8 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ddpm_kedro.parameters import TEXT, UserError, check_file, check_parameters, nearest
+from ddpm_kedro.parameters import UserError, check_parameters, nearest
+from ddpm_kedro.plain_text import TEXT, check_file
 from ddpm_kedro.provenance import flatten
 
 EXPERIMENT, CHOSEN = "experiment", "chosen"
@@ -77,7 +78,7 @@ class GroupConfigLoader(OmegaConfigLoader):
                 base = base | {suitable: OmegaConf.create({"use": {"dataset": CHOSEN}})}
             base = self._read_options(base, experiment, override, folders, files) | experiment
             for path in [path for path in (*base, *env) if self._fs.isfile(str(path))]:
-                check_file(TEXT, str(path), self._fs.read_text(str(path)))
+                check_file(str(path), self._fs.read_text(str(path), encoding="utf-8"))
         return base, env, base_path, env_path, files
 
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:

@@ -14,7 +14,8 @@ from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
 
 from ddpm_kedro.config import GroupConfigLoader
-from ddpm_kedro.parameters import TEXT, UserError, value_of
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.plain_text import value_of
 from ddpm_kedro.session import explain
 
 
@@ -61,7 +62,7 @@ def _nested(items: list[str]) -> dict[str, Any]:
             group = group.setdefault(part, {}) if isinstance(group, dict) else None
         if not isinstance(group, dict) or isinstance(group.get(key), dict):
             raise UserError(f"--params: {name} is given as one value and as a group of parameters, too.")
-        group[key] = value_of(TEXT, name, text)
+        group[key] = value_of(name, text)
     return found
 
 

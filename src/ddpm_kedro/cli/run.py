@@ -15,7 +15,8 @@ from kedro.framework.cli.utils import (
 )
 
 from ddpm_kedro.cli.common import ListOption, split_params
-from ddpm_kedro.parameters import TEXT, UserError, check_file
+from ddpm_kedro.parameters import UserError
+from ddpm_kedro.plain_text import check_file
 
 SPLIT = (split_string, split_node_names, _split_load_versions, _split_params)
 
@@ -24,7 +25,7 @@ def _check_config(ctx: click.Context, option: click.Parameter, value: str | None
     """Refuse parameters in a file of options that YAML changes."""
     if value:
         try:
-            check_file(TEXT, value, Path(value).read_text(), below=(str(ctx.info_name), "params"))
+            check_file(value, Path(value).read_text(), below=(str(ctx.info_name), "params"))
         except UserError as error:
             raise click.ClickException(str(error)) from error
     return _config_file_callback(ctx, option, value)

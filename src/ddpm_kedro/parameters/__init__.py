@@ -8,7 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddpm_kedro.parameters.base import ConflictError, Device, DivergedError, Group, Precision, UserError, nearest
+from ddpm_kedro.parameters.base import (
+    AnyWord,
+    APath,
+    ConflictError,
+    Device,
+    DivergedError,
+    Group,
+    Precision,
+    UserError,
+    nearest,
+)
 from ddpm_kedro.parameters.drawing import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -19,7 +29,6 @@ from ddpm_kedro.parameters.drawing import (
     SamplingParameters,
     TrackingParameters,
 )
-from ddpm_kedro.parameters.plain_text import TextNames, check_file, value_of
 from ddpm_kedro.parameters.training import (
     AugmentationParameters,
     DatasetParameters,
@@ -31,7 +40,8 @@ from ddpm_kedro.parameters.training import (
 )
 
 __all__ = [
-    "TEXT",
+    "APath",
+    "AnyWord",
     "AugmentationParameters",
     "ConflictError",
     "DatasetParameters",
@@ -54,10 +64,8 @@ __all__ = [
     "TrackingParameters",
     "TrainingParameters",
     "UserError",
-    "check_file",
     "check_parameters",
     "nearest",
-    "value_of",
 ]
 
 
@@ -81,9 +89,6 @@ class Parameters(Group):
     reporting: ReportingParameters
     tracking: TrackingParameters
     import_model: ImportModelParameters
-
-
-TEXT = TextNames(Parameters)
 
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:

@@ -9,11 +9,13 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from pydantic import BaseModel
 
-from ddpm_kedro.parameters.base import AnyWord, APath, UserError
+from ddpm_kedro.parameters import AnyWord, APath, Parameters, UserError
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)")
 """How integers are written so that everybody reads the same: not in octal, hexadecimal or base 60."""
-INT, TEXT, NULL = (f"tag:yaml.org,2002:{name}" for name in ("int", "str", "null"))
+INT, STR, NULL = (f"tag:yaml.org,2002:{name}" for name in ("int", "str", "null"))
+
+LOADER = get_yaml_loader()
 
 
 class TextNames:
@@ -65,16 +67,19 @@ def _kinds(annotation: Any, metadata: Sequence[Any] = ()) -> list[Any]:
     return [annotation, *inner, *(type(each) for each in metadata)]
 
 
-def value_of(names: TextNames, name: str, text: str) -> Any:
+TEXT = TextNames(Parameters)
+
+
+def value_of(name: str, text: str) -> Any:
     """Return the value that a text on the command line stands for.
 
     Raises:
         UserError: if it is no YAML, or a number that not everybody reads the same.
     """
-    if names.takes_text(name):
-        return None if not text or (text == "null" and not names.takes_any_word(name)) else text
+    if TEXT.takes_text(name):
+        return None if not text or (text == "null" and not TEXT.takes_any_word(name)) else text
     try:
-        node = yaml.compose(text, get_yaml_loader())
+        node = yaml.compose(text, LOADER)
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
     except yaml.YAMLError as error:
         raise UserError(f"Parameter '{name}' = {text!r} cannot be read: {getattr(error, 'problem', error)}.") from error
@@ -84,11 +89,10 @@ def value_of(names: TextNames, name: str, text: str) -> Any:
     return value["value"]
 
 
-def check_file(names: TextNames, file: str, content: str, below: Sequence[str] = ()) -> None:
+def check_file(file: str, content: str, below: Sequence[str] = ()) -> None:
     """Refuse values of a YAML file that YAML changes.
 
     Args:
-        names: of parameters that take text.
         file: its name, for messages.
         content: of the file.
         below: keys that lead to the parameters.
@@ -96,13 +100,13 @@ def check_file(names: TextNames, file: str, content: str, below: Sequence[str] =
     Raises:
         UserError: for text that must stand in quotes, and numbers that not everybody reads the same.
     """
-    node = yaml.compose(content, get_yaml_loader())
+    node = yaml.compose(content, LOADER)
     for key in below:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         node = next((value for name, value in pairs if name.value == key), None)
     for name, scalar in _scalars(node):
         try:
-            if names.takes_text(name):
+            if TEXT.takes_text(name):
                 _check_text(name, scalar)
             else:
                 _check_number(name, scalar)
@@ -123,9 +127,9 @@ def _scalars(node: yaml.Node | None, name: str = "") -> Iterator[tuple[str, yaml
 
 
 def _check_text(name: str, node: yaml.ScalarNode) -> None:
-    if node.tag in {TEXT, NULL}:
+    if node.tag in {STR, NULL}:
         return
-    value = yaml.load(node.value, get_yaml_loader())  # noqa: S506  it derives from the safe one
+    value = yaml.load(node.value, LOADER)  # noqa: S506  it derives from the safe one
     if isinstance(value, bool) or str(value) != node.value:
         raise UserError(
             f"{name} takes text, but YAML reads {node.value} as {value}. Write it in quotes: '{node.value}'."
@@ -134,5 +138,5 @@ def _check_text(name: str, node: yaml.ScalarNode) -> None:
 
 def _check_number(name: str, node: yaml.ScalarNode) -> None:
     if node.tag == INT and not INTEGER.fullmatch(node.value):
-        value = yaml.load(node.value, get_yaml_loader())  # noqa: S506
+        value = yaml.load(node.value, LOADER)  # noqa: S506
         raise UserError(f"{name} = {node.value} is {value} in YAML. Write numbers in decimal, without leading zeros.")
