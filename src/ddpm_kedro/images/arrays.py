@@ -84,13 +84,13 @@ class ArrayPictures:
         path, wanted = Path(manifest["folder"]), wanted_of(manifest["looks"], images)
 
         def part(index: int) -> Iterable[Callable[[], Shard]]:
-            training, holdout, *_ = opened(path, manifest["splits"])
+            training, holdout, *_ = opened(path, manifest.get("splits", False))
             if holdout is not None:
                 rows = np.arange(len((training, holdout)[index].images))
-                return shards(path, wanted, rows, manifest["splits"], held_out=bool(index))
+                return shards(path, wanted, rows, manifest.get("splits", False), held_out=bool(index))
             labels = training.labels if manifest["class_names"] else None
             rows = stratified_holdout(labels, len(training.images), images.holdout_fraction, images.seed)[index]
-            return shards(path, wanted, rows, manifest["splits"])
+            return shards(path, wanted, rows, manifest.get("splits", False))
 
         return partial(part, 0), partial(part, 1)
 

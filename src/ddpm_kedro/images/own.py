@@ -83,11 +83,11 @@ class OwnPictures:
 
 def _listing(manifest: Manifest) -> Listing:
     [digest] = manifest["sha256"].values()
-    return checked_listing(Path(manifest["folder"]), digest, **manifest["options"])
+    return checked_listing(Path(manifest["folder"]), digest, **manifest.get("options", {}))
 
 
 def _log_splits(listing: Listing) -> None:
-    """Say which folders are splits, and what each is for."""
+    """Log which folders are splits, and what each is for."""
     if not listing.splits:
         return
     counts = np.bincount(listing.parts, minlength=len(listing.splits)).tolist()
