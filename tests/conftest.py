@@ -197,7 +197,8 @@ class Project:
     def kedro_run(self, *arguments: str, env: str = "smoke") -> "Result":
         """What ``kedro run --env smoke`` with these arguments does and prints."""
         from click.testing import CliRunner  # noqa: PLC0415
-        from kedro.framework.cli.project import run as run_command  # noqa: PLC0415
+
+        from ddpm_kedro.cli import run as run_command  # noqa: PLC0415
 
         return CliRunner().invoke(run_command, ["--env", env, *arguments])
 

@@ -119,8 +119,9 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
             "'images.size' = [8, 0]: input should be a valid integer, or input should be greater than or equal",
         ),
         ("model.attention_levels", [-1], "Parameter 'model.attention_levels.0' = -1: input should be greater than"),
-        ("images.size", "40×60", "Parameter 'images.size' = '40×60': input should be a valid integer"),
-        ("images.background", "red", "Parameter 'images.background' = 'red': input should be a valid tuple"),
+        ("images.size", "40×60", "'40×60' is given, but a number of pixels such as 32, or height and"),
+        ("images.size", "50x", "Parameter 'images.size': '50x' is given, but a number of pixels such as 32, or height"),
+        ("images.background", "red", "Parameter 'images.background': 'red' is given, but red, green and blue such as"),
         ("images.background", "1/2/256", "'images.background.2' = '256': input should be less than or equal to 255"),
         ("use.model", 3, "Parameter 'use.model' = 3: input should be a valid string"),
         *(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ddpm_kedro.parameters import UserError, check_parameters, nearest
+from ddpm_kedro.plain_text import TEXT, check_file
 from ddpm_kedro.provenance import flatten
 
 EXPERIMENT, CHOSEN = "experiment", "chosen"
@@ -55,7 +57,10 @@ class GroupConfigLoader(OmegaConfigLoader):
         except YAMLError as error:
             raise UserError(f"{error} Check its indentation, colons and quotes.") from error
         if key == "parameters":
-            check_parameters(config)
+            checked = check_parameters(config)
+            for group, name in TEXT:  # what looked like a number is text here, too
+                value = getattr(getattr(checked, group), name)
+                config[group][name] = expanduser(value) if value and TEXT.is_path(f"{group}.{name}") else value
             if self._told is not None:
                 self._told(config)
             self._checked = deepcopy(config)
@@ -72,6 +77,8 @@ class GroupConfigLoader(OmegaConfigLoader):
                 folders.append(str(suitable))
                 base = base | {suitable: OmegaConf.create({"use": {"dataset": CHOSEN}})}
             base = self._read_options(base, experiment, override, folders, files) | experiment
+            for path in [path for path in (*base, *env) if self._fs.isfile(str(path))]:
+                check_file(str(path), self._fs.read_text(str(path), encoding="utf-8"))
         return base, env, base_path, env_path, files
 
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:

@@ -12,10 +12,11 @@ from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
-from ddpm_kedro.terminal import only_the_first_process_speaks, plain_logs_without_a_terminal
+from ddpm_kedro.terminal import only_the_first_process_speaks, plain_logs_without_a_terminal, show_brackets_in_logs
 
 plain_logs_without_a_terminal()
 only_the_first_process_speaks()
+show_brackets_in_logs()
 
 # Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
 # and a stop ends the process once all is tracked. Before all, processes that train together meet.

@@ -39,3 +39,15 @@ def plain_logs_without_a_terminal() -> None:
         logging.Formatter.converter = time.gmtime  # logs of several machines are read side by side
         LOGGING.configure(PLAIN)
         sys.excepthook = sys.__excepthook__  # Kedro's handler of rich had put its boxes of 80 columns there
+
+
+def show_brackets_in_logs() -> None:
+    """Let Kedro's handler print ``[…]`` in this project's messages as they are: a path or a class may hold them."""
+
+    def without_markup(record: logging.LogRecord) -> bool:
+        if record.name.startswith(__package__):
+            record.markup = False
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(without_markup)

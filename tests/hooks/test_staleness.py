@@ -29,6 +29,17 @@ def test_what_is_of_now_is_not_mentioned(finished: Project, caplog: pytest.LogCa
     assert warned(project, caplog, *SAMPLING, "--params", unshaping) == []
 
 
+def test_what_an_earlier_command_was_given_is_not_mentioned(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    earlier = "training.num_images=32,optimizer.lr=1e-4,images.seed=5,sampling.seed=3,use.augmentation=flips"
+    assert project.kedro_run("--params", earlier).exit_code == 0
+    for pipeline in ("sampling", "evaluation", "reporting"):
+        assert warned(project, caplog, "--pipelines", pipeline) == []
+    [message] = warned(project, caplog, *SAMPLING, "--params", "training.num_images=96")
+    assert message.startswith("model on disk is not what these parameters make: training.num_images: 32 → 96.")
+    [message] = warned(project, caplog, *SAMPLING, "--params", "use.augmentation=none")
+    assert "augmentation.horizontal_flip: True → False" in message
+
+
 def test_a_model_of_other_parameters(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
     [message] = warned(finished, caplog, *SAMPLING, "--params", "optimizer.lr=1e-4,training.seed=3")
     assert "model on disk is not what these parameters make" in message

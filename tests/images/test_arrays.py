@@ -6,6 +6,7 @@ import io
 import lzma
 import shutil
 import tarfile
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ def test_every_image_is_in_one_of_the_parts(images: np.ndarray, suffix: str, tmp
     assert set(labels) == {-1}
 
 
-@pytest.mark.parametrize("name", ["labels", "y", "y_train"])
+@pytest.mark.parametrize("name", ["labels", "label", "y", "Y", "targets", "y_train", "train_labels", "arr_1"])
 def test_labels_stay_with_their_images(name: str, tmp_path: Path) -> None:
     manifest, found, labels = read(saved(tmp_path / "x.npz", images=COLOUR, **{name: LABELS}))
     assert manifest["class_names"] == ["7", "8", "9"]
@@ -75,6 +76,57 @@ def test_labels_stay_with_their_images(name: str, tmp_path: Path) -> None:
     assert manifest["class_names"] == ["ant", "bee", "cat"]
     assert set(labels) == {0, 1, 2}
     assert read(tmp_path / "y.npz", classes=False)[0]["class_names"] == []
+
+
+def test_labels_in_a_column_and_class_names_in_bytes_are_read(tmp_path: Path) -> None:
+    named = {"labels": LABELS[:, None] - 7, "class_names": np.array([b"ant", b"bee", b"cat"])}
+    manifest, _, labels = read(saved(tmp_path / "x.npz", images=COLOUR, **named))
+    assert manifest["class_names"] == ["ant", "bee", "cat"]
+    assert set(labels) == {0, 1, 2}
+
+
+def split_of(path: Path, **more: Any) -> list[list[bytes]]:
+    source = source_named("array")
+    parts = source.divided(source.fetch(dataset(path, **more)), IMAGES)
+    return [ordered(np.concatenate([making().images for making in part()])) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("training", "holdout", "unused"),
+    [
+        (("x_train", "y_train"), ("x_test", "y_test"), ()),
+        (("train_images", "train_labels"), ("val_images", "val_labels"), ("test_images", "test_labels")),
+        (("X_train", "y_train"), ("X_test", "y_test"), ("weights",)),
+    ],
+)
+def test_arrays_of_another_split_are_the_holdout_and_unused_ones_are_named(
+    training: tuple[str, str],
+    holdout: tuple[str, str],
+    unused: tuple[str, ...],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = COLOUR[:10] // 2
+    named = dict(zip(training, (COLOUR, LABELS), strict=True)) | dict(zip(holdout, (other, LABELS[:10]), strict=True))
+    path = saved(tmp_path / "x.npz", **named, **dict.fromkeys(unused, COLOUR))
+    assert split_of(path) == [ordered(COLOUR), ordered(other)]
+    assert unused == () or f"not used: {', '.join(unused)}." in caplog.text
+    manifest, _, labels = read(path)
+    assert manifest["class_names"] == ["7", "8", "9"]
+    assert labels[-10:].tolist() == (LABELS[:10] - 7).tolist()
+    caplog.clear()
+    assert sorted(chain(*split_of(path, splits=False))) == ordered(COLOUR)
+    assert holdout[0] in caplog.text
+    assert manifest["parts"] == (training[0], holdout[0])  # other images than without splits
+    assert read(path, splits=False)[0]["parts"] == ()
+
+
+def test_test_images_without_labels_are_not_the_holdout_of_labelled_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved(tmp_path / "x.npz", x_train=COLOUR, y_train=LABELS, x_test=COLOUR[:3])
+    assert sorted(chain(*split_of(path))) == ordered(COLOUR)
+    assert "holds arrays that are not used: x_test." in caplog.text
 
 
 def test_another_size(tmp_path: Path) -> None:
@@ -104,6 +156,14 @@ class Executed(NamedTuple):
         ({"images": COLOUR, "labels": LABELS[1:]}, r"int64 of shape \(39,\), but must be 40 integers"),
         ({"images": COLOUR, "labels": LABELS / 2}, r"float64 of shape \(40,\), but must be 40 integers"),
         ({"images": COLOUR, "labels": LABELS, "class_names": np.array(["a", "b"])}, "are 7 … 9, but there are 2 names"),
+        (
+            {"images": COLOUR, "labels": LABELS, "class_names": np.array("a")},
+            r"are of shape \(\), but must be one name",
+        ),
+        (
+            {"x_train": COLOUR, "y_train": LABELS, "x_test": COLOUR, "y_test": LABELS + 1},
+            "labels y_test in .* hold 10, which no training image has",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_said(named: dict[str, Any], message: str, tmp_path: Path) -> None:

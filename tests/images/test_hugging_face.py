@@ -78,6 +78,29 @@ def test_a_split_of_its_own_is_held_out(split: str, tmp_path: Path) -> None:
     assert (rows(training), rows(holdout)) == (list(range(12)), list(range(6)))
 
 
+def test_columns_that_may_hold_classes_but_are_not_used_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = source_named("huggingface")
+    source.fetch(dataset(kept(flowers(9).remove_columns("kind"), tmp_path / "numbers"), tmp_path))
+    assert "numbers has no column of classes (ClassLabel); not used: number." in caplog.text
+
+
+def test_a_test_split_with_secret_labels_is_not_the_holdout(tmp_path: Path) -> None:
+    splits = {"train": flowers(40), "test": flowers(6, kind=[-1] * 6)}
+    _, [training, holdout] = made(kept(datasets.DatasetDict(splits), tmp_path / "secret"), tmp_path)
+    assert sorted(rows(training) + rows(holdout)) == list(range(40))
+    splits["validation"] = flowers(5)
+    _, [training, holdout] = made(kept(datasets.DatasetDict(splits), tmp_path / "known"), tmp_path)
+    assert (rows(training), rows(holdout)) == (list(range(40)), list(range(5)))
+
+
+def test_images_without_a_class_are_taken_where_classes_are_not_wanted(tmp_path: Path) -> None:
+    path = kept(flowers(40, kind=[None, -1, *[1] * 38]), tmp_path / "flowers")
+    _, [training, holdout] = made(path, tmp_path, classes=False)
+    assert sorted(rows(training) + rows(holdout)) == list(range(40))
+
+
 def test_other_sizes_and_no_classes(tmp_path: Path) -> None:
     path = kept(flowers(20), tmp_path / "flowers.parquet")
     manifest, [[shard], _] = made(path, tmp_path, classes=False, size=(10, 14), channels=1)

@@ -29,6 +29,13 @@ def test_holdout_takes_the_same_share_of_every_class() -> None:
     assert np.array_equal(held, stratified_holdout(labels, 160, 0.1, seed=0)[1])
 
 
+def test_each_class_keeps_a_training_image_in_a_large_holdout() -> None:
+    labels = np.array([0] * 10 + [1])
+    kept, held = stratified_holdout(labels, 11, 0.6, seed=0)
+    assert np.bincount(labels[kept]).tolist() == [4, 1]
+    assert np.bincount(labels[held], minlength=2).tolist() == [6, 0]
+
+
 def test_holdout_of_images_without_labels() -> None:
     kept, held = stratified_holdout(None, 20, 0.25, seed=0)
     assert (len(kept), len(held)) == (15, 5)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddpm_kedro.provenance import flatten
@@ -126,7 +127,7 @@ def test_another_set_puts_an_end_to_it(project: Project, tmp_path: Path) -> None
     [
         ({}, {}, "There is no picture in dataset.path"),
         ({"a/1.png": b"x", "a/2.png": b"x"}, {"dataset.classes": "true"}, "dataset.classes is true, but"),
-        ({f"{number}.png": b"x" for number in range(60)}, {}, "Not one of the pictures that were looked at"),
+        ({f"{number}.png": b"x" for number in range(60)}, {}, "Not one of the 60 pictures that were looked at"),
         (FILES | {f"x/{n}.png": b"x" for n in range(20)}, {}, "more than images.max_rejected_fraction = 0.1 allows"),
     ],
 )
@@ -147,3 +148,25 @@ def test_a_path_is_asked_for(project: Project) -> None:
     result = project.kedro_run("--pipelines", "data_ingestion", "--params", "dataset.source=folder")
     assert result.exit_code == 1
     assert "dataset.source=folder needs dataset.path" in result.output
+
+
+@pytest.mark.slow
+def test_images_without_classes_are_trained_sampled_and_reported(
+    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(project, folder_of(tmp_path / "pictures", {f"{number}.png": corpus.picture() for number in range(60)}))
+    assert "these have none: KID, FD, precision, recall and IS are left out" in caplog.text
+    assert json.loads((project.data / "08_reporting/metrics.json").read_text())["figures"] == []
+    assert "evaluation.extractor=inception needs no classes" in (project.data / "08_reporting/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_odd_class_names_fail_nothing_after_training(project: Project, tmp_path: Path) -> None:
+    odd = ["null", "01", "<b>bold<", "猫", "c" * 250, "two\nlines", "[b]", "a-b", "a b"]
+    files = {f"{name}/{number}.png": corpus.picture() for name in odd for number in range(8)}
+    run(project, folder_of(tmp_path / "pictures", files), "--pipelines", "data_ingestion")
+    ok(project.kedro_run())
+    for label in ("null", "01", "猫", "two\\nlines", "[b]"):
+        ok(project.kedro_run("--pipelines", "sampling", "--params", f"sampling.label={label}"))
+        with np.load(project.data / "07_model_output/samples.npz") as samples:
+            assert {str(samples["class_names"][index]) for index in samples["arr_1"]} == {label}

@@ -147,21 +147,28 @@ OWN_PICTURES = [
     ),
     *one(
         "images/listing.py",
-        ("links out of the folder followed", "if os.path.commonpath([root, target]) != root:", "if False:"),
+        ("links out of the folder followed", "if common != self.root and not self.follow:", "if False:"),
+        ("links in a circle followed", "or target in self.seen", ""),
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
         ("links in archives read", "SPECIAL if not member.isreg() or member.issparse() else", "None or"),
         ("names that lead out are classes", "if found.problem == OUTSIDE:  # no", "if False:  # no"),
         ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
-        ("classes although pictures lie beside them", "if (numbers[known] < 0).any():", "if False:"),
-        (
-            "classes in the order they came",
-            "order = sorted(range(len(names)), key=names.__getitem__)",
-            "order = list(range(len(names)))",
-        ),
         ("changes of files unnoticed", "% (found.name, found.size, found.stamp, ", "% (found.name, 0, 0, "),
     ),
     *one(
+        "images/folders.py",
+        ("splits taken as classes", "if not splits or not all(words.values()):", "if True:"),
+        (
+            "classes in the order they came",
+            "sorted(np.unique(numbers[numbers >= 0]).tolist(), key=",
+            "(lambda found, key: sorted(found))(np.unique(numbers[numbers >= 0]).tolist(), key=",
+        ),
+        ("the test split held out beside validation", 'if holdout == "test" else UNUSED', "if True else UNUSED"),
+    ),
+    *one(
         "images/own.py",
+        ("classes without a training image", "training[kept] = True", "pass"),
+        ("images beside the classes are of the last one", "used &= (listing.labels >= 0)", "used &= True"),
         ("hold-out by place in the listing", "blake2b(listing.name(index),", "blake2b(str(index).encode(),"),
     ),
     *one(
@@ -237,7 +244,7 @@ OWN_PICTURES = [
     *one(
         "images/arrays.py",
         ("pickles executed", "allow_pickle=False", "allow_pickle=True"),
-        ("labels of other rows", "arrays.labels[rows]", "arrays.labels[: len(rows)]"),
+        ("labels of other rows", "part.labels[rows]", "part.labels[: len(rows)]"),
         ("floats cut to bytes", "if images.dtype != np.uint8:", "if False:"),
     ),
     *one(

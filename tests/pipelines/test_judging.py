@@ -33,6 +33,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
     write_report,
 )
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.reporting.page import Page
 from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
 
 REPORT = {
@@ -86,6 +87,24 @@ def test_every_figure_stands_with_what_it_must_be_read_with(samples: Samples, st
 def test_labels_that_the_classifier_does_not_know_are_not_judged(samples: Samples, store: ImageStore) -> None:
     for other in (samples._replace(class_names=("a", "b", "c")), samples._replace(labels=None, class_names=())):
         assert "accuracy of classes" not in {figure["name"] for figure in judge(other, store)[0].figures}
+
+
+def test_images_without_classes_are_evaluated_without_the_classifier(
+    samples: Samples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for unlabelled in (make_store(classes=0), make_store(classes=1)):
+        fitted = fit_feature_extractor(unlabelled, EVALUATION)
+        dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
+        dataset.save(fitted)
+        own = samples._replace(labels=None, class_names=())
+        metrics, _ = evaluate_samples(own, REPORT, unlabelled, unlabelled, dataset.load(), EVALUATION)
+        assert metrics.figures == []
+        assert "verdict" in metrics.copying
+        assert "these have none: KID, FD, precision, recall and IS are left out." in caplog.text
+        caplog.clear()
+    page = Page("")
+    page.metrics("How good they are", metrics)
+    assert "evaluation.extractor=inception needs no classes." in page.html()
 
 
 def test_samples_of_another_shape_are_refused(samples: Samples, store: ImageStore) -> None:

@@ -1,9 +1,9 @@
 """Commands of this project, beside Kedro's own."""
 
 import click
-from kedro.framework.cli.project import run
 
 from ddpm_kedro.cli.parameters import parameters
+from ddpm_kedro.cli.run import run
 from ddpm_kedro.cli.runs import runs
 from ddpm_kedro.cli.sweep import sweep
 
@@ -15,5 +15,5 @@ def cli() -> None:
     """Kedro adds these to its own."""
 
 
-for command in (runs, parameters, sweep):
+for command in (run, runs, parameters, sweep):
     cli.add_command(command)

@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 import yaml
-from kedro.framework.cli.utils import _split_params
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
-from ddpm_kedro.cli.common import console, make_loader, project_command
+from ddpm_kedro.cli.common import ListOption, console, make_loader, project_command, split_params
 from ddpm_kedro.datasets.atomic import atomic_write
 
 
@@ -27,7 +26,14 @@ def list_options(project: ProjectMetadata, env: str | None) -> None:
 
 
 @parameters.command()
-@click.option("--params", callback=_split_params, default="", help="As for kedro run: use.experiment=cifar10,…")
+@click.option(
+    "--params",
+    cls=ListOption,
+    multiple=True,
+    callback=split_params,
+    default="",
+    help="As for kedro run: use.experiment=cifar10,…",
+)
 @project_command
 def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> None:
     """Every parameter that a run would have, and where its value comes from."""

@@ -1,6 +1,7 @@
 """Pictures of a trained model, drawn batch by batch on the hardware that is there."""
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from ddpm_kedro.training.hardware import Hardware, choose_hardware
 
 logger = logging.getLogger(__name__)
 USUAL_GUIDANCE = 1.75  # of models with classes that were trained with the empty label, too
+INDEX = re.compile("0|[1-9][0-9]*")
 
 
 def draw(
@@ -110,23 +112,27 @@ def plan_of(model: TrainedModel, sampling: SamplingParameters, strength: float =
 
 
 def labels_of(model: TrainedModel, wanted: int | str | None, count: int) -> Tensor | None:
-    """The class of each image (count,): the one that is wanted, or all in turn; None for a model without classes.
+    """Return the class of each image (count,): the wanted one, or all in turn; None for a model without classes.
+
+    The wanted class is the one that is called so. A number is its index, where no class is called so.
 
     Raises:
         UserError: for a class that the model does not know.
     """
     classes = model.class_names
+    name = None if wanted is None or (wanted == "null" and "null" not in classes) else str(wanted)
     if not classes:
-        if wanted is not None:
+        if name is not None:
             raise UserError(f"sampling.label = {wanted!r}, but this model was trained without classes.")
         return None
-    if wanted is None:
+    if name is None:
         return torch.arange(count) % len(classes)
-    if str(wanted) in classes:
-        return torch.full((count,), classes.index(str(wanted)))
-    if isinstance(wanted, int) and 0 <= wanted < len(classes):
-        return torch.full((count,), wanted)
-    raise UserError(f"sampling.label = {wanted!r} is no class of this model. {nearest(str(wanted), list(classes))}")
+    if name in classes:
+        return torch.full((count,), classes.index(name))
+    if INDEX.fullmatch(name) and int(name) < len(classes):
+        logger.info("sampling.label = %s is the index of the class %s.", name, classes[int(name)])
+        return torch.full((count,), int(name))
+    raise UserError(f"sampling.label = {wanted!r} is no class of this model. {nearest(name, list(classes))}")
 
 
 def _guidance_scale(model: TrainedModel, sampling: SamplingParameters) -> float:

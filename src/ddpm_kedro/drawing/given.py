@@ -32,7 +32,8 @@ def pictures_to_change(
     """
     if given is not None:
         image = _as_the_model_draws(model, given)
-        return image.repeat(count, 1, 1, 1), None if label is None else labels_of(model, label, count)
+        any_class = label is None or (label == "null" and "null" not in model.class_names)
+        return image.repeat(count, 1, 1, 1), None if any_class else labels_of(model, label, count)
     if holdout.image_shape != model.image_shape:
         raise UserError(
             f"The hold-out's images are {holdout.image_shape}, but the model draws {model.image_shape} "

@@ -9,16 +9,18 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 
 from ddpm_kedro.parameters import Group, UserError, check_parameters
-from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.provenance import Provenance, flatten
 
 logger = logging.getLogger(__name__)
 GIVEN = ("initial_model",)  # not what a run makes, but what it is given
 
 
 class Staleness:
-    """One warning for each thing that is loaded and no longer what this run would make.
+    """One warning for each thing that is loaded and was made from other inputs, or parameters than this command gives.
 
-    It never runs anything again: within a run the pipeline does, and where code has changed DVC does.
+    A parameter that the command line does not give is of no concern: it changes nothing that this command makes, and
+    an earlier command may have given it. Nothing is run again: within a run the pipeline does that, and DVC where code
+    has changed.
     """
 
     def __init__(self) -> None:
@@ -31,7 +33,14 @@ class Staleness:
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters of now."""
         checked = check_parameters(context.config_loader["parameters"])
-        self.parameters = {name: group.shaping() for name, group in checked if isinstance(group, Group)}
+        shaping = flatten({name: group.shaping() for name, group in checked if isinstance(group, Group)})
+        given = dict(flatten(context.config_loader.runtime_params or {}))
+        groups = {name.removeprefix("use.") for name in given if name.startswith("use.")}
+        self.parameters = {
+            name: value
+            for name, value in shaping
+            if name in given or "experiment" in groups or name.partition(".")[0] in groups
+        }
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:

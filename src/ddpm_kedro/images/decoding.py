@@ -9,12 +9,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
 from ddpm_kedro.images.store import Original
 
 Fit = Literal["crop", "pad", "exact"]
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "JPEG2000",
+    "PPM",
+    *(["AVIF"] if "avif" in features.modules and features.check("avif") else []),
+)
 FILTER = Image.Resampling.LANCZOS
 TRANSPARENCY: dict[Any, Callable[[int], int]] = {
     "L;2": lambda value: value * 85,

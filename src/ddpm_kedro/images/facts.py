@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_kedro.images.listing import hints
 from ddpm_kedro.images.store import Original, Shard
 from ddpm_kedro.parameters import UserError
 
@@ -162,5 +163,6 @@ def check_rejected(facts: dict[str, Any], most: float) -> None:
     )
     raise UserError(
         f"{bad:,} of {bad + facts['images']:,} files gave no image, more than images.max_rejected_fraction = {most:g} "
-        f"allows. The most frequent reasons:{reasons}\nMend or remove the files, or allow more."
+        f"allows. The most frequent reasons:{reasons}\n"
+        f"Mend or remove the files, or allow more.{hints(facts['rejected'])}"
     )

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ddpm_kedro.images.names import FONT_SIZES, font_for, titles
 from ddpm_kedro.parameters import UserError
 
 SMALLEST_TILE = 56
 GAP = 4
-FONT_SIZES = (13, 12, 11, 10, 9)
 SIDE = 76  # pixels for what stands before a row
 BACKGROUND = "white"
 
@@ -47,11 +47,11 @@ def labelled_grid(
     rows = max(-(-len(group) // across) for group in groups)
     size = (len(groups) * across * (width + GAP) + GAP, heading + rows * (height + GAP) + GAP)
     page = Image.new("RGB", size, BACKGROUND)
-    draw = ImageDraw.Draw(page)
+    draw, headings = ImageDraw.Draw(page), titles(class_names)
     for number, group in enumerate(groups):
         left = GAP + number * across * (width + GAP)
         if labels is not None:
-            _write(draw, class_names[labels[group[0]]], left, across * (width + GAP) - GAP, heading)
+            _write(draw, headings[labels[group[0]]], left, across * (width + GAP) - GAP, heading)
         for place, index in enumerate(group):
             tile = to_picture(images[index]).resize((width, height), Image.Resampling.NEAREST)
             y, x = divmod(place, across)
@@ -133,7 +133,7 @@ def _across(groups: list[NDArray[np.intp]]) -> int:
 
 def _write(draw: ImageDraw.ImageDraw, text: str, left: int, width: int, height: int) -> None:
     """In the middle, and smaller where it is too long; cut where that is not enough."""
-    fonts = [ImageFont.load_default(size) for size in FONT_SIZES]
+    fonts = [font_for(text, size) for size in FONT_SIZES]
     font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
     whole = text
     while draw.textlength(text, font) > width and len(whole) > 1:

@@ -1,5 +1,6 @@
 """Datasets in the format of Hugging Face's ``datasets``, from its hub or from this machine."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of, with
 from ddpm_kedro.images.store import Shard
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
+logger = logging.getLogger(__name__)
 TRAINING, HOLDOUT = "train", ("test", "validation")
-"""Splits: the first of the latter that is there is the hold-out."""
+"""Splits: the first of the latter that is there is the hold-out, unless its classes are secret."""
 
 
 class HuggingFace:
@@ -30,7 +32,10 @@ class HuggingFace:
         without_checksum(dataset)
         path, cache = dataset.path, str(Path(dataset.download_folder) / dataset.source)
         training, holdout = parts(path, cache)
-        _, _, names = columns(path, cache, training)
+        image, label, names = columns(path, cache, training)
+        unused = [name for name in splits(path, cache)[training].features if name not in {image, label}]
+        if label is None and unused:
+            logger.warning("%s has no column of classes (ClassLabel); not used: %s.", path, ", ".join(unused))
         return {
             "folder": path,
             "cache": cache,
@@ -48,7 +53,7 @@ class HuggingFace:
         def part(index: int) -> Iterable[Callable[[], Shard]]:
             split = holdout if index and holdout else training
             rows = rows_of(index, len(opened(*where, split)[0]), images, divided=bool(holdout))
-            return shards(*where, split, rows, wanted)
+            return shards(*where, split, rows, wanted, classes=bool(manifest["class_names"]))
 
         return partial(part, 0), partial(part, 1)
 
@@ -89,7 +94,14 @@ def parts(path: str, cache: str) -> tuple[str, str | None]:
     """The names of the split to train from, and of the hold-out, if there is one."""
     found = splits(path, cache)
     training = TRAINING if TRAINING in found else next(iter(found))
-    return training, next((name for name in HOLDOUT if name in found and name != training), None)
+    _, label, _ = columns(path, cache, training)
+    holdout = (name for name in HOLDOUT if name in found and name != training)
+    return training, next((name for name in holdout if label is None or _has_classes(found[name], label)), None)
+
+
+def _has_classes(split: Any, label: str) -> bool:
+    """Return whether a split has labels: test splits often keep them secret, as -1."""
+    return label in split.features and any(number is not None and number >= 0 for number in split[label])
 
 
 def columns(path: str, cache: str, split: str) -> tuple[str, str | None, list[str]]:
@@ -129,20 +141,22 @@ def looks(path: str, cache: str, split: str) -> list[list[int]]:
     return looks_of(len(data), lambda row: look(_content(data[row][image])))
 
 
-def shards(path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted) -> Iterator[Callable[[], Shard]]:
+def shards(
+    path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted, *, classes: bool
+) -> Iterator[Callable[[], Shard]]:
     """What makes the shards of these pictures; each can be made in another process."""
     for some in in_shards(rows, wanted):
-        yield partial(make_shard, path, cache, split, some, wanted)
+        yield partial(make_shard, path, cache, split, some, wanted, classes=classes)
 
 
-def make_shard(path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted) -> Shard:
+def make_shard(path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted, *, classes: bool) -> Shard:
     """Decode them."""
     data, image, label = opened(path, cache, split)
 
     def read(index: int) -> Labelled:
         found = data[int(rows[index])]
-        number = -1 if label is None else found[label]
-        if number is None or (label is not None and number < 0):
+        number = found[label] if label is not None and classes else -1
+        if number is None or (classes and number < 0):
             raise RejectedImageError("it has no class")
         return decode(_content(found[image]), wanted), number
 

@@ -8,19 +8,23 @@ import stat
 import tarfile
 import zipfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_kedro.images.folders import Folders, find_folders
+from ddpm_kedro.images.names import one_line
 from ddpm_kedro.parameters import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+                      ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
 MAX_BYTES = 2**28
 BLOCK, PLAIN, OCTAL = 512, {b"0", b"\0", b"5"}, re.compile(rb" *[0-7]*[ \0]*")
 """Of a .tar: bytes of a header, kinds of members that are files or folders, and how their numbers are written."""
@@ -29,7 +33,11 @@ LINK_OUT, LINK_TO_FOLDER, OUTSIDE = "it is a link out of the folder", "it is a l
 LINK_TO_NOWHERE = "it is a link to nothing"
 SPECIAL, ENCRYPTED, HUGE = "it is no regular file", "it is encrypted", f"it has more than {MAX_BYTES:,} bytes"
 UNREADABLE, FORBIDDEN = "the folder cannot be read", "it may not be read"
-PROBLEMS = ("", LINK_OUT, LINK_TO_FOLDER, OUTSIDE, SPECIAL, ENCRYPTED, HUGE, UNREADABLE, FORBIDDEN, LINK_TO_NOWHERE)
+LINK_TWICE = "it is a link to a folder that is listed elsewhere, or to one above"
+PROBLEMS = ("", LINK_OUT, LINK_TO_FOLDER, OUTSIDE, SPECIAL, ENCRYPTED, HUGE, UNREADABLE, FORBIDDEN, LINK_TO_NOWHERE,
+            LINK_TWICE)  # fmt: skip
+HINTS = {LINK_OUT: "dataset.follow_links=true follows links out of the folder."}
+HIDDEN, NAMED = "hidden", 10  # kinds of files that are passed over, in a message
 
 
 class Found(NamedTuple):
@@ -61,9 +69,12 @@ class Listing:
         sizes: (N,) bytes.
         problems: (N,) numbers in PROBLEMS.
         labels: (N,) numbers in ``class_names``, or -1.
-        class_names: sorted; of the folders at the first level that has several.
+        class_names: sorted; of the folders at the first level that has several, or below it if those are splits.
         digest: SHA-256 of names, sizes and times of change.
         others: how many files were passed over, for their names are not those of pictures.
+        parts: (N,) which part of the images each file belongs to: see :class:`Folders`.
+        splits: names of the folders of each part; empty if the folders are no splits.
+        passed_over: folder, kind and number of the files that were passed over, the most frequent first.
     """
 
     names: bytes
@@ -75,6 +86,9 @@ class Listing:
     class_names: tuple[str, ...]
     digest: str
     others: int
+    parts: NDArray[np.int64]
+    splits: tuple[tuple[str, ...], ...] = ()
+    passed_over: tuple[tuple[str, str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -95,15 +109,13 @@ class Listing:
             sizes=self.sizes[indices],
             problems=self.problems[indices],
             labels=self.labels[indices],
+            parts=self.parts[indices],
         )
 
 
 def shown(name: bytes) -> str:
     """A file's name on one line, whatever its bytes are."""
-    text = name.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return one_line(name.decode("utf-8", "backslashreplace"))
 
 
 def is_picture(name: bytes) -> bool:
@@ -113,42 +125,60 @@ def is_picture(name: bytes) -> bool:
     return not hidden and os.path.splitext(parts[-1])[1].decode("ascii", "replace").lower() in SUFFIXES
 
 
-def listing_of(path: Path) -> Listing:
+def listing_of(path: Path, *, follow_links: bool = False, splits: bool = True) -> Listing:
     """All files of a folder, or of a .zip or .tar archive; that of an archive is kept while the archive is the same.
+
+    Args:
+        path: of the folder or archive.
+        follow_links: whether links out of a folder are followed.
+        splits: whether folders that are all called like splits (train, val, test, …) are splits, not classes.
 
     Raises:
         UserError: where there is nothing like that, or not one picture in it.
     """
     if not path.is_file():
-        return _listed(path)
+        return _listed(path, follow_links, splits)
     status = path.stat()
-    return _of_archive(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return _of_archive(path, splits, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=1)
-def _of_archive(path: Path, *_: int) -> Listing:
-    return _listed(path)
+def _of_archive(path: Path, splits: bool, *_: int) -> Listing:
+    return _listed(path, False, splits)
 
 
-def _listed(path: Path) -> Listing:
+def _listed(path: Path, follow_links: bool, splits: bool) -> Listing:
     builder = _Builder()
-    for found in walk(path):
+    for found in walk(path, follow_links=follow_links):
         builder.add(found)
     if not builder.ends:
-        other = f", though files of other names ({builder.others:,})" if builder.others else ""
+        passed_over = builder.listing(splits=False).passed_over
+        other = f", though files of other names ({builder.others:,}): {describe(passed_over)}" if builder.others else ""
         raise UserError(
             f"There is no picture in dataset.path = {path}{other}; names must end in {', '.join(sorted(SUFFIXES))}."
+            f"{hints(kind for _, kind, _ in passed_over)}"
         )
-    return builder.listing()
+    return builder.listing(splits=splits)
 
 
-def walk(path: Path) -> Iterator[Found]:
+def describe(passed_over: tuple[tuple[str, str, int], ...]) -> str:
+    """Return files that were passed over in words, by kind and folder."""
+    some = [f"{kind}{f' in {folder}' if folder else ''} ({count:,})" for folder, kind, count in passed_over[:NAMED]]
+    return ", ".join(some) + (", and others" if len(passed_over) > NAMED else "")
+
+
+def hints(problems: Iterable[str]) -> str:
+    """Return what to do about these problems, as the end of a message."""
+    return "".join(f" {HINTS[problem]}" for problem in dict.fromkeys(problems) if problem in HINTS)
+
+
+def walk(path: Path, *, follow_links: bool = False) -> Iterator[Found]:
     """What :func:`listing_of` lists, pictures or not."""
     if not path.exists():
         raise UserError(f"dataset.path = {path} does not exist.")
     if (kind := kind_of(path)) not in KINDS:
         raise UserError(f"dataset.path = {path} is neither a folder nor a .zip or .tar archive, or it is cut short.")
-    return KINDS[kind](path)
+    return _in_folder(path, follow_links=True) if follow_links and kind == "folder" else KINDS[kind](path)
 
 
 def kind_of(path: Path) -> str:
@@ -164,9 +194,9 @@ def kind_of(path: Path) -> str:
         return ""
 
 
-def _in_folder(top: Path) -> Iterator[Found]:
-    """In the order of the bytes of their names, folder by folder; links to folders are not followed."""
-    base, root = os.fsencode(top), os.path.realpath(os.fsencode(top))
+def _in_folder(top: Path, follow_links: bool) -> Iterator[Found]:
+    """In the order of the bytes of their names, folder by folder."""
+    base, links = os.fsencode(top), _Links(os.path.realpath(os.fsencode(top)), follow_links)
     waiting = [b""]
     while waiting:
         below = waiting.pop()
@@ -178,25 +208,40 @@ def _in_folder(top: Path) -> Iterator[Found]:
                 raise UserError(f"The folder dataset.path = {top} may not be read.") from error
             yield Found(below, 0, 0, 0, UNREADABLE)
             continue
-        folders = [os.path.join(below, entry.name) for entry in inside if _is_folder(entry)]
-        waiting += reversed(folders)
+        folders = list[bytes]()
         for entry in inside:
-            if not _is_folder(entry) and not (entry.name.startswith(b".") and entry.is_dir()):
-                yield _in_scan(entry, os.path.join(below, entry.name), root)
+            name, hidden = os.path.join(below, entry.name), entry.name.startswith(b".")
+            problem = "" if hidden or not entry.is_symlink() else links.problem(entry)
+            if entry.is_dir(follow_symlinks=not problem):
+                folders += [] if hidden else [name]
+            else:
+                yield Found(name, 0, 0, 0, problem) if problem else _in_scan(entry, name)
+        waiting += reversed(folders)
 
 
-def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
-    """One to look into: not hidden, and no link."""
-    return entry.is_dir(follow_symlinks=False) and not entry.name.startswith(b".")
+class _Links:
+    """Links of a folder: those to files in it are followed, others only when asked for, and to each folder once."""
 
+    def __init__(self, root: bytes, follow: bool) -> None:
+        self.root, self.follow, self.seen = root, follow, set[bytes]()
 
-def _in_scan(entry: "os.DirEntry[bytes]", name: bytes, root: bytes) -> Found:
-    if entry.is_symlink():
+    def problem(self, entry: "os.DirEntry[bytes]") -> str:
+        """Return why a link is not followed."""
         target = os.path.realpath(entry.path)
-        if os.path.commonpath([root, target]) != root:
-            return Found(name, 0, 0, 0, LINK_OUT)
-        if os.path.isdir(target):
-            return Found(name, 0, 0, 0, LINK_TO_FOLDER)
+        common = os.path.commonpath([self.root, target])
+        if common != self.root and not self.follow:
+            return LINK_OUT
+        if not os.path.isdir(target):
+            return "" if os.path.exists(target) else LINK_TO_NOWHERE
+        if not self.follow:
+            return LINK_TO_FOLDER
+        if common in {self.root, target} or target in self.seen:
+            return LINK_TWICE
+        self.seen.add(target)
+        return ""
+
+
+def _in_scan(entry: "os.DirEntry[bytes]", name: bytes) -> Found:
     try:
         status = entry.stat()
     except OSError:
@@ -287,7 +332,11 @@ def _size_problem(size: int) -> str:
     return HUGE if size > MAX_BYTES else ""
 
 
-KINDS: dict[str, Callable[[Path], Iterator[Found]]] = {"folder": _in_folder, "zip": _in_zip, "tar": _in_tar}
+KINDS: dict[str, Callable[[Path], Iterator[Found]]] = {
+    "folder": partial(_in_folder, follow_links=False),
+    "zip": _in_zip,
+    "tar": _in_tar,
+}
 
 
 class _Builder:
@@ -296,11 +345,18 @@ class _Builder:
         self.problems = array("b")
         self.folders: list[dict[tuple[int, bytes], int]] = [{} for _ in range(DEPTH)]
         self.levels = [array("i") for _ in range(DEPTH)]
-        self.hash, self.others = hashlib.sha256(), 0
+        self.hash, self.passed_over = hashlib.sha256(), Counter[tuple[bytes, str]]()
+
+    @property
+    def others(self) -> int:
+        return self.passed_over.total()
 
     def add(self, found: Found) -> None:
         if not is_picture(found.name) and found.problem != UNREADABLE:
-            self.others += 1
+            *above, name = found.name.split(b"/")
+            hidden = any(part.startswith(b".") for part in (*above, name))
+            suffix = shown(os.path.splitext(name)[1]).lower() or "without a suffix"
+            self.passed_over[b"/".join(above[:DEPTH]), HIDDEN if hidden else found.problem or suffix] += 1
             return
         self.names += found.name
         self.ends.append(len(self.names))
@@ -316,23 +372,20 @@ class _Builder:
             number = ids.setdefault((number, above[level]), len(ids)) if known else -1
             self.levels[level].append(number)
 
-    def listing(self) -> Listing:
+    def listing(self, *, splits: bool) -> Listing:
         ends, places, sizes = (np.array(column, dtype=np.int64) for column in (self.ends, self.places, self.sizes))
-        problems, (labels, class_names) = np.array(self.problems, dtype=np.int8), self._classes()
+        problems, folders = np.array(self.problems, dtype=np.int8), self._folders(splits=splits)
         names, digest = bytes(self.names), self.hash.hexdigest()
-        return Listing(names, ends, places, sizes, problems, labels, class_names, digest, self.others)
+        class_names = tuple(shown(name) for name in folders.class_names)
+        passed_over = tuple((shown(folder), kind, count) for (folder, kind), count in self.passed_over.most_common())
+        more = folders.parts, folders.splits, passed_over
+        return Listing(names, ends, places, sizes, problems, folders.labels, class_names, digest, self.others, *more)
 
-    def _classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Of the first level with several folders, where no picture lies beside them."""
+    def _folders(self, *, splits: bool) -> Folders:
+        """What the folders mean; a folder that cannot be read and a name that leads out mean nothing."""
         known = ~np.isin(np.array(self.problems, dtype=np.int8), [PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)])
-        for ids, level in zip(self.folders, self.levels, strict=True):
-            numbers = np.array(level, dtype=np.int64)
-            if (numbers[known] < 0).any():
-                break
-            if len(ids) > 1:
-                names = [shown(name) for (_, name) in ids]
-                order = sorted(range(len(names)), key=names.__getitem__)
-                ranks = np.empty(len(order), dtype=np.int64)
-                ranks[order] = np.arange(len(order))
-                return np.where(known, ranks[numbers], -1), tuple(names[index] for index in order)
-        return np.full(len(self.ends), -1, dtype=np.int64), ()
+        levels = [
+            (np.where(known, np.array(level, dtype=np.int64), -1), [name for _, name in ids])
+            for ids, level in zip(self.folders, self.levels, strict=True)
+        ]
+        return find_folders(levels, splits=splits)

@@ -1,8 +1,7 @@
 """What every source of many pictures does: look at some, decode all, and cut them into shards."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +19,34 @@ Labelled = tuple[Picture, int]
 
 
 @without_warnings()
-def looks_of(count: int, look: Callable[[int], Look], at_most: int = LOOKED_AT) -> list[list[int]]:
+def looks_of(
+    count: int,
+    look: Callable[[int], Look],
+    hints: Callable[[Iterable[str]], str] = lambda _: "",
+    at_most: int = LOOKED_AT,
+) -> list[list[int]]:
     """What some of the pictures look like, spread over all: height, width, channels and how often, most frequent first.
 
     Args:
         count: of all pictures.
         look: at one of them by its number; may raise RejectedImageError.
+        hints: returns what to do about the reasons for which pictures are rejected.
         at_most: so many are looked at.
+
+    Raises:
+        UserError: if there are some and none of them can be read, with the reasons.
     """
-    seen = Counter[Look]()
+    seen, reasons = Counter[Look](), Counter[str]()
     for index in np.linspace(0, count - 1, min(at_most, count)).astype(int):
-        with suppress(RejectedImageError):  # told when all are read
+        try:
             seen[look(int(index))] += 1
+        except RejectedImageError as error:  # told when all are read
+            reasons[str(error)] += 1
+    if reasons and not seen:
+        why = ", ".join(f"{reason} ({number:,})" for reason, number in reasons.most_common())
+        raise UserError(
+            f"Not one of the {reasons.total():,} pictures that were looked at can be read: {why}.{hints(reasons)}"
+        )
     return [[each.height, each.width, each.channels, often] for each, often in seen.most_common()]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.images.downloading import check, download, is_url
+from ddpm_kedro.images.names import readable
 from ddpm_kedro.images.store import Shard, stratified_holdout
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
@@ -75,12 +76,12 @@ def brought(dataset: DatasetParameters, what: str) -> Path:
 
 
 def classes_of(dataset: DatasetParameters, found: Iterable[str], where_none: str) -> list[str]:
-    """The names of the classes that are there and wanted.
+    """The names of the classes that are there and wanted, as files, grids and commands can show them.
 
     Raises:
         UserError: where they are asked for and not there, with ``where_none``.
     """
-    names = list(found)
+    names = readable(found)
     if dataset.classes and not names:
         raise UserError(f"dataset.classes is true, but {where_none}.")
     return [] if dataset.classes is False else names

@@ -150,7 +150,7 @@ class LazyImageStore:
 def stratified_holdout(
     labels: NDArray[np.int64] | None, count: int, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide 0 … count-1 into training and hold-out, the same fraction of every class held out.
+    """Divide 0 … count-1 into training and hold-out: the same fraction of each class, which keeps an image.
 
     Returns:
         Two sorted, disjoint index arrays: training, hold-out.
@@ -161,7 +161,8 @@ def stratified_holdout(
     rng = np.random.default_rng(seed)
     classes = np.zeros(count, dtype=np.int64) if labels is None else labels
     members = [rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]
-    holdout = np.sort(np.concatenate([m[: round(fraction * len(m))] for m in members]))
+    kept = 1 if len(members) > 1 else 0
+    holdout = np.sort(np.concatenate([m[: min(round(fraction * len(m)), len(m) - kept)] for m in members]))
     if not 0 < len(holdout) < count:
         raise UserError(
             f"images.holdout_fraction = {fraction} leaves {len(holdout)} of {count} images for the hold-out; "

@@ -113,7 +113,7 @@ def looks(data: Any) -> list[list[int]]:
             image, _ = data[row]
         return Look(image.height, image.width, 1 if image.mode in {"1", "L"} else 3)
 
-    return looks_of(len(data), look, LOOKED_AT)
+    return looks_of(len(data), look, at_most=LOOKED_AT)
 
 
 def digest(folder: Path) -> str:

@@ -11,6 +11,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import EvaluationParameters, UserError
 
 FEATURES = 64
+LEAST_CLASSES = 2
 SMALLEST = 8  # pixels of a side, halved three times
 PEAK_LR = 3e-3
 SOME = 1000  # training images that say how large features are
@@ -50,7 +51,7 @@ def fit_classifier(store: ImageStore, parameters: EvaluationParameters) -> Class
     Raises:
         UserError: for images without labels, or too small.
     """
-    if store.labels is None or len(store.class_names) < 2:
+    if store.labels is None or len(store.class_names) < LEAST_CLASSES:
         raise UserError(
             "evaluation.extractor = classifier learns the classes of the images, but these have none. "
             "Use evaluation.extractor=inception."

@@ -18,6 +18,7 @@ from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 BATCH = 250
+NO_EXTRACTOR = "none"
 INCEPTION_SHA256 = "6726825d"  # the first digits; those of torch-fidelity's file are in its name
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -45,7 +46,7 @@ class FeatureExtractor:
     """A network that gives features and logits.
 
     Attributes:
-        name: classifier, or inception.
+        name: classifier, inception, or none for images without classes.
         network: images (N, C, H, W) in [-1, 1] → features (N, D), logits (N, K).
         image_shape: (C, H, W) of the images it was made for.
         class_names: what the classifier's logits mean; empty for Inception.
@@ -86,6 +87,8 @@ class FeatureExtractor:
         shape, names = tuple(config["image_shape"]), tuple(config["class_names"])
         if config["name"] == "inception":
             network: nn.Module = Inception(weights)
+        elif config["name"] == NO_EXTRACTOR:
+            network = nn.Identity()
         else:
             state = torch.load(weights, weights_only=True)
             with torch.device("meta"):  # no random numbers are used for weights that are replaced

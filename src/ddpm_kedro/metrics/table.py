@@ -41,6 +41,10 @@ class Metrics:
         ]
 
 
+WITHOUT_CLASSES = (
+    "evaluation.extractor = classifier learns the classes of the images, and these have none: KID, FD, precision, "
+    "recall and IS are left out. evaluation.extractor=inception needs no classes."
+)
 COLUMNS = ("figure", "samples", "samples at the hold-out's n", "hold-out", "n", "")
 
 

@@ -8,7 +8,17 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from ddpm_kedro.parameters.base import ConflictError, Device, DivergedError, Group, Precision, UserError, nearest
+from ddpm_kedro.parameters.base import (
+    AnyWord,
+    APath,
+    ConflictError,
+    Device,
+    DivergedError,
+    Group,
+    Precision,
+    UserError,
+    nearest,
+)
 from ddpm_kedro.parameters.drawing import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -30,6 +40,8 @@ from ddpm_kedro.parameters.training import (
 )
 
 __all__ = [
+    "APath",
+    "AnyWord",
     "AugmentationParameters",
     "ConflictError",
     "DatasetParameters",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -12,6 +12,25 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 """What torch's generators take."""
+
+
+class AnyWord:
+    """Marks a parameter that takes any word, ``null`` too, as a name."""
+
+
+class APath:
+    """Marks a path. ``~`` is the home folder: no shell replaces it in ``--params dataset.path=~/images``."""
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"text is expected, but YAML made {value} of it: write it in quotes")  # noqa: TRY004  Pydantic
+    return str(value) if isinstance(value, int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+"""Text that may look like a number: YAML makes a number of it."""
+TextPath = Annotated[Text, APath()]
 
 
 class UserError(Exception):

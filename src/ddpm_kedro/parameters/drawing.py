@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import Device, Group, Precision, Seed, Share
+from ddpm_kedro.parameters.base import AnyWord, Device, Group, Precision, Seed, Share, Text, TextPath
 
 
 class SamplingParameters(Group):
@@ -13,8 +13,8 @@ class SamplingParameters(Group):
     num_images: PositiveInt
     seed: Seed
     """Image i of seed s is the same picture in a batch of any size."""
-    label: int | str | None
-    """One class, by name or number; null draws every class equally often."""
+    label: Annotated[Text | None, AnyWord()]
+    """One class, by name or number; null samples every class equally often."""
     sampler: Literal["ddpm", "ddim", "dpm_solver++", "heun"]
     num_inference_steps: PositiveInt
     """Of the sampler. Each asks the network once; heun twice, but for the last."""
@@ -81,7 +81,7 @@ class EvaluationParameters(Group):
 
     extractor: Literal["classifier", "inception"]
     """What images are compared by: a small classifier fitted to the training images' labels, or Inception-v3."""
-    inception_weights: str | None
+    inception_weights: TextPath | None
     """File of torch-fidelity's Inception weights; null downloads them."""
     seed: Seed
     """Of the classifier's fit."""
@@ -118,20 +118,20 @@ class TrackingParameters(Group):
 
     mode: Literal["auto", "disabled", "offline", "online"]
     """auto is as WANDB_MODE says, else online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
-    project: str | None
+    project: Text | None
     """null is ddpm_kedro, unless WANDB_PROJECT is set: variables of W&B count where a parameter is null or auto."""
-    entity: str | None
+    entity: Text | None
     """User or team; null for the key's own."""
-    name: str | None
+    name: Text | None
     """What the run is called; null lets W&B invent one."""
-    group: str | None
+    group: Text | None
     """Runs that belong together, such as those of a sweep."""
 
 
 class ImportModelParameters(Group):
     """A model in diffusers' format."""
 
-    path: str | None
+    path: TextPath | None
     """Its folder."""
-    class_names: tuple[str, ...] | None
+    class_names: tuple[Text, ...] | None
     """Of a model with classes; null calls them by their numbers."""

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Seed
+from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Seed, Text, TextPath
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8)]
@@ -22,28 +22,36 @@ Side = Annotated[int, Field(ge=8)]
 class DatasetParameters(Group):
     """Where the images come from."""
 
-    source: str
+    source: Text
     """A name in the table of ``ddpm_kedro.images.sources``: mnist5k, cifar10, …"""
-    download_folder: str
+    download_folder: TextPath
     """Folder for downloaded archives, relative to where ``kedro run`` is called."""
 
-    path: str | None
+    path: TextPath | None
     """Of the sources folder, archive and array: where the pictures lie, relative to where ``kedro run`` is called, or
     the URL of an archive or array."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None
+    sha256: Annotated[Text, Field(pattern="^[0-9a-fA-F]{64}$")] | None
     """Of an archive or array: its checksum; null where it is not to be checked."""
     classes: bool | None
     """Of these sources: whether subfolders are classes; null for where there are several."""
+    splits: bool = True
+    """Whether folders that are all called like splits (train, val, test, …) are splits, and not classes."""
+    follow_links: bool = False
+    """Of the source folder: whether links out of the folder are followed."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
 
-def _numbers_between(mark: str) -> BeforeValidator:
+def _numbers_between(mark: str, expected: str) -> BeforeValidator:
     """The command line has no lists."""
     words = re.compile(rf"\d+({mark}\d+)+")
 
     def listed(value: Any) -> Any:
-        return value.split(mark) if isinstance(value, str) and words.fullmatch(value) else value
+        if not isinstance(value, str) or value.isdecimal():
+            return value
+        if not words.fullmatch(value):
+            raise ValueError(f"{value!r} is given, but {expected} is expected")
+        return value.split(mark)
 
     return BeforeValidator(listed)
 
@@ -54,13 +62,16 @@ class ImagesParameters(Group):
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
     """Share of each class kept from training, where the source has no test split of its own."""
     seed: Seed
-    size: Annotated[Side | tuple[Side, Side] | None, _numbers_between("x")]
+    size: Annotated[
+        Side | tuple[Side, Side] | None,
+        _numbers_between("x", "a number of pixels such as 32, or height and width such as 40x60,"),
+    ]
     """Pixels of a side, or height and width, also as 40x60; null keeps a small size that all have, else chooses one."""
     channels: Literal[1, 3, 4] | None
     """1 grey, 3 colour, 4 colour with transparency; null is grey where all pictures are, else colour."""
     fit: Literal["crop", "pad", "exact"]
     """Of pictures of another shape: cut off what is too long, add borders, or change the shape."""
-    background: Annotated[tuple[Byte, Byte, Byte], _numbers_between("/")]
+    background: Annotated[tuple[Byte, Byte, Byte], _numbers_between("/", "red, green and blue such as 255/128/0")]
     """Red, green and blue of borders, and behind what is transparent; also as 255/128/0."""
     max_pixels: PositiveInt
     """Of a picture, before it is decoded; larger ones are rejected."""
@@ -201,7 +212,7 @@ class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
     seed: Seed
-    initial_model: str | None
+    initial_model: TextPath | None
     """Folder of a model to start from; null starts from nothing. Its weights name the run, not where they lie."""
     batch_size: PositiveInt
     """Images of one step."""

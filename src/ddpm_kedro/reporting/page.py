@@ -11,7 +11,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from ddpm_kedro.images.film import Frames
-from ddpm_kedro.metrics.table import COLUMNS, Metrics
+from ddpm_kedro.metrics.table import COLUMNS, WITHOUT_CLASSES, Metrics
 from ddpm_kedro.provenance import flatten
 
 STYLE = """
@@ -56,6 +56,9 @@ class Page:
     def metrics(self, heading: str, metrics: Metrics) -> None:
         """The table of figures."""
         self.parts.append(f"<h2>{escape(heading)}</h2>")
+        if not metrics.figures:
+            self.note(WITHOUT_CLASSES)
+            return
         self.table(metrics.rows(), COLUMNS)
         self.parts.append(
             f'<p class="small">Compared with {metrics.reference_images:,} training images by the features of '

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm_kedro.images.grid import labelled_grid
+from ddpm_kedro.images.names import legend
 from ddpm_kedro.images.source import Manifest, Shards
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
@@ -52,7 +53,8 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
 
     def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:
         class_names = tuple(raw_images["class_names"])
-        made_by = Provenance(parameters, {"raw_images": fingerprint(raw_images["sha256"], name, class_names)})
+        files = fingerprint(raw_images["sha256"], name, class_names, *raw_images.get("parts", ()))
+        made_by = Provenance(parameters, {"raw_images": files})
         check = partial(source.check, raw_images)
         given = images.workers, most_rejected, check, images.perceptual_hash
         return LazyImageStore(made_by, class_names, shards, *given)
@@ -86,6 +88,9 @@ def report_ingestion(
         if both:
             logger.warning("%s of %s pictures of the hold-out are in training, too.", both, len(holdout_images))
     _tell_rejected(parts.values())
+    _log_missing_classes(training_images, holdout_images)
+    if numbers := legend(training_images.class_names):
+        logger.info("No font here has all letters of these classes; grids show their numbers: %s.", numbers)
     return parts | {"raw": _describe_raw(raw_images)}, sheet
 
 
@@ -146,6 +151,20 @@ def _tell_rejected(parts: Iterable[dict[str, Any]]) -> None:
         logger.warning(
             "%s files gave no picture: %s%s. ingestion_report.json lists them.", f"{rejected.total():,}", reasons, more
         )
+
+
+def _log_missing_classes(training_images: ImageStore, holdout_images: ImageStore) -> None:
+    """Name the classes that have no image in one of the parts."""
+    for store, level, part, result in (
+        (training_images, logging.WARNING, "training", "the model cannot learn them"),
+        (holdout_images, logging.INFO, "hold-out", "they are too small for one"),
+    ):
+        if store.labels is None:
+            continue
+        missing = [store.class_names[label] for label in np.setdiff1d(np.arange(len(store.class_names)), store.labels)]
+        if missing:
+            some = ", ".join(missing[:SIZES]) + (", …" if len(missing) > SIZES else "")
+            logger.log(level, "%d classes have no %s image, for %s: %s.", len(missing), part, result, some)
 
 
 def _describe_raw(raw_images: Manifest) -> dict[str, Any]:

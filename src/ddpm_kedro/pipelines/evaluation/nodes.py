@@ -1,5 +1,6 @@
 """Judge samples: figures, nearest training images, and where the model errs."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,22 @@ from ddpm_kedro.diffusion import TARGETS, diffusion_loss, generator_for, make_sc
 from ddpm_kedro.images.augmentation import read_pixels, to_float
 from ddpm_kedro.images.grid import labelled_pairs
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.metrics.classifier import fit_classifier
-from ddpm_kedro.metrics.extractor import FeatureExtractor, Inception, LazyFeatureExtractor, inception_weights
-from ddpm_kedro.metrics.figures import Seen, all_figures
+from ddpm_kedro.metrics.classifier import LEAST_CLASSES, fit_classifier
+from ddpm_kedro.metrics.extractor import (
+    NO_EXTRACTOR,
+    FeatureExtractor,
+    Inception,
+    LazyFeatureExtractor,
+    inception_weights,
+)
+from ddpm_kedro.metrics.figures import Figure, Seen, all_figures
 from ddpm_kedro.metrics.neighbours import Nearest, copying, nearest_images
-from ddpm_kedro.metrics.table import Metrics
+from ddpm_kedro.metrics.table import WITHOUT_CLASSES, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import EvaluationParameters, UserError
 from ddpm_kedro.provenance import Provenance
 
+logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 LOSS_IMAGES = 100  # of the hold-out, at most, for each timestep
 
@@ -29,12 +37,19 @@ def fit_feature_extractor(training_images: ImageStore, evaluation: EvaluationPar
     """What samples and images are compared by, fitted when it is saved and not there yet.
 
     Returns:
-        A classifier of the training images' labels, or Inception-v3, which was trained elsewhere.
+        A classifier of the training images' labels, or Inception-v3, which was trained elsewhere; for images without
+        classes none in place of the classifier.
     """
-    name, inputs = evaluation.extractor, {"training_images": training_images.made_by.fingerprint}
+    name: str = evaluation.extractor
+    if name == "classifier" and len(training_images.class_names) < LEAST_CLASSES:
+        logger.warning(WITHOUT_CLASSES)
+        name = NO_EXTRACTOR
+    inputs = {"training_images": training_images.made_by.fingerprint}
     made_by = Provenance({"evaluation": evaluation.fitting()}, inputs)
 
     def read() -> FeatureExtractor:
+        if name == NO_EXTRACTOR:
+            return FeatureExtractor(name, torch.nn.Identity(), training_images.image_shape, (), made_by)
         if name == "inception":
             network: torch.nn.Module = Inception(inception_weights(evaluation.inception_weights))
             return FeatureExtractor(name, network, training_images.image_shape, (), made_by)
@@ -54,6 +69,8 @@ def evaluate_samples(
 ) -> tuple[Metrics, Image.Image]:
     """All figures of the samples, each beside that of the hold-out, and the samples most like a training image.
 
+    Without a feature extractor there are no figures.
+
     Raises:
         UserError: for samples of another shape than the images.
     """
@@ -64,14 +81,16 @@ def evaluate_samples(
         )
     spread = np.linspace(0, len(training_images) - 1, min(len(training_images), evaluation.reference_images))
     reference = training_images.images[spread.astype(int)]
-    labels = _meant(samples.labels, samples.class_names, feature_extractor.class_names)
-    figures = all_figures(
-        Seen(*feature_extractor(samples.images), labels),
-        Seen(*feature_extractor(reference)),
-        Seen(*feature_extractor(holdout_images.images), _tensor(holdout_images.labels)),
-        feature_extractor.name,
-        evaluation.kid_subsets,
-    )
+    figures = list[Figure]()
+    if feature_extractor.name != NO_EXTRACTOR:
+        labels = _meant(samples.labels, samples.class_names, feature_extractor.class_names)
+        figures = all_figures(
+            Seen(*feature_extractor(samples.images), labels),
+            Seen(*feature_extractor(reference)),
+            Seen(*feature_extractor(holdout_images.images), _tensor(holdout_images.labels)),
+            feature_extractor.name,
+            evaluation.kid_subsets,
+        )
     nearest = nearest_images(samples.images, reference)
     inputs = {
         "samples": samples.made_by,

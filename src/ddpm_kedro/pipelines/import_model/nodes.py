@@ -2,6 +2,7 @@
 
 import logging
 
+from ddpm_kedro.images.names import readable
 from ddpm_kedro.models import DiffusersModel, TrainedModel, from_diffusers
 from ddpm_kedro.parameters import ImportModelParameters
 
@@ -16,7 +17,8 @@ def convert_model(
     Raises:
         UserError: for what this project does not support, and for weights that do not fit.
     """
-    model = from_diffusers(model_to_import, import_model.class_names)
+    names = import_model.class_names
+    model = from_diffusers(model_to_import, None if names is None else tuple(readable(names)))
     diffusion = model.diffusion
     logger.info(
         "Imported a U-Net of %.1f M parameters, for images %s (channels, height, width) and %d classes; %s schedule of "

@@ -7,6 +7,7 @@ from PIL import Image
 from ddpm_kedro.diffusion import image_noise, spherical
 from ddpm_kedro.drawing.draw import draw, labels_of, plan_of
 from ddpm_kedro.images.grid import rows_of_tiles
+from ddpm_kedro.images.names import titles
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InterpolationParameters, SamplingParameters, UserError
 
@@ -37,5 +38,6 @@ def interpolate_seeds(
         start_noise=starts.flatten(0, 1),
     )
     rows = list(np.asarray(drawn).reshape(count, frames, *drawn.shape[1:]))
-    names = [f"image {row}" if labels is None else model.class_names[labels[row]] for row in range(count)]
+    classes = titles(model.class_names)
+    names = [f"image {row}" if labels is None else classes[labels[row]] for row in range(count)]
     return rows_of_tiles(rows, names)

@@ -12,6 +12,7 @@ from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.images.augmentation import to_uint8
 from ddpm_kedro.images.film import Frames
 from ddpm_kedro.images.grid import rows_of_tiles, stacked
+from ddpm_kedro.images.names import legend
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ReportingParameters
@@ -112,7 +113,7 @@ def _facts(model: TrainedModel, metrics: Metrics, ingestion: dict[str, Any]) -> 
     """What was trained on what, in words."""
     channels, height, width = model.image_shape
     weights = sum(weight.numel() for weight in model.network.parameters())
-    drawn = metrics.samples
+    drawn, numbers = metrics.samples, legend(model.class_names)
     return {
         "Trained on": f"{ingestion['training']['images']:,} images of {height}×{width} pixels, "
         f"{CHANNELS.get(channels, f'{channels} channels')}, {len(model.class_names) or 'no'} classes",
@@ -121,4 +122,4 @@ def _facts(model: TrainedModel, metrics: Metrics, ingestion: dict[str, Any]) -> 
         "Samples": f"{drawn['num_images']:,} in {drawn['seconds']:.1f} s: {drawn['num_inference_steps']} steps of "
         f"{drawn['sampler']}, guidance {drawn['guidance_scale']:g}, "
         f"{drawn['network_evaluations']} network evaluations each",
-    }
+    } | ({"Numbers in grids": numbers} if numbers else {})

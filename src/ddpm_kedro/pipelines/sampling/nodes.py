@@ -7,6 +7,7 @@ from PIL import Image
 from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.drawing.draw import draw, labels_of, plan_of
 from ddpm_kedro.images.grid import labelled_grid, to_picture
+from ddpm_kedro.images.names import file_names
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.provenance import Provenance
@@ -42,12 +43,6 @@ def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image
     digits = len(str(len(samples.images) - 1))
     names = [f"{index:0{digits}d}" for index in range(len(samples.images))]
     if samples.labels is not None:
-        names = [
-            f"{name}_{_file_name(samples.class_names[label])}"
-            for name, label in zip(names, samples.labels, strict=True)
-        ]
+        classes = file_names(samples.class_names)
+        names = [f"{name}_{classes[label]}" for name, label in zip(names, samples.labels, strict=True)]
     return grid, {name: to_picture(image) for name, image in zip(names, samples.images, strict=True)}
-
-
-def _file_name(class_name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in class_name)

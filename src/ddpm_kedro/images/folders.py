@@ -1,0 +1,113 @@
+"""What the folders of a listing mean: splits and classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm_kedro.parameters import UserError
+
+SPLITS = {
+    "train": "training",
+    "training": "training",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "holdout": "test",
+}
+"""Words for splits, in lower case."""
+TRAINING, HOLDOUT, UNUSED = 0, 1, 2
+Integers = NDArray[np.int64]
+Level = tuple[Integers, Sequence[bytes]]
+"""The folder of each file at one depth as (N,) numbers, -1 for none, and the name of each folder."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The class and the part of each file.
+
+    Attributes:
+        class_names: of the folders, sorted; empty if there are no classes.
+        labels: (N,) indices into ``class_names``, -1 for files of no class.
+        parts: (N,) TRAINING, HOLDOUT or UNUSED; all TRAINING if the folders are no splits.
+        splits: names of the folders of each part; empty if the folders are no splits.
+    """
+
+    class_names: tuple[bytes, ...]
+    labels: Integers
+    parts: Integers
+    splits: tuple[tuple[str, ...], ...] = ()
+
+
+def find_folders(levels: Sequence[Level], *, splits: bool) -> Folders:
+    """Return what the folders mean: the first level with several folders holds splits or classes.
+
+    Args:
+        levels: from the top.
+        splits: whether folders that are all called like splits are splits.
+
+    Raises:
+        UserError: if there are splits and none of them is for training.
+    """
+    count = len(levels[0][0])
+    parts = np.zeros(count, dtype=np.int64)
+    depth = _first_with_several(levels)
+    if depth is None:
+        return Folders((), np.full(count, -1), parts)
+    numbers, names = levels[depth]
+    here = {number: names[number] for number in np.unique(numbers[numbers >= 0]).tolist()}
+    words = {number: SPLITS.get(name.decode("utf-8", "replace").casefold(), "") for number, name in here.items()}
+    if not splits or not all(words.values()):
+        return _in_classes(levels[depth], parts, ())
+    order = _parts_of({*words.values()}, [name.decode() for name in here.values()])
+    for number, word in words.items():
+        parts[numbers == number] = order[word]
+    found = tuple(
+        tuple(here[number].decode() for number, word in words.items() if order[word] == part)
+        for part in (TRAINING, HOLDOUT, UNUSED)
+    )
+    below = [_merged(level) for level in levels[depth + 1 :]]
+    depth = _first_with_several(below)
+    if depth is None:
+        return Folders((), np.full(count, -1), parts, found)
+    return _in_classes(below[depth], parts, found)
+
+
+def _parts_of(words: set[str], names: list[str]) -> dict[str, int]:
+    """Return the part of each split: validation is the hold-out if there is one, else test."""
+    if "training" not in words:
+        raise UserError(
+            f"The folders {', '.join(names)} of dataset.path are splits, but none of them is for training: call one "
+            "of them train, or take them as classes with dataset.splits=false."
+        )
+    holdout = "validation" if "validation" in words else "test"
+    return {"training": TRAINING, "validation": HOLDOUT, "test": HOLDOUT if holdout == "test" else UNUSED}
+
+
+def _first_with_several(levels: Sequence[Level]) -> int | None:
+    for depth, (numbers, _) in enumerate(levels):
+        if len(np.unique(numbers[numbers >= 0])) > 1:
+            return depth
+    return None
+
+
+def _merged(level: Level) -> Level:
+    """Number the folders of a level by name alone: each split has a folder for each class."""
+    numbers, names = level
+    distinct = {name: rank for rank, name in enumerate(sorted(set(names)))}
+    ranks = np.array([distinct[name] for name in names] + [-1], dtype=np.int64)  # -1 stays -1
+    return ranks[numbers], list(distinct)
+
+
+def _in_classes(level: Level, parts: Integers, splits: tuple[tuple[str, ...], ...]) -> Folders:
+    """Make each folder of a level a class, sorted by name."""
+    numbers, names = level
+    present = sorted(np.unique(numbers[numbers >= 0]).tolist(), key=names.__getitem__)
+    ranks = np.full(len(names) + 1, -1, dtype=np.int64)
+    ranks[present] = np.arange(len(present))
+    return Folders(tuple(names[number] for number in present), ranks[numbers], parts, splits)

@@ -1,0 +1,20 @@
+"""Log lines."""
+
+import io
+import logging
+
+import pytest
+from kedro.logging import RichHandler
+from rich.console import Console
+
+from ddpm_kedro.terminal import show_brackets_in_logs
+
+
+@pytest.mark.parametrize("text", ["classes [b]old[/b]", "a folder [/b]"])
+def test_brackets_are_printed_as_they_are_on_a_terminal(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    handler = RichHandler(console=Console(file=file, width=100))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    show_brackets_in_logs()
+    logging.getLogger("ddpm_kedro.images.own").warning("Found %s.", text)
+    assert text in file.getvalue()
