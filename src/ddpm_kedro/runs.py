@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_kedro.parameters import UserError, nearest
-from ddpm_kedro.provenance import differences
+from ddpm_kedro.provenance import differences, redact, set_name
 
 OF_ITS_OWN = ("run_id", "images_seen", "seconds", "device")  # what figures of two runs may differ in
 
@@ -89,8 +89,15 @@ def _read_run(folder: Path) -> KeptRun:
     rows = list(csv.DictReader(history.read_text().splitlines())) if history.exists() else []
     return KeptRun(
         folder=folder,
-        parameters=json.loads(parameters.read_text()),
+        parameters=_named(json.loads(parameters.read_text())),
         figures={name: float(value) for name, value in rows[-1].items()} if rows else {},
         metrics=json.loads(metrics.read_text()) if metrics.exists() else {},
         finished=datetime.fromtimestamp(parameters.stat().st_mtime),
     )
+
+
+def _named(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters without secrets of URLs, in which images of one's own are called as their folder or file is."""
+    path = parameters.get("dataset", {}).get("path")
+    own = {"use": parameters["use"] | {"dataset": set_name(path)}} if path else {}
+    return dict(redact(parameters | own))

@@ -12,6 +12,7 @@ from kedro.io import DatasetError
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.parameters import UserError, nearest
+from ddpm_kedro.provenance import redact_text
 
 OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
@@ -36,7 +37,12 @@ class Session(KedroSession):
 
 
 def explain(error: BaseException) -> str | None:
-    """What to tell a person about an error, or None for a bug."""
+    """Return what to tell a person about an error, without secrets of URLs, or None for a bug."""
+    message = _explain(error)
+    return None if message is None else redact_text(message)
+
+
+def _explain(error: BaseException) -> str | None:
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, UserError):

@@ -1,6 +1,7 @@
 """Kedro's settings of this project."""
 
 from ddpm_kedro.config import GroupConfigLoader
+from ddpm_kedro.hooks.chosen import Chosen
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
@@ -10,14 +11,15 @@ from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
-from ddpm_kedro.terminal import only_the_first_process_speaks, plain_logs_without_a_terminal
+from ddpm_kedro.terminal import keep_secrets_out_of_logs, only_the_first_process_speaks, plain_logs_without_a_terminal
 
 plain_logs_without_a_terminal()
 only_the_first_process_speaks()
+keep_secrets_out_of_logs()
 
 # Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
 # and a stop ends the process once all is tracked. Before all, processes that train together meet.
-HOOKS = (Summary(), RunGuard(), Staleness(), Tracking(), TRIAL, Resumption(), Together())
+HOOKS = (Summary(), RunGuard(), Staleness(), Tracking(), TRIAL, Chosen(), Resumption(), Together())
 SESSION_CLASS = Session
 CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {

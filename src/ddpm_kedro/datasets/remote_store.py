@@ -10,6 +10,7 @@ from filelock import FileLock
 from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.image_store import META, ImageStoreDataset
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
+from ddpm_kedro.provenance import redact
 
 
 class RemoteImageStoreDataset(ImageStoreDataset):
@@ -93,4 +94,4 @@ class RemoteImageStoreDataset(ImageStoreDataset):
         return super()._exists() or self._there() is not None
 
     def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"remote": self._remote}
+        return super()._describe() | {"remote": redact(self._remote)}

@@ -21,7 +21,7 @@ from kedro.pipeline.node import Node
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.parameters import DivergedError, Parameters, UserError
-from ddpm_kedro.provenance import differences
+from ddpm_kedro.provenance import differences, redact
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -45,7 +45,7 @@ class RunGuard:
     def after_context_created(self, context: KedroContext) -> None:
         """Note where the data lies."""
         self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
-        self.parameters = context.config_loader["parameters"]
+        self.parameters = redact(context.config_loader["parameters"])  # printed, and kept with the run
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -7,6 +7,7 @@ Nodes and datasets know nothing of it. Catalog entries say what of them is worth
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.hooks.together import first_process
-from ddpm_kedro.provenance import flatten
+from ddpm_kedro.provenance import flatten, redact, redact_text
 
 logger = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
@@ -42,7 +43,7 @@ class Tracking:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters and where W&B's folder lies."""
-        self.parameters = context.config_loader["parameters"]
+        self.parameters = redact(context.config_loader["parameters"])
         self.folder = Path(context.project_path) / context.config_loader["globals"]["data_root"] / "wandb"
 
     @hook_impl
@@ -100,6 +101,7 @@ class Tracking:
 
     def _begin(self, run_id: str, resumed: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        sys.argv[1:] = map(redact_text, sys.argv[1:])  # W&B stores the command line
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder))  # else artifacts wait for their upload elsewhere
         self.state = self.folder / f"{run_id}.json"
         self.logged = json.loads(self.state.read_text())["images_seen"] if self.state.exists() else resumed

@@ -42,7 +42,7 @@ class ArrayPictures:
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """What it holds."""
-        path = brought(dataset, "a .npy or .npz file")
+        path = brought(dataset, "a .npy or .npz file", is_array)
         found = opened(path)
         names = classes_of(dataset, found.class_names, f"{path} has no labels")
         logger.info("%s: %s images%s.", path, f"{len(found.images):,}", f" of {len(names)} classes" if names else "")
@@ -67,6 +67,12 @@ class ArrayPictures:
         path = Path(manifest["folder"])
         if checksums([path], path.parent) != manifest["sha256"]:
             raise UserError(f"{path} changed while it was read. Run it again when it is whole.")
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file is a .npy or .npz, by its content."""
+    with path.open("rb") as file:
+        return file.read(6) == np.lib.format.MAGIC_PREFIX or zipfile.is_zipfile(path)
 
 
 def opened(path: Path) -> Arrays:

@@ -27,9 +27,7 @@ def unpacked(path: Path, folder: Path) -> Path:
     Raises:
         UserError: where it is damaged, or the disk too small.
     """
-    with path.open("rb") as file:
-        head = file.read(8)
-    opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+    opener = opener_of(path)
     if opener is None:
         return path
     status = path.stat()
@@ -45,6 +43,13 @@ def unpacked(path: Path, folder: Path) -> Path:
             raise
         part.replace(made)
     return made
+
+
+def opener_of(path: Path) -> Opener | None:
+    """What unpacks a file; None where it is not compressed."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
 
 
 def _unpack(opener: Opener, path: Path, part: Path) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddpm_kedro.parameters.base import ConflictError, Device, DivergedError, Group, Precision, UserError, nearest
+from ddpm_kedro.parameters.base import (
+    ConflictError,
+    Device,
+    DivergedError,
+    Group,
+    MissingSourceError,
+    Precision,
+    UserError,
+    nearest,
+)
 from ddpm_kedro.parameters.drawing import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -43,6 +52,7 @@ __all__ = [
     "ImportModelParameters",
     "InpaintingParameters",
     "InterpolationParameters",
+    "MissingSourceError",
     "ModelParameters",
     "OptimizerParameters",
     "Parameters",

@@ -20,6 +20,10 @@ class ConflictError(UserError):
     """Each value is accepted by itself, but not together with another one."""
 
 
+class MissingSourceError(UserError):
+    """The files of a source cannot be reached; nobody misses them while the images made of them are there."""
+
+
 class DivergedError(UserError):
     """These parameters do not train.
 
