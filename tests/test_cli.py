@@ -63,7 +63,7 @@ def test_runs_are_listed_from_the_newest(kept: Path, project: Project) -> None:
 
 
 def test_a_run_on_images_of_ones_own_is_listed_under_their_name(kept: Path, project: Project) -> None:
-    for run_id, path in zip(IDS, ("/a/my [pictures]", "https://me:pw@host/cats.zip?token=pw", None), strict=True):
+    for run_id, path in zip(IDS, ("/a/my_pictures", "https://me:pw@host/cats.zip?token=pw", None), strict=True):
         parameters = json.loads((kept / run_id / "parameters.json").read_text())
         parameters["dataset"]["path"] = path
         (kept / run_id / "parameters.json").write_text(json.dumps(parameters))
@@ -71,7 +71,7 @@ def test_a_run_on_images_of_ones_own_is_listed_under_their_name(kept: Path, proj
     rows = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
     assert [row.split("digits")[0].split(maxsplit=3)[3].strip() for row in rows] == [
         "cats.zip",
-        "my [pictures]",
+        "my_pictures",
         "mnist5k",
     ]
     assert "pw" not in printed(kedro(project, "runs", "diff", IDS[0], IDS[1], "--env", "smoke"))

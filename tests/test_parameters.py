@@ -90,6 +90,12 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("training.batch_size", 0, "'training.batch_size' = 0: input should be greater than 0"),
         ("training.label_dropout", 1.0, "'training.label_dropout' = 1.0: input should be less than 1"),
         ("training.device", "gpu", "'training.device' = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        (
+            "dataset.download_folder",
+            "s3://me:pw@bucket/raw",
+            "Parameter 'dataset.download_folder': downloads go to a folder on this machine, not to a URL.",
+        ),
+        ("dataset.path", ["a"], "Parameter 'dataset.path' = ['a']: input should be a valid string"),
         ("model.width", 10, "Parameter 'model': norm_groups = 4 does not divide 10, the channels of a level"),
         ("model.width", 9, "'model.width' = 9: input should be a multiple of 2"),
         ("model.head_channels", 3, "head_channels = 3 does not divide 8"),

@@ -200,7 +200,6 @@ OWN_PICTURES = [
         "images/downloading.py",
         ("a wrong checksum will do", "elif found != sha256.lower():", "elif False:"),
         ("a web page kept in place of an archive", "if not fits(part):", "if False:"),
-        ("each process downloads for itself", "        lock.acquire()\n    try:", "        pass\n    try:"),
         (
             "a file that was brought before will do",
             'dataset.sha256 names: it is brought again.", path)\n        return False',
@@ -236,6 +235,7 @@ OWN_PICTURES = [
     ),
     *one(
         "images/unpacking.py",
+        ("each process downloads for itself", "        lock.acquire()\n    try:", "        pass\n    try:"),
         ("a small file may fill the disk", "free < LEFT_FREE + len(block)", "free < 0"),
         (
             "half an archive taken for whole",

@@ -59,6 +59,6 @@ def data_folder(project: ProjectMetadata, env: str | None, name: str = "runs") -
 
 
 def console() -> Console:
-    """Whole lines where the output is no terminal; what is printed may hold brackets, which mean nothing."""
-    found = Console(markup=False)
-    return found if found.is_terminal else Console(width=200, markup=False)
+    """Whole lines where the output is no terminal."""
+    found = Console()
+    return found if found.is_terminal else Console(width=200)

@@ -14,7 +14,7 @@ from ddpm_kedro.images.decoding import Wanted, converted
 from ddpm_kedro.images.sharding import in_shards, wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, brought, checksums, classes_of
 from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def opened(path: Path) -> Arrays:
         UserError: where that are no images, or more or fewer labels.
     """
     if not path.is_file():
-        raise UserError(f"dataset.path = {path} is no file: the source array takes a .npy or .npz file.")
+        kind = UserError if path.exists() else MissingSourceError
+        raise kind(f"dataset.path = {path} is no file: the source array takes a .npy or .npz file.")
     return _opened(path, path.stat().st_mtime_ns)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import fsspec
-from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ddpm_kedro.images.progress import bars
 from ddpm_kedro.images.transferring import Show, finish, remove, transfer
+from ddpm_kedro.images.unpacking import alone
 from ddpm_kedro.parameters import MissingSourceError, UserError
 from ddpm_kedro.provenance import is_redacted, redact, redact_text, url_key
 
@@ -52,7 +52,7 @@ def download(url: str, folder: Path, sha256: str | None, fits: Callable[[Path], 
             "there: give the whole URL again (--params dataset.path=…)."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path, url_shown):
+    with alone(path, "downloads"):
         if not _is_kept(path, url_shown, sha256, fits):
             _download(url, path, sha256, fits)
     return path
@@ -73,21 +73,6 @@ def _download(url: str, path: Path, sha256: str | None, fits: Callable[[Path], b
         remove(part)
         raise
     finish(part, path)
-
-
-@contextmanager
-def _alone(path: Path, url: str) -> Iterator[None]:
-    """Let one process at a time download to this path."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("Another process downloads %s: waiting for it.", url)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _is_kept(path: Path, url: str, sha256: str | None, fits: Callable[[Path], bool]) -> bool:

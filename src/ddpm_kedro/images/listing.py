@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import MissingSourceError, UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_BYTES = 2**28
@@ -145,7 +145,7 @@ def _listed(path: Path) -> Listing:
 def walk(path: Path) -> Iterator[Found]:
     """What :func:`listing_of` lists, pictures or not."""
     if not path.exists():
-        raise UserError(f"dataset.path = {path} does not exist.")
+        raise MissingSourceError(f"dataset.path = {path} does not exist.")
     if (kind := kind_of(path)) not in KINDS:
         raise UserError(f"dataset.path = {path} is neither a folder nor a .zip or .tar archive, or it is cut short.")
     return KINDS[kind](path)

@@ -6,9 +6,12 @@ import logging
 import lzma
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import fingerprint
@@ -32,8 +35,12 @@ def unpacked(path: Path, folder: Path) -> Path:
         return path
     status = path.stat()
     made = folder / f"{path.name.split('.')[0]}-{fingerprint(str(path), status.st_size, status.st_mtime_ns)}.tar"
-    if not made.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    if made.is_file():
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(made, "unpacks"):
+        if made.is_file():
+            return made
         part = made.with_suffix(".part")
         logger.info("%s is unpacked to %s.", path, made)
         try:
@@ -43,6 +50,26 @@ def unpacked(path: Path, folder: Path) -> Path:
             raise
         part.replace(made)
     return made
+
+
+@contextmanager
+def alone(path: Path, verb: str) -> Iterator[None]:
+    """Let one process at a time make a file or folder; the others wait.
+
+    Args:
+        path: of what is made.
+        verb: what the others wait for.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("Another process %s %s: waiting for it.", verb, path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def opener_of(path: Path) -> Opener | None:

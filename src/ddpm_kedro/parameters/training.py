@@ -10,10 +10,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision
+from ddpm_kedro.parameters.base import AnyPath, Device, Fraction, Group, Precision
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8)]
@@ -24,10 +25,10 @@ class DatasetParameters(Group):
 
     source: str
     """A name in the table of ``ddpm_kedro.images.sources``: mnist5k, cifar10, …"""
-    download_folder: str
-    """Folder for downloaded archives, relative to where ``kedro run`` is called."""
+    download_folder: AnyPath
+    """Folder on this machine for downloaded archives, relative to where ``kedro run`` is called."""
 
-    path: str | None
+    path: AnyPath | None
     """Of the sources folder, archive and array: where the pictures lie, relative to where ``kedro run`` is called, or
     the URL of an archive or array."""
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None
@@ -36,6 +37,13 @@ class DatasetParameters(Group):
     """Of these sources: whether subfolders are classes; null for where there are several."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
+
+    @field_validator("download_folder")
+    @classmethod
+    def _on_this_machine(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError("downloads go to a folder on this machine, not to a URL")
+        return folder
 
 
 def _numbers_between(mark: str) -> BeforeValidator:
@@ -201,7 +209,7 @@ class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
     seed: NonNegativeInt
-    initial_model: str | None
+    initial_model: AnyPath | None
     """Folder of a model to start from; null starts from nothing. Its weights name the run, not where they lie."""
     batch_size: PositiveInt
     """Images of one step."""
