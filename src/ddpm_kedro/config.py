@@ -76,6 +76,15 @@ class GroupConfigLoader(OmegaConfigLoader):
             base = self._read_options(base, experiment, override, folders, files) | experiment
         return base, env, base_path, env_path, files
 
+    @staticmethod
+    def _soft_merge(config: dict[str, Any], env_config: dict[str, Any], env_path: str | None = None) -> dict[str, Any]:
+        """Return both, the environment winning; unlike Kedro's, it reads no ``${`` into values that are resolved."""
+        merged = dict(config)
+        for name, value in env_config.items():
+            both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+            merged[name] = GroupConfigLoader._soft_merge(merged[name], value) if both else value
+        return merged
+
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:
         for path, config in config_per_file.items():
             if not isinstance(config, DictConfig):
