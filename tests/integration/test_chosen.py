@@ -58,12 +58,17 @@ def test_what_a_later_training_was_given_is_what_the_next_commands_use(project: 
     assert (now["model"]["blocks_per_level"], now["augmentation"]["horizontal_flip"]) == (2, False)
     assert now["use"] | {"model": "chosen", "augmentation": "none", "dataset": "pictures"} == now["use"]
     ok(project.kedro_run("--pipelines", "sampling"))
+    before = chosen_file(project).read_bytes()
+    ok(project.kedro_run("--pipelines", "data_ingestion"))  # which chooses nothing else
+    assert chosen_file(project).read_bytes() == before
     assert project.parameters("use.model=small")["model"]["blocks_per_level"] == 2  # as small has it
     assert project.parameters("use.model=small")["model"]["channel_multipliers"] == [1, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_trials_of_a_sweep_choose_nothing(project: Project, tmp_path: Path) -> None:
     ingest(project, folder_of(tmp_path / "pictures", FILES))
+    ok(project.kedro_run("--pipelines", "model_training", "--params", "model.blocks_per_level=2"))
     before = chosen_file(project).read_bytes()
 
     class Trial:
@@ -73,7 +78,7 @@ def test_trials_of_a_sweep_choose_nothing(project: Project, tmp_path: Path) -> N
             return False
 
     with TRIAL.of(Trial()):
-        ok(project.kedro_run("--pipelines", "model_training", "--params", "optimizer.lr=0.1"))
+        ok(project.kedro_run("--pipelines", "data_ingestion,model_training", "--params", "optimizer.lr=0.1"))
     assert chosen_file(project).read_bytes() == before
 
 

@@ -10,6 +10,7 @@ from tests.conftest import Project
 from tests.images.test_own import members
 from tests.integration.test_whole_job import ok
 from tests.integration.test_your_images import FILES
+from tests.test_cli import kedro, printed
 
 SECRETS = (b"janedoe", b"pa55word", b"s3cret", b"t0ken")
 
@@ -36,6 +37,16 @@ def test_a_run_on_images_from_a_url_leaves_none_of_its_secrets(
     first = ok(project.kedro_run("--pipelines", "data_ingestion,model_training", "--params", chosen))
     assert list(project.data.rglob("*.wandb"))
     check_no_secret(project.folder, first.output, caplog.text)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
+    project: Project, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = f"use.dataset=archive,dataset.path={url_of(server)},images.size=16"
+    swept = kedro(project, "sweep", "optimizer.lr=1e-3,2e-3", "--params", chosen, "--env", "smoke")
+    assert "The best again: kedro run" in printed(swept)
+    check_no_secret(project.folder, swept.output, caplog.text)
 
 
 @pytest.mark.parametrize(

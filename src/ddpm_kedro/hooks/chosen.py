@@ -4,7 +4,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -12,7 +12,7 @@ from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.images.source import place_of
 from ddpm_kedro.parameters import Group, Parameters, check_parameters
-from ddpm_kedro.provenance import redact, set_name
+from ddpm_kedro.provenance import fingerprint, redact, set_name
 
 TRAINED = ("dataset", "images", "augmentation", "model", "diffusion", "optimizer", "training")
 ALSO = {"dataset": {"download_folder", "sha256"}, "images": {"max_rejected_fraction"}, "training": {"initial_model"}}
@@ -24,6 +24,7 @@ class Chosen:
 
     def __init__(self) -> None:
         self.chosen: dict[str, Any] = {}
+        self.trains = False
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -33,17 +34,27 @@ class Chosen:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Let ingestion know what this run trains, if it trains."""
-        trains = any(node.short_name == "train_model" for node in pipeline.nodes)
-        if not trains or TRIAL.trial is not None:  # trials of a sweep vary what was chosen
-            self.chosen = {}
-        catalog.save("trained_parameters", self.chosen)
+        """Let ingestion know what this run trains, or what was trained if nothing else was asked for since."""
+        self.trains = any(node.short_name == "train_model" for node in pipeline.nodes) and TRIAL.trial is None
+        catalog.save("trained_parameters", self.chosen if self.trains else self._stored(catalog))
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
         """Store the choice: from here on there is a checkpoint that only these parameters continue."""
-        if node.short_name == "train_model" and self.chosen and first_process():
+        if node.short_name == "train_model" and self.trains and self.chosen and first_process():
             catalog.save("chosen_parameters", self.chosen)
+
+    def _stored(self, catalog: DataCatalog) -> dict[str, Any]:
+        """Return the stored choice, if this run neither changes it nor needs another one."""
+        try:
+            stored: dict[str, Any] = catalog.load("chosen_parameters") if catalog.exists("chosen_parameters") else {}
+        except DatasetError:  # it is damaged, and this run does without
+            return {}
+        if TRIAL.trial is not None:  # trials of a sweep vary what was chosen
+            compared = [each.get("dataset") for each in (stored, self.chosen)]
+        else:
+            compared = [stored, self.chosen]
+        return stored if len(set(map(fingerprint, compared))) == 1 else {}
 
 
 def chosen_by(parameters: Parameters) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def choose_parameters(
         raw_images: their manifest.
         dataset: which they are.
         images: what they have become.
-        trained_parameters: of the training that this run goes on with; empty where it only ingests. Then what suits
-            the pictures is chosen.
+        trained_parameters: of the training that this run goes on with, or of one before it with these parameters. Where
+            they are empty, what suits the pictures is chosen.
 
     Returns:
         Parameters by group; empty for a set that others made, whose parameters stand in ``conf/``.
