@@ -17,6 +17,8 @@ from ddpm_kedro.provenance import flatten
 EXPERIMENT = "experiment"
 CHOSEN, MANIFEST = Path("05_model_input/chosen_parameters.json"), Path("01_raw/raw_images.json")
 """Below the data: what the next commands use for images of one's own, and which were ingested last."""
+ROOTS = ("data_root", "images_root")
+"""Names in globals.yml: the data, and where images are read that another data folder has ingested."""
 Configs = dict[Path, DictConfig]
 
 
@@ -135,11 +137,13 @@ class GroupConfigLoader(OmegaConfigLoader):
 
     def _chosen(self, *stronger: Any) -> Configs:
         """Return what was chosen for the images ingested last, without groups whose option something stronger names."""
-        roots = [project / self["globals"]["data_root"] for project in (Path(self.conf_source).parent, Path.cwd())]
-        root = next((root for root in roots if (root / CHOSEN).exists()), roots[0])  # --conf-source may lie anywhere
-        path = root / CHOSEN
-        if not path.exists():
-            check_never_chosen(path, root / MANIFEST)
+        projects = (Path(self.conf_source).parent, Path.cwd())  # --conf-source may lie anywhere
+        places = [self["globals"][name] for name in ROOTS if name in self["globals"]]
+        roots = [project / place for place in places for project in projects]
+        path = next((root / CHOSEN for root in roots if (root / CHOSEN).exists()), None)
+        if path is None:
+            for root in roots:
+                check_never_chosen(root / CHOSEN, root / MANIFEST)
             return {}
         chosen = read_chosen(path)
         use = chosen.get("use", {})

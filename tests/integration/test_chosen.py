@@ -65,6 +65,20 @@ def test_what_a_later_training_was_given_is_what_the_next_commands_use(project: 
     assert project.parameters("use.model=small")["model"]["channel_multipliers"] == [1, 2, 2, 2]
 
 
+def test_a_folder_that_shares_images_of_another_one_uses_what_was_chosen_there(
+    project: Project, tmp_path: Path
+) -> None:
+    ingest(project, folder_of(tmp_path / "pictures", FILES))
+    globals_file = project.folder / "conf/smoke/globals.yml"
+    globals_file.write_text("data_root: data/second\nimages_root: data/smoke\n")
+    assert project.parameters()["use"]["dataset"] == "pictures"
+    second = project.folder / "data/second/05_model_input/chosen_parameters.json"
+    second.parent.mkdir(parents=True)
+    shutil.copy(chosen_file(project), second)
+    chosen_file(project).unlink()
+    assert project.parameters()["use"]["dataset"] == "pictures"
+
+
 @pytest.mark.slow
 def test_trials_of_a_sweep_choose_nothing(project: Project, tmp_path: Path) -> None:
     ingest(project, folder_of(tmp_path / "pictures", FILES))
