@@ -63,6 +63,33 @@ def test_runs_are_listed_from_the_newest(kept: Path, project: Project) -> None:
     assert [row.split()[0] for row in rows] == list(reversed(IDS))
 
 
+def test_a_run_on_images_of_ones_own_is_listed_under_their_name(kept: Path, project: Project) -> None:
+    for run_id, path in zip(IDS, ("/a/my_pictures", "https://me:pw@host/cats.zip?token=pw", None), strict=True):
+        parameters = json.loads((kept / run_id / "parameters.json").read_text())
+        parameters["dataset"]["path"] = path
+        (kept / run_id / "parameters.json").write_text(json.dumps(parameters))
+        os.utime(kept / run_id / "parameters.json", (1e9, 1e9 + len(path or "")))
+    rows = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
+    assert [row.split("digits")[0].split(maxsplit=3)[3].strip() for row in rows] == [
+        "cats.zip",
+        "my_pictures",
+        "mnist5k",
+    ]
+    assert "pw" not in printed(kedro(project, "runs", "diff", IDS[0], IDS[1], "--env", "smoke"))
+
+
+def test_parameters_are_shown_and_dumped_without_secrets_of_urls(project: Project, tmp_path: Path) -> None:
+    chosen = "dataset: {source: archive, path: 'https://me:pa55word@host/cats.zip?token=pa55word'}"
+    (project.folder / "conf/smoke/parameters_mine.yml").write_text(chosen)
+    printed(kedro(project, "parameters", "dump", str(tmp_path / "dumped.yml"), "--env", "smoke"))
+    for text in (
+        printed(kedro(project, "parameters", "show", "--env", "smoke")),
+        (tmp_path / "dumped.yml").read_text(),
+    ):
+        assert "https://host/cats.zip#" in text
+        assert "pa55word" not in text
+
+
 def test_two_runs_are_compared(kept: Path, project: Project) -> None:
     lines = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke")).splitlines()
     assert lines == ["optimizer.lr: 0.001 → 0.003", "loss: 0.15 → 0.35", "validation_loss: 0.1 → 0.3"]

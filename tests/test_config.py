@@ -27,6 +27,7 @@ def load(folder: Path = ROOT / "conf", env: str | None = None, **runtime: Any) -
 def test_the_private_method_that_is_overridden_is_still_there() -> None:
     assert callable(OmegaConfigLoader._read_raw_config)
     assert callable(OmegaConfigLoader._read_dir_configs)
+    assert callable(OmegaConfigLoader._soft_merge)
 
 
 def test_a_run_has_the_parameters_of_its_start_whatever_becomes_of_them(project: Project) -> None:

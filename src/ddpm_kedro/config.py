@@ -1,5 +1,6 @@
 """The configuration loader: parameters composed from groups, chosen by ``use:`` in a file or on the command line."""
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from os.path import expanduser
@@ -10,13 +11,16 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ddpm_kedro.parameters import UserError, check_parameters, nearest
+from ddpm_kedro.datasets.chosen import check_never_chosen, read_chosen
+from ddpm_kedro.parameters import Parameters, UserError, check_parameters, nearest
 from ddpm_kedro.plain_text import TEXT, check_file
 from ddpm_kedro.provenance import flatten
 
-EXPERIMENT, CHOSEN = "experiment", "chosen"
-SUITABLE = Path("05_model_input/chosen")
-"""Below the data: options that ingestion made for one's own pictures, see :func:`choose_parameters`."""
+EXPERIMENT = "experiment"
+CHOSEN, MANIFEST = Path("05_model_input/chosen_parameters.json"), Path("01_raw/raw_images.json")
+"""Below the data: what the next commands use for images of one's own, and which were ingested last."""
+ROOTS = ("data_root", "images_root")
+"""Names in globals.yml: the data, and where images are read that another data folder has ingested."""
 Configs = dict[Path, DictConfig]
 
 
@@ -28,7 +32,7 @@ class GroupConfigLoader(OmegaConfigLoader):
     ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
     experiment that names another one there starts from it.
     Where pictures of one's own were ingested last, and nothing says what images to take, they are taken again, with the
-    options that ingestion has chosen for them.
+    parameters that were trained on them or, before a training, those that ingestion has chosen for them.
     In the catalog, ``${parameters:training.initial_model}`` is that parameter, from wherever it was set.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
 
@@ -38,6 +42,7 @@ class GroupConfigLoader(OmegaConfigLoader):
 
     def __init__(self, *args: Any, told: Callable[[dict[str, Any]], None] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.runtime_params = _literal(self.runtime_params or {})
         self._told = told
         self._checked: dict[str, Any] = {}
 
@@ -50,8 +55,8 @@ class GroupConfigLoader(OmegaConfigLoader):
         if key == "parameters" and self._checked:
             return deepcopy(self._checked)
         if key == "catalog":
-            values = OmegaConf.create(self["parameters"])
-            OmegaConf.register_new_resolver("parameters", lambda name: OmegaConf.select(values, name), replace=True)
+            values = dict(flatten(self["parameters"]))
+            OmegaConf.register_new_resolver("parameters", values.__getitem__, replace=True)
         try:
             config: dict[str, Any] = super().__getitem__(key)
         except YAMLError as error:
@@ -73,13 +78,21 @@ class GroupConfigLoader(OmegaConfigLoader):
             override = [*env.values(), self.runtime_params or {}]
             name = _use(*base.values(), *override).get(EXPERIMENT)
             experiment = self._read_experiment(name, folders, files)
-            if not _names_images(*experiment.values(), *override) and (suitable := self._suitable()) is not None:
-                folders.append(str(suitable))
-                base = base | {suitable: OmegaConf.create({"use": {"dataset": CHOSEN}})}
+            if not _names_images(*experiment.values(), *override):
+                experiment = self._chosen(*experiment.values(), *override) | experiment
             base = self._read_options(base, experiment, override, folders, files) | experiment
             for path in [path for path in (*base, *env) if self._fs.isfile(str(path))]:
                 check_file(str(path), self._fs.read_text(str(path), encoding="utf-8"))
         return base, env, base_path, env_path, files
+
+    @staticmethod
+    def _soft_merge(config: dict[str, Any], env_config: dict[str, Any], env_path: str | None = None) -> dict[str, Any]:
+        """Return both, the environment winning; unlike Kedro's, it reads no ``${`` into values that are resolved."""
+        merged = dict(config)
+        for name, value in env_config.items():
+            both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+            merged[name] = GroupConfigLoader._soft_merge(merged[name], value) if both else value
+        return merged
 
     def _check_duplicates(self, key: str, config_per_file: Configs) -> None:
         for path, config in config_per_file.items():
@@ -113,7 +126,7 @@ class GroupConfigLoader(OmegaConfigLoader):
             if use == before:
                 return options
             options = dict(base)
-            for group in [group for group in use if group != EXPERIMENT]:
+            for group in [group for group in use if group != EXPERIMENT and not _has_all_of(group, experiment)]:
                 options |= self._read_option(group, use[group], folders, files)
         raise UserError(f"The chosen options choose each other without end: use = {use}.")
 
@@ -129,14 +142,23 @@ class GroupConfigLoader(OmegaConfigLoader):
             OmegaConf.select(config, "use", default={}).pop(EXPERIMENT, None)  # what was asked for stays the name
         return self._read_experiment(start, folders, files, (*above, name)) | own
 
-    def _suitable(self) -> Path | None:
-        """The folder of what ingestion has chosen, if there is one."""
-        for project in (Path(self.conf_source).parent, Path.cwd()):  # --conf-source may lie anywhere
-            folder: Path = project / self["globals"].get("images_root", self["globals"]["data_root"]) / SUITABLE
-            files = [folder / "groups" / group / f"{CHOSEN}.yml" for group in ("dataset", "model")]
-            if all(file.is_file() and OmegaConf.load(file) for file in files):
-                return folder
-        return None
+    def _chosen(self, *stronger: Any) -> Configs:
+        """Return what was chosen for the images ingested last, without groups whose option something stronger names."""
+        projects = (Path(self.conf_source).parent, Path.cwd())  # --conf-source may lie anywhere
+        places = [self["globals"][name] for name in ROOTS if name in self["globals"]]
+        roots = [project / place for place in places for project in projects]
+        path = next((root / CHOSEN for root in roots if (root / CHOSEN).exists()), None)
+        if path is None:
+            for root in roots:
+                check_never_chosen(root / CHOSEN, root / MANIFEST)
+            return {}
+        chosen = read_chosen(path)
+        use = chosen.get("use", {})
+        for group, option in _use(*stronger).items():
+            if group in use and option != use[group]:
+                del use[group]
+                chosen.pop(group, None)
+        return {path: OmegaConf.create(_literal(chosen))}
 
     def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
         found: Configs = {}
@@ -156,6 +178,26 @@ class GroupConfigLoader(OmegaConfigLoader):
         return sorted({Path(path).stem for path in paths})
 
 
+def _literal(value: Any) -> Any:
+    """Return plain data in which text stays text: ``${`` in a path is no interpolation."""
+    match value:
+        case str():
+            return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+        case dict():
+            return {name: _literal(each) for name, each in value.items()}
+        case list():
+            return [_literal(each) for each in value]
+    return value
+
+
+def _has_all_of(group: str, configs: Configs) -> bool:
+    """Whether the stored choice, if it is one of these, has a value for every parameter of a group."""
+    fields: Any = getattr(Parameters.model_fields.get(group), "annotation", None)
+    names = set(getattr(fields, "model_fields", ())) or {group}
+    chosen = [config for path, config in configs.items() if path.parts[-2:] == CHOSEN.parts]
+    return any(names <= set(OmegaConf.select(config, group, default={}) or ()) for config in chosen)
+
+
 def _names_images(*configs: Any) -> bool:
     """Whether one of them says which images to take."""
     merged = OmegaConf.merge({}, *configs)
@@ -165,6 +207,6 @@ def _names_images(*configs: Any) -> bool:
 def _use(*configs: Any) -> dict[str, str | None]:
     """The ``use:`` block of merged configurations, later ones winning."""
     use = OmegaConf.select(OmegaConf.merge({}, *configs), "use", default={})
-    if not isinstance(use, DictConfig):
+    if not isinstance(use, DictConfig | dict):
         raise UserError(f"use = {use!r} names no group; write use.model=digits, or use.experiment=cifar10.")
     return dict(use)

@@ -1,10 +1,31 @@
-"""What made a thing: parameters and inputs, their fingerprint, and what has changed since."""
+"""What made a thing: parameters and inputs, their fingerprint, what has changed since, and what of it is secret."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
+
+_URL = re.compile(r"(?:[\w+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_IN_TEXT = re.compile(r"\b(?:[\w+.-]+::)*[a-z][a-z0-9+.-]+:/+[^\s'\"<>]+", re.IGNORECASE)
+"""Also with one slash, which is what becomes of two in a path."""
+_WITHIN = re.compile(rf"{_URL.pattern}[^\s'\"<>]+", re.IGNORECASE)
+_RELATIVE = re.compile(r"(/[^\s?'\"]*)\?[^\s'\"]*=[^\s'\"]*")
+"""As HTTP libraries name a URL in their errors: ``/file.zip?token=…``."""
+_USER = re.compile(r"(:/+)(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$)).*@)")
+"""User and password, also with a slash in the password that should have been written as ``%2F``."""
+_REDACTED = re.compile(r"[^?#]*#(?P<key>[0-9a-f]{12})")
+_SECRET = re.compile(
+    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid"
+    r"|((access|auth|api|security|session|sas)[-_]?)?(token|key|secret|sig|signature|password|passwd|pwd|auth"
+    r"|authorization|credentials?|expires|expiry|exp)",
+    re.IGNORECASE,
+)
+"""Names of a query's parameters that are secrets or expire."""
+_OF_A_SIGNATURE = {"st", "se", "skt", "ske", "policy", "key-pair-id"}
+"""What expires in signed links to Azure and CloudFront; elsewhere these names may mean anything."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -26,6 +47,71 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     old, new = dict(flatten(earlier)), dict(flatten(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name}: {old.get(name, 'nothing')} → {new.get(name, 'nothing')}" for name in names]
+
+
+def redact(value: Any) -> Any:
+    """Return plain data in which no URL has a user, a password, a query or a fragment.
+
+    A URL that loses some gets its key (:func:`url_key`) as fragment: it still names the same download.
+    """
+    match value:
+        case str():
+            return _redact_url(value) if _URL.match(value) else _WITHIN.sub(lambda found: _redact_url(found[0]), value)
+        case Mapping():
+            return {name: redact(each) for name, each in value.items()}
+        case list() | tuple():
+            return type(value)(map(redact, value))
+    return value
+
+
+def redact_text(text: str) -> str:
+    """Return a message without the user, password and query of any URL in it.
+
+    >>> redact_text("https://me:pw@host/a.zip?token=1 is not there")
+    'https://host/a.zip?… is not there'
+    """
+
+    def shown(url: str) -> str:
+        if is_redacted(url) or not re.search(r"[?]|#.*=", url):  # a plain fragment is a place on a page
+            return _without_user(url)
+        return f"{_bare(url)}?…"
+
+    return _RELATIVE.sub(r"\1?…", _IN_TEXT.sub(lambda found: shown(found[0]), text))
+
+
+def is_redacted(url: str) -> bool:
+    """Return whether :func:`redact` has taken something from this URL, so that it cannot be downloaded."""
+    return _REDACTED.fullmatch(url) is not None and _USER.search(url) is None
+
+
+def url_key(url: str) -> str:
+    """Return a short name of what lies at a URL, whoever asks for it and for however long the link is valid."""
+    if (found := _REDACTED.fullmatch(url)) and is_redacted(url):
+        return found["key"]
+    rest, hash_mark, fragment = _without_user(url).partition("#")
+    address, _, query = rest.partition("?")
+    parts = [(unquote(part.partition("=")[0]).lower(), part) for part in query.split("&") if part]
+    dropped = _OF_A_SIGNATURE if {"sig", "signature"} & {name for name, _ in parts} else set()
+    kept = [part for name, part in parts if name not in dropped and not _SECRET.fullmatch(name)]
+    return fingerprint(f"{address}{'?' if kept else ''}{'&'.join(kept)}{hash_mark}{fragment}")
+
+
+def set_name(path: str) -> str:
+    """Return what a person calls the images at a path or URL: the last part of it."""
+    bare = _bare(path) if _URL.match(path) else path
+    return bare.rstrip("/").rpartition("/")[2] or bare
+
+
+def _redact_url(url: str) -> str:
+    return url if is_redacted(url) or _bare(url) == url else f"{_bare(url)}#{url_key(url)}"
+
+
+def _bare(url: str) -> str:
+    return re.split("[?#]", _without_user(url), maxsplit=1)[0]
+
+
+def _without_user(url: str) -> str:
+    return "::".join(_USER.sub(r"\1", part) for part in url.split("::"))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from ddpm_kedro.datasets.history import read_history
 from ddpm_kedro.datasets.reading import read_document, reading
 from ddpm_kedro.parameters import UserError, nearest
-from ddpm_kedro.provenance import differences
+from ddpm_kedro.provenance import differences, redact, set_name
 
 logger = logging.getLogger(__name__)
 PARAMETERS = "parameters.json"
@@ -106,7 +106,7 @@ def _read_run(folder: Path) -> KeptRun | None:
         return None
     return KeptRun(
         folder=folder,
-        parameters=parameters,
+        parameters=_named(parameters),
         figures=_read(folder / "training_history.csv", _last_row) or {},
         metrics=_read(folder / "metrics.json", _metrics) or {},
         finished=datetime.fromtimestamp((folder / PARAMETERS).stat().st_mtime),
@@ -140,3 +140,10 @@ def _metrics(path: Path) -> dict[str, Any]:
     _conditions(metrics)  # what is compared must be there
     _values(metrics)
     return metrics
+
+
+def _named(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters without secrets of URLs, in which images of one's own are called as their folder or file is."""
+    path = parameters.get("dataset", {}).get("path")
+    own = {"use": parameters["use"] | {"dataset": set_name(path)}} if path else {}
+    return dict(redact(parameters | own))

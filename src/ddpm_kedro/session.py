@@ -19,6 +19,7 @@ from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.parameters import UserError, nearest
+from ddpm_kedro.provenance import redact_text
 
 OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, *OF_A_FULL_DISK}
@@ -60,7 +61,12 @@ class Session(KedroSession):
 
 
 def explain(error: BaseException) -> str | None:
-    """What to tell a person about an error, or None for a bug."""
+    """Return what to tell a person about an error, without secrets of URLs, or None for a bug."""
+    message = _explain(error)
+    return None if message is None else redact_text(message)
+
+
+def _explain(error: BaseException) -> str | None:
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, UserError):

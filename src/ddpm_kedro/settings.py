@@ -3,6 +3,7 @@
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.hooks.archive import Archive
+from ddpm_kedro.hooks.chosen import Chosen
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
@@ -12,15 +13,21 @@ from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
-from ddpm_kedro.terminal import only_the_first_process_speaks, plain_logs_without_a_terminal, show_brackets_in_logs
+from ddpm_kedro.terminal import (
+    keep_secrets_out_of_logs,
+    only_the_first_process_speaks,
+    plain_logs_without_a_terminal,
+    show_brackets_in_logs,
+)
 
 plain_logs_without_a_terminal()
 only_the_first_process_speaks()
 show_brackets_in_logs()
+keep_secrets_out_of_logs()
 
 # Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
 # and a stop ends the process once all is tracked. Before all, processes that train together meet.
-HOOKS = (Summary(), Archive(), RunGuard(), Staleness(), Tracking(), TRIAL, Resumption(), Together())
+HOOKS = (Summary(), Archive(), RunGuard(), Staleness(), Tracking(), TRIAL, Chosen(), Resumption(), Together())
 SESSION_CLASS = Session
 DATA_CATALOG_CLASS = AtomicCatalog
 CONFIG_LOADER_CLASS = GroupConfigLoader

@@ -4,11 +4,14 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
+from typing import Any
 
 import rich
 from kedro.framework.project import LOGGING
 
 from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.provenance import redact_text
 
 PLAIN = {
     "version": 1,
@@ -28,6 +31,22 @@ def only_the_first_process_speaks() -> None:
         levels = {"kedro": logging.WARNING, "kedro.io": logging.ERROR, "ddpm_kedro": logging.WARNING}
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def keep_secrets_out_of_logs() -> None:
+    """Redact the URLs in every log message, whoever logs it, and escape bytes of paths that are not UTF-8."""
+    make_record = logging.getLogRecordFactory()
+
+    def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging reports that itself
+            message = record.getMessage()
+            safe = redact_text(message).encode("utf-8", "backslashreplace").decode()
+            if safe != message:
+                record.msg, record.args = safe, ()
+        return record
+
+    logging.setLogRecordFactory(make_redacted)
 
 
 def plain_logs_without_a_terminal() -> None:

@@ -57,6 +57,19 @@ def test_what_one_host_ingested_another_loads(remote: str, tmp_path: Path) -> No
     )
 
 
+def test_what_is_shown_of_a_store_has_no_password(tmp_path: Path) -> None:
+    dataset = RemoteImageStoreDataset(
+        filepath=str(tmp_path / "one"), remote="memory://me:pa55word@bucket/store?key=s3c"
+    )
+    assert "memory://bucket/store" in str(dataset)
+    for text in (str(dataset), repr(dataset), str(dataset._describe())):
+        assert "pa55word" not in text
+        assert "s3c" not in text
+    with pytest.raises(DatasetError) as error:
+        dataset.load()
+    assert "pa55word" not in str(error.value)
+
+
 def test_a_copy_is_brought_once(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = host("one", remote, tmp_path), host("other", remote, tmp_path)
     one.save(LAZY)

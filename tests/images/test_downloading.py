@@ -1,13 +1,19 @@
 """Files from the web: what servers and connections do to them."""
 
 import hashlib
+import io
+import shutil
 import threading
 import time
+import traceback
+import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -15,9 +21,11 @@ import fsspec.implementations.memory
 import numpy as np
 import pytest
 
-from ddpm_kedro.images import downloading
+from ddpm_kedro.images import downloading, transferring
 from ddpm_kedro.images.downloading import download, is_url
+from ddpm_kedro.images.own import is_archive
 from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import redact
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -133,8 +141,88 @@ class Web(BaseHTTPRequestHandler):
         self.wfile.write(self.content[:1000])
         time.sleep(1)
 
+    def redirect(self, where: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", where)
+        self.end_headers()
+
+    def malformed_redirect(self) -> None:
+        self.redirect("http://[1:2/file.zip")
+
+    def other_redirect(self) -> None:
+        self.redirect("gopher://me:pw@host/x?token=1")
+
+    def no_content(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def text(self, content: bytes, **headers: str) -> None:
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def empty(self) -> None:
+        self.text(b"", Content_Length="0")
+
+    def login(self) -> None:
+        self.text(b"\n<!doctype html><title>Log in</title>", Content_Type="text/html")
+
+    def too_short(self) -> None:
+        self.text(self.content, Content_Length="1000")
+
+    def length_in_words(self) -> None:
+        self.text(self.content, Content_Length="many", ETag='"1"')
+
+    def endless(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        for _ in range(200):
+            self.wfile.write(bytes(2**20))
+
+    def huge(self) -> None:
+        self.text(self.content, Content_Length=str(2**60))
+
+    def part_of(self, first: int, last: int) -> None:
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        self.wfile.write(self.content[first : last + 1])
+
+    def unasked_part(self) -> None:
+        """All of it, as a part."""
+        self.part_of(0, len(self.content) - 1)
+
+    def unasked_beginning(self) -> None:
+        self.answer() if self.headers.get("Range") else self.part_of(0, 99_999)
+
+    def other_part(self) -> None:
+        self.part_of(5, 99)
+
+    def nothing_left(self) -> None:
+        self.send_response(416)
+        self.end_headers()
+
+    def slow(self) -> None:
+        time.sleep(0.15)
+        self.answer()
+
 
 Noted = list[tuple[str, str | None]]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All but locks."""
+    return [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"]
+
+
+def archive_of(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("picture.png", content)
+    return file.getvalue()
 
 
 @contextmanager
@@ -158,18 +246,22 @@ def web() -> Iterator[tuple[str, Noted]]:
 
 @pytest.fixture(autouse=True)
 def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "BACKOFF", 0.001)
-    monkeypatch.setattr(downloading, "SILENCE", 0.2)
-    monkeypatch.setattr(downloading, "SLOW_FOR", 0.2)
+    monkeypatch.setattr(transferring, "BACKOFF", 0.001)
+    monkeypatch.setattr(transferring, "SILENCE", 0.2)
+    monkeypatch.setattr(transferring, "SLOW_FOR", 0.2)
 
 
 @pytest.mark.parametrize(
-    "kind", ["whole", "unsized", "breaks", "forgetful", "other", "deaf", "weak", "busy", "moved", "whole/below/a%20b"]
+    "kind",
+    [
+        *("whole", "unsized", "breaks", "forgetful", "other", "deaf", "weak", "busy", "moved", "whole/below/a%20b"),
+        *("length_in_words", "unasked_part", "unasked_beginning"),
+    ],
 )
 def test_whatever_comes_between_the_file_is_whole(kind: str, web: tuple[str, Noted], tmp_path: Path) -> None:
     path = download(f"{web[0]}/{kind}/file.zip?version=3", tmp_path / "new", SHA256)
     assert path.read_bytes() == CONTENT
-    assert [file for file in (tmp_path / "new").rglob("*") if file.is_file()] == [path]
+    assert files_below(tmp_path / "new") == [path]
     assert path.name == "file.zip"
 
 
@@ -181,7 +273,7 @@ def test_what_has_come_does_not_come_again(web: tuple[str, Noted], tmp_path: Pat
 
 
 def test_another_run_goes_on(web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "TRIES", 1)
+    monkeypatch.setattr(transferring, "TRIES", 1)
     with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part, and the same comm"):
         download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
     assert not list(tmp_path.rglob("file.zip"))
@@ -224,6 +316,14 @@ def test_equal_names_at_other_addresses_are_other_files(web: tuple[str, Noted], 
         ("always", r"in 5 tries: The connection broke off. 1,000 bytes are kept"),
         ("trickle", r"in 5 tries: Only \d+ bytes a second came"),
         ("silent", r"in 5 tries: Nothing came for 0.2 s"),
+        ("no_content", "is not there: the server says 204 No Content"),
+        (
+            "malformed_redirect",
+            r"/malformed_redirect/file.zip, or where it is redirected to, cannot be asked for: Inva",
+        ),
+        ("other_redirect", r"cannot be asked for: No connection adapters were found for 'gopher://host/x\?…'"),
+        ("other_part", r"in 5 tries: The server has another version of the file by now\.$"),
+        ("nothing_left", r"in 5 tries: The server has another version of the file by now\.$"),
     ],
 )
 def test_what_cannot_be_had_is_said(kind: str, message: str, web: tuple[str, Noted], tmp_path: Path) -> None:
@@ -235,14 +335,14 @@ def test_what_cannot_be_had_is_said(kind: str, message: str, web: tuple[str, Not
 def test_nobody_there(tmp_path: Path) -> None:
     with served() as (address, _):
         pass
-    with pytest.raises(UserError, match=r"127.0.0.1:\d+ cannot be reached \(.*refused"):
+    with pytest.raises(UserError, match=r"127.0.0.1:\d+/whole/file.zip cannot be reached \(.*refused"):
         download(f"{address}/whole/file.zip", tmp_path, SHA256)
 
 
 def test_another_file_than_it_should_be_is_not_taken(web: tuple[str, Noted], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"is not the file that dataset.sha256 names: its checksum is {SHA256}, not 00"):
         download(f"{web[0]}/whole/file.zip", tmp_path, "00" * 32)
-    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not files_below(tmp_path)
 
 
 def test_what_was_brought_before_is_brought_again_where_it_is_another_file(
@@ -264,6 +364,91 @@ def test_a_checksum_that_nobody_knows_is_told(
 ) -> None:
     assert download(f"{web[0]}/whole/file.zip", tmp_path, None).read_bytes() == CONTENT
     assert f"dataset.sha256={SHA256}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("login", "/login/file.zip gave a web page, not a file of the kind"),
+        ("empty", "/empty/file.zip gave 0 bytes, not"),
+        ("too_short", "/too_short/file.zip gave 1,000 bytes, not"),
+    ],
+)
+def test_what_comes_in_place_of_an_archive_is_not_kept(
+    kind: str, message: str, web: tuple[str, Noted], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match=message):
+            download(f"{web[0]}/{kind}/file.zip", tmp_path, None, is_archive)
+    assert not files_below(tmp_path)
+    assert len(web[1]) == 2
+
+
+def test_a_web_page_kept_in_place_of_an_archive_is_replaced(web: tuple[str, Noted], tmp_path: Path) -> None:
+    with served(archive_of(b"picture")) as (address, _):
+        url = f"{address}/whole/file.zip"
+        path = download(url, tmp_path, None)
+        path.write_bytes(b"<html>")
+        assert zipfile.is_zipfile(download(url, tmp_path, None, is_archive))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("endless", r"/endless/file.zip has more than \d[\d,]* bytes, and .* has no room for so many"),
+        ("huge", r"/huge/file.zip has 1,152,921,504,606,846,976 bytes, and .* has no room for so many"),
+        ("whole", r"/whole/file.zip has 300,000 bytes, and .* has no room"),
+    ],
+)
+def test_a_body_larger_than_the_disk_leaves_room_on_it(
+    kind: str, message: str, web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter(range(transferring.LEFT_FREE + (5 * 2**20 if kind == "endless" else 1000), 0, -(2**20)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    with pytest.raises(UserError, match=message):
+        download(f"{web[0]}/{kind}/file.zip", tmp_path, None)
+    assert sum(file.stat().st_size for file in files_below(tmp_path)) < 1000
+
+
+def test_two_downloads_of_one_url_at_once_fetch_it_once(web: tuple[str, Noted], tmp_path: Path) -> None:
+    url = f"{web[0]}/slow/file.zip"
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: download(url, tmp_path, SHA256), range(4)))
+    assert len({*paths}) == 1
+    assert paths[0].read_bytes() == CONTENT
+    assert len(web[1]) == 1
+
+
+def test_two_urls_that_differ_in_what_is_no_secret_share_no_file(web: tuple[str, Noted], tmp_path: Path) -> None:
+    url = f"{web[0]}/whole/file.zip".replace("://", "://me:pw@")
+    one, same, other = (
+        download(f"{url}?{query}", tmp_path, SHA256) for query in ("id=1&token=a", "id=1&token=b&expires=9", "id=2")
+    )
+    assert one == same != other
+    assert len(web[1]) == 2
+
+
+def test_a_redacted_url_names_the_file_that_was_downloaded(web: tuple[str, Noted], tmp_path: Path) -> None:
+    url = f"{web[0]}/whole/file.zip?token=secret"
+    path = download(url, tmp_path, SHA256)
+    assert download(redact(url), tmp_path, SHA256) == path
+    path.unlink()
+    with pytest.raises(UserError, match=r"stands for a URL whose user, password or query were not stored"):
+        download(redact(url), tmp_path, SHA256)
+
+
+@pytest.mark.parametrize("kind", ["missing", "broken", "circle", "always", "silent", "login", "whole", "huge"])
+def test_no_message_has_secrets_of_the_url(
+    kind: str, web: tuple[str, Noted], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ddpm_kedro")
+    url = f"{web[0]}/{kind}/file.zip?token=s3cret".replace("://", "://me:s3cret@")
+    try:
+        download(url, tmp_path, None, is_archive)
+    except UserError:
+        assert "s3cret" not in traceback.format_exc()
+    assert "s3cret" not in caplog.text
+    assert not any("s3cret" in str(path) for path in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -292,8 +477,8 @@ def test_a_store_of_objects(bucket: str, tmp_path: Path) -> None:
 def test_what_has_come_of_an_object_is_gone_on_with_if_it_is_the_same(
     change: bytes, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "TRIES", 1)
-    monkeypatch.setattr(downloading, "BLOCK", 100_000)
+    monkeypatch.setattr(transferring, "TRIES", 1)
+    monkeypatch.setattr(transferring, "BLOCK", 100_000)
     read, seen = fsspec.implementations.memory.MemoryFile.read, list[int]()
 
     def broken(file: Any, count: int) -> bytes:
@@ -323,7 +508,7 @@ def test_what_has_come_of_an_object_is_gone_on_with_if_it_is_the_same(
 def test_what_a_store_of_objects_does_not_give(url: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         download(url, tmp_path, SHA256)
-    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not files_below(tmp_path)
 
 
 def test_a_store_of_objects_that_breaks_off(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,3 +529,4 @@ def test_what_a_url_is() -> None:
     assert not is_url("folder://pictures.zip")
     assert not is_url("pictures.zip")
     assert not is_url("C:/pictures.zip")
+    assert is_url("https://[1:2/pictures.zip")

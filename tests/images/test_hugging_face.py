@@ -151,3 +151,17 @@ def test_shards_hold_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     _, [training, _] = made(kept(flowers(40), tmp_path / "flowers"), tmp_path)
     assert [len(shard.images) for shard in training] == [8, 8, 8, 8, 4]
     assert np.unique(np.concatenate([shard.labels for shard in training])).tolist() == [0, 1]
+
+
+def test_a_parquet_file_from_a_url_is_downloaded_without_its_secrets_in_any_file(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    kept(flowers(20), server[1] / "flowers.parquet")
+    url = f"{server[0].replace('://', '://me:pa55word@')}/flowers.parquet?token=s3cret"
+    manifest = source_named("huggingface").fetch(dataset(url, tmp_path))
+    assert manifest["class_names"] == ["even", "odd"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    for secret in (b"pa55word", b"s3cret"):
+        assert secret.decode() not in str(manifest)
+        assert not [path for path in files if secret in path.read_bytes() + bytes(path)]

@@ -78,7 +78,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion", **{"images.fit": "pad"})
     assert "Chosen for these pictures: use.augmentation flips, model.width 32, " in caplog.text
     plain = project.parameters()
-    assert plain["use"] | {"dataset": "chosen", "model": "chosen", "augmentation": "flips"} == plain["use"]
+    assert plain["use"] | {"dataset": "pictures", "model": "chosen", "augmentation": "flips"} == plain["use"]
     assert plain["dataset"]["path"] == str(tmp_path / "pictures")
     assert (plain["images"]["size"], plain["images"]["fit"]) == (16, "pad")
     assert plain["model"]["channel_multipliers"] == [2, 3]
@@ -95,10 +95,10 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
 STRONGER: dict[str, dict[str, Any]] = {
     "use.dataset=mnist5k": {"use.dataset": "mnist5k", "dataset.path": None, "use.model": "digits"},
     "use.experiment=course_small": {"dataset.path": None, "dataset.source": "cifar10"},
-    "use.model=small": {"use.dataset": "chosen", "model.channel_multipliers": [1, 2, 2, 2]},
+    "use.model=small": {"use.dataset": "pictures", "model.channel_multipliers": [1, 2, 2, 2]},
     "model.blocks_per_level=2": {"use.model": "chosen", "model.blocks_per_level": 2, "images.size": 16},
-    "use.augmentation=none": {"use.dataset": "chosen", "augmentation.horizontal_flip": False},
-    "images.channels=1": {"use.dataset": "chosen", "images.channels": 1},
+    "use.augmentation=none": {"use.dataset": "pictures", "augmentation.horizontal_flip": False},
+    "images.channels=1": {"use.dataset": "pictures", "images.channels": 1},
 }
 
 

@@ -226,6 +226,16 @@ OWN_PICTURES = [
     *one(
         "images/downloading.py",
         ("a wrong checksum will do", "elif found != sha256.lower():", "elif False:"),
+        ("a web page kept in place of an archive", "if not fits(part):", "if False:"),
+        (
+            "a file that was brought before will do",
+            'dataset.sha256 names: it is brought again.", path)\n        return False',
+            'dataset.sha256 names: it is brought again.", path)\n        return True',
+        ),
+        ("files named as a server likes", 're.sub(r"[^\\w.-]", "_", last).lstrip(".")', "last"),
+    ),
+    *one(
+        "images/transferring.py",
         (
             "the rest of a file for the whole",
             "goes_on = answer.status_code == requests.codes.partial_content",
@@ -234,12 +244,15 @@ OWN_PICTURES = [
         ("a trickle goes on for ever", "if seen < SLOW * gone:", "if False:"),
         ("what has come comes again", "if have and validator.is_file():", "if False:"),
         ("given up at the first trouble", "if attempt == TRIES - 1:", "if True:"),
+        ("a body without end fills the disk", "free < LEFT_FREE + rest", "free < 0"),
+    ),
+    *one(
+        "provenance.py",
         (
-            "a file that was brought before will do",
-            'it is brought again.", path)\n        return False',
-            'it is brought again.", path)\n        return True',
+            "files of two URLs are one",
+            "f\"{address}{'?' if kept else ''}{'&'.join(kept)}{hash_mark}{fragment}\"",
+            "address",
         ),
-        ("files named as a server likes", 're.sub(r"[^\\w.-]", "_", last).lstrip(".")', "last"),
     ),
     *one(
         "images/arrays.py",
@@ -249,6 +262,7 @@ OWN_PICTURES = [
     ),
     *one(
         "images/unpacking.py",
+        ("each process downloads for itself", "        lock.acquire()\n    try:", "        pass\n    try:"),
         ("a small file may fill the disk", "free < LEFT_FREE + len(block)", "free < 0"),
         (
             "half an archive taken for whole",

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ddpm_kedro.cli.common import ListOption, console, make_loader, project_command, split_params
 from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.provenance import redact
 
 
 @click.group()
@@ -39,7 +40,7 @@ def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> N
     """Every parameter that a run would have, and where its value comes from."""
     table = Table("parameter", "value", "from", box=None)
     for name, (value, origin) in make_loader(project, env, params).origins().items():
-        table.add_row(name, str(value), origin)
+        table.add_row(name, str(redact(value)), origin)
     console().print(table)
 
 
@@ -48,6 +49,6 @@ def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> N
 @project_command
 def dump(project: ProjectMetadata, path: Path, env: str | None) -> None:
     """Write every parameter that a run would have to a YAML file, for other programs."""
-    resolved = make_loader(project, env)["parameters"]
+    resolved = redact(make_loader(project, env)["parameters"])
     with atomic_write(path) as file:
         file.write(yaml.safe_dump(resolved, sort_keys=False).encode())

@@ -12,7 +12,7 @@ from rich.table import Table
 from ddpm_kedro.cli.common import console, data_folder, make_loader, make_session, project_command, read_params
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.parameters import ConflictError, Group, UserError, check_parameters
-from ddpm_kedro.provenance import fingerprint, flatten
+from ddpm_kedro.provenance import fingerprint, flatten, redact, redact_text
 
 if TYPE_CHECKING:
     from ddpm_kedro.sweep import Sweep
@@ -75,7 +75,7 @@ def _run_trial(project: ProjectMetadata, env: str | None, changes: str, name: st
 def _shaping(project: ProjectMetadata, env: str | None, params: str) -> dict[str, Any]:
     """Every parameter that shapes a run, by its full name."""
     checked = check_parameters(make_loader(project, env, read_params(params))["parameters"])
-    return dict(flatten({name: group.shaping() for name, group in checked if isinstance(group, Group)}))
+    return dict(flatten(redact({name: group.shaping() for name, group in checked if isinstance(group, Group)})))
 
 
 def _trained(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _report_sweep(sweeps: Any, asked: "Sweep", study: Any, folder: Path, env: st
     click.echo(f"In {folder}: {', '.join(['trials.csv', *pages])}")
     if trials and trials[0].state.name == "COMPLETE":
         where = f"--env {env} " if env else ""
-        again = shlex.quote(asked.params(trials[0].params))
+        again = shlex.quote(redact_text(asked.params(trials[0].params)))
         click.echo(f"Its model: {folder.parents[1] / 'runs' / trials[0].user_attrs['run_id'] / 'model'}")
         click.echo(f"The best again: kedro run {where}--params {again}")
 

@@ -11,6 +11,7 @@ from ddpm_kedro.datasets.base import put_as_a_whole
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.store_check import META
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
+from ddpm_kedro.provenance import redact
 
 
 class RemoteImageStoreDataset(ImageStoreDataset):
@@ -87,4 +88,4 @@ class RemoteImageStoreDataset(ImageStoreDataset):
         return super()._exists() or self._there() is not None
 
     def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"remote": self._remote}
+        return super()._describe() | {"remote": redact(self._remote)}

@@ -15,7 +15,7 @@ from ddpm_kedro.datasets.atomic import atomic_write, copy
 from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.parameters import Parameters
-from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.provenance import Provenance, redact
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Archive:
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters and where the data lies."""
         self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
-        self.parameters = context.config_loader["parameters"]
+        self.parameters = redact(context.config_loader["parameters"])
 
     @hook_impl
     def before_pipeline_run(self) -> None:

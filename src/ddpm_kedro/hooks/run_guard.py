@@ -16,7 +16,7 @@ from kedro.pipeline.node import Node
 
 from ddpm_kedro.hooks.together import first_process
 from ddpm_kedro.parameters import DivergedError, Parameters, UserError
-from ddpm_kedro.provenance import differences
+from ddpm_kedro.provenance import differences, redact
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -38,7 +38,7 @@ class RunGuard:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters."""
-        self.parameters = context.config_loader["parameters"]
+        self.parameters = redact(context.config_loader["parameters"])  # printed
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from kedro.pipeline.node import Node
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.together import first_process
-from ddpm_kedro.provenance import flatten
+from ddpm_kedro.provenance import flatten, redact, redact_text
 
 logger = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
@@ -46,7 +47,7 @@ class Tracking:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters and where W&B's folder lies."""
-        self.parameters = context.config_loader["parameters"]
+        self.parameters = redact(context.config_loader["parameters"])
         self.folder = Path(context.project_path) / context.config_loader["globals"]["data_root"] / "wandb"
 
     @hook_impl
@@ -114,6 +115,7 @@ class Tracking:
         if mode == "disabled":
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        sys.argv[1:] = map(redact_text, sys.argv[1:])  # W&B stores the command line
         os.environ.setdefault("WANDB_DATA_DIR", str(self.folder))  # else artifacts wait for their upload elsewhere
         self.state = self.folder / f"{run_id}.json"
         state = self._read_state()

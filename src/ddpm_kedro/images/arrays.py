@@ -15,7 +15,7 @@ from ddpm_kedro.images.folders import SPLITS
 from ddpm_kedro.images.sharding import in_shards, wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, brought, checksums, classes_of
 from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class ArrayPictures:
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """What it holds."""
-        path = brought(dataset, "a .npy or .npz file")
+        path = brought(dataset, "a .npy or .npz file", is_array)
         found = opened(path, dataset.splits)
         names = classes_of(dataset, found.class_names, f"{path} has no labels")
         count, *size = found.training.images.shape
@@ -101,6 +101,12 @@ class ArrayPictures:
             raise UserError(f"{path} changed while it was read. Run it again when it is whole.")
 
 
+def is_array(path: Path) -> bool:
+    """Whether a file is a .npy or .npz, by its content."""
+    with path.open("rb") as file:
+        return file.read(6) == np.lib.format.MAGIC_PREFIX or zipfile.is_zipfile(path)
+
+
 def opened(path: Path, splits: bool) -> Arrays:
     """What lies in a file; read once for as long as it stays the same.
 
@@ -111,7 +117,8 @@ def opened(path: Path, splits: bool) -> Arrays:
         UserError: where that are no images, or more or fewer labels.
     """
     if not path.is_file():
-        raise UserError(f"dataset.path = {path} is no file: the source array takes a .npy or .npz file.")
+        kind = UserError if path.exists() else MissingSourceError
+        raise kind(f"dataset.path = {path} is no file: the source array takes a .npy or .npz file.")
     return _opened(path, splits, path.stat().st_mtime_ns)
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look
 from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, classes_of, rows_of, without_checksum
+from ddpm_kedro.images.source import Manifest, Shards, brought, classes_of, rows_of, without_checksum
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
 
 logger = logging.getLogger(__name__)
 TRAINING, HOLDOUT = "train", ("test", "validation")
@@ -25,12 +25,10 @@ class HuggingFace:
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """Load it, from the hub or from here."""
-        if dataset.path is None:
-            raise UserError(
-                "dataset.source=huggingface needs dataset.path: a name of the hub, a folder or a .parquet file."
-            )
-        without_checksum(dataset)
-        path, cache = dataset.path, str(Path(dataset.download_folder) / dataset.source)
+        path = str(brought(dataset, "a name of the hub, a folder or a .parquet file", is_parquet))
+        if not Path(path).is_file():
+            without_checksum(dataset)
+        cache = str(Path(dataset.download_folder) / dataset.source)
         training, holdout = parts(path, cache)
         image, label, names = columns(path, cache, training)
         unused = [name for name in splits(path, cache)[training].features if name not in {image, label}]
@@ -61,6 +59,12 @@ class HuggingFace:
         """What was loaded does not change: it is a copy."""
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file is a .parquet, by its content."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 @lru_cache(maxsize=1)
 def splits(path: str, cache: str) -> dict[str, Any]:
     """The splits of a dataset by name; downloaded to ``cache`` where it is one of the hub.
@@ -81,12 +85,12 @@ def splits(path: str, cache: str) -> dict[str, Any]:
     try:
         if (here / "state.json").is_file() or (here / "dataset_dict.json").is_file():
             found = datasets.load_from_disk(path)
-        elif here.suffix == ".parquet":
+        elif here.is_file():
             found = datasets.load_dataset("parquet", data_files=path, cache_dir=cache)
         else:
             found = datasets.load_dataset(path, cache_dir=cache)
     except Exception as error:  # its readers, and those of the hub, raise whatever their libraries do
-        raise UserError(f"dataset.path = {path} could not be loaded: {_first_line(error)}") from error
+        raise MissingSourceError(f"dataset.path = {path} could not be loaded: {_first_line(error)}") from error
     return dict(found) if isinstance(found, dict) else {TRAINING: found}
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.images.folders import Folders, find_folders
 from ddpm_kedro.images.names import one_line
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.parameters import MissingSourceError, UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
@@ -175,7 +175,7 @@ def hints(problems: Iterable[str]) -> str:
 def walk(path: Path, *, follow_links: bool = False) -> Iterator[Found]:
     """What :func:`listing_of` lists, pictures or not."""
     if not path.exists():
-        raise UserError(f"dataset.path = {path} does not exist.")
+        raise MissingSourceError(f"dataset.path = {path} does not exist.")
     if (kind := kind_of(path)) not in KINDS:
         raise UserError(f"dataset.path = {path} is neither a folder nor a .zip or .tar archive, or it is cut short.")
     return _in_folder(path, follow_links=True) if follow_links and kind == "folder" else KINDS[kind](path)

@@ -16,7 +16,8 @@ from ddpm_kedro.images.decoding import converted
 from ddpm_kedro.images.sharding import wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, checksums, without_path
 from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.images.unpacking import alone
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError
 
 DIGITS = tuple("0123456789")
 
@@ -122,9 +123,10 @@ class Torchvision(NamedSource):
         """Both splits; what is there with the right checksum is not downloaded again."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            made = [self._open(folder, split, download=True) for split in (self.train, self.test)]
+            with alone(folder, "downloads"):
+                made = [self._open(folder, split, download=True) for split in (self.train, self.test)]
         except (URLError, RuntimeError, TimeoutError) as error:
-            raise UserError(
+            raise MissingSourceError(
                 f"The images could not be downloaded: {' '.join(str(error).split())} Check the network, or put the "
                 f"archive into {folder} by hand; use.dataset=mnist5k needs no network."
             ) from error
@@ -142,7 +144,10 @@ class Torchvision(NamedSource):
         return resolve_name(f"torchvision.datasets:{self.dataset}")(str(folder), download=download, **split)
 
     def _split(self, folder: Path, split: dict[str, Any]) -> Split:
-        dataset = self._open(folder, split, download=False)
+        try:
+            dataset = self._open(folder, split, download=False)
+        except RuntimeError as error:
+            raise MissingSourceError(f"The files of {self.dataset} are not in {folder}: {error}") from error
         images = np.asarray(dataset.data)
         images = (
             images[..., None] if images.ndim == 3 else np.moveaxis(images, 1, -1) if self.channels_first else images

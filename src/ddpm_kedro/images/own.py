@@ -19,6 +19,7 @@ from ddpm_kedro.images.listing import (
     Listing,
     describe,
     hints,
+    kind_of,
     listing_of,
     shown,
 )
@@ -26,7 +27,7 @@ from ddpm_kedro.images.reading import content, reader_of
 from ddpm_kedro.images.sharding import decoded, in_shards, looks_of, wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, brought, classes_of
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.images.unpacking import unpacked
+from ddpm_kedro.images.unpacking import opener_of, unpacked
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class OwnPictures:
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """What lies there, and what some of the pictures look like. A folder and most archives are not copied."""
-        path = brought(dataset, "a folder, or a .zip or .tar archive")
+        path = brought(dataset, "a folder, or a .zip or .tar archive", is_archive)
         if path.is_file():
             path = unpacked(path, Path(dataset.download_folder) / dataset.source)
         options = {"follow_links": dataset.follow_links, "splits": dataset.splits}
@@ -79,6 +80,11 @@ class OwnPictures:
     def check(self, manifest: Manifest) -> None:
         """See :class:`Source`."""
         _listing(manifest)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a .zip or .tar, perhaps compressed, by its content."""
+    return bool(kind_of(path) or opener_of(path))
 
 
 def _listing(manifest: Manifest) -> Listing:

@@ -1,6 +1,7 @@
 """What a source is, and what several kinds of them share."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from ddpm_kedro.images.downloading import check, download, is_url
 from ddpm_kedro.images.names import readable
 from ddpm_kedro.images.store import Shard, stratified_holdout
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.provenance import redact, redact_text
 
 Manifest = dict[str, Any]
 Shards = Callable[[], Iterable[Callable[[], Shard]]]
@@ -38,8 +40,8 @@ def without_path(dataset: DatasetParameters) -> None:
     """
     if dataset.path is not None:
         raise UserError(
-            f"dataset.path = {dataset.path} is for one's own pictures: add dataset.source=folder, archive, array or "
-            f"huggingface; dataset.source is {dataset.source}."
+            f"dataset.path = {redact_text(dataset.path)} is for one's own pictures: add dataset.source=folder, "
+            f"archive, array or huggingface; dataset.source is {dataset.source}."
         )
     without_checksum(dataset)
 
@@ -57,8 +59,26 @@ def without_checksum(dataset: DatasetParameters) -> None:
         )
 
 
-def brought(dataset: DatasetParameters, what: str) -> Path:
+def place_of(dataset: DatasetParameters, *, although_gone: bool = False) -> str:
+    """Where the images of ``dataset.path`` lie, from wherever it is asked: an absolute path, a URL or a hub's name.
+
+    Args:
+        dataset: with a path.
+        although_gone: also make what is not there an absolute path.
+    """
+    path = str(dataset.path)
+    if is_url(path):
+        return str(redact(path))
+    return os.path.realpath(path) if although_gone or os.path.exists(path) else path
+
+
+def brought(dataset: DatasetParameters, what: str, fits: Callable[[Path], bool]) -> Path:
     """Where ``dataset.path`` lies on this machine; downloaded where it is a URL.
+
+    Args:
+        dataset: with that path.
+        what: is wanted, in words.
+        fits: whether a downloaded file is that, by its content.
 
     Raises:
         UserError: where there is none, or it cannot be had, or is another file than ``dataset.sha256`` says.
@@ -66,8 +86,11 @@ def brought(dataset: DatasetParameters, what: str) -> Path:
     if dataset.path is None:
         raise UserError(f"dataset.source={dataset.source} needs dataset.path: {what}, or its URL.")
     if is_url(dataset.path):
-        return download(dataset.path, Path(dataset.download_folder) / dataset.source, dataset.sha256)
+        return download(dataset.path, Path(dataset.download_folder) / dataset.source, dataset.sha256, fits)
     path = Path(dataset.path)
+    if "://" in dataset.path and not path.exists():
+        kind = dataset.path.partition("://")[0]
+        raise UserError(f"dataset.path = {redact_text(dataset.path)}: no file system is known for {kind}://.")
     if path.is_dir():
         without_checksum(dataset)
     if dataset.sha256 is not None and path.is_file():

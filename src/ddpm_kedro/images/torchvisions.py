@@ -26,7 +26,8 @@ from ddpm_kedro.images.decoding import (
 from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
 from ddpm_kedro.images.source import Manifest, Shards, rows_of, without_path
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.images.unpacking import alone
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
 
 LOOKED_AT = 64  # pictures, for the choice of size
 Options = tuple[tuple[str, Any], ...]
@@ -88,15 +89,21 @@ def bring(dataset: str, folder: Path, options: Options) -> Any:
         given["download"] = True
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return kind(str(folder), **given)
+        with alone(folder, "downloads"):
+            return kind(str(folder), **given)
     except (OSError, RuntimeError, ValueError) as error:  # an URLError is an OSError
-        raise UserError(f"{dataset} is not there: {' '.join(str(error).split())} Files go to {folder}.") from error
+        raise MissingSourceError(
+            f"{dataset} is not there: {' '.join(str(error).split())} Files go to {folder}."
+        ) from error
 
 
 @lru_cache(maxsize=2)
 def opened(dataset: str, folder: Path, options: Options) -> Any:
     """The set once it is there, opened once in a process."""
-    return resolve_name(f"torchvision.datasets:{dataset}")(str(folder), **dict(options))
+    try:
+        return resolve_name(f"torchvision.datasets:{dataset}")(str(folder), **dict(options))
+    except (OSError, RuntimeError) as error:
+        raise MissingSourceError(f"The files of {dataset} are not in {folder}: {error}") from error
 
 
 def class_names(data: Any) -> list[str]:

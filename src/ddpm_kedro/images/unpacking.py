@@ -6,9 +6,12 @@ import logging
 import lzma
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import fingerprint
@@ -27,15 +30,17 @@ def unpacked(path: Path, folder: Path) -> Path:
     Raises:
         UserError: where it is damaged, or the disk too small.
     """
-    with path.open("rb") as file:
-        head = file.read(8)
-    opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+    opener = opener_of(path)
     if opener is None:
         return path
     status = path.stat()
     made = folder / f"{path.name.split('.')[0]}-{fingerprint(str(path), status.st_size, status.st_mtime_ns)}.tar"
-    if not made.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    if made.is_file():
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(made, "unpacks"):
+        if made.is_file():
+            return made
         part = made.with_suffix(".part")
         logger.info("%s is unpacked to %s.", path, made)
         try:
@@ -45,6 +50,33 @@ def unpacked(path: Path, folder: Path) -> Path:
             raise
         part.replace(made)
     return made
+
+
+@contextmanager
+def alone(path: Path, verb: str) -> Iterator[None]:
+    """Let one process at a time make a file or folder; the others wait.
+
+    Args:
+        path: of what is made.
+        verb: what the others wait for.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("Another process %s %s: waiting for it.", verb, path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def opener_of(path: Path) -> Opener | None:
+    """What unpacks a file; None where it is not compressed."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
 
 
 def _unpack(opener: Opener, path: Path, part: Path) -> None:

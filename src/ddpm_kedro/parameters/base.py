@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -30,7 +31,18 @@ def _as_text(value: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(_as_text)]
 """Text that may look like a number: YAML makes a number of it."""
-TextPath = Annotated[Text, APath()]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+AnyPath = Annotated[str, PlainValidator(_text), PlainSerializer(lambda path: path, return_type=Any)]
+"""A path or URL; Pydantic's own strings refuse a path whose bytes are not UTF-8."""
+TextPath = Annotated[AnyPath, BeforeValidator(_as_text), APath()]
+"""A path that may look like a number."""
 
 
 class UserError(Exception):
@@ -39,6 +51,10 @@ class UserError(Exception):
 
 class ConflictError(UserError):
     """Each value is accepted by itself, but not together with another one."""
+
+
+class MissingSourceError(UserError):
+    """The files of a source cannot be reached; nobody misses them while the images made of them are there."""
 
 
 class DivergedError(UserError):

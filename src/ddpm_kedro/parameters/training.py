@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -25,7 +26,7 @@ class DatasetParameters(Group):
     source: Text
     """A name in the table of ``ddpm_kedro.images.sources``: mnist5k, cifar10, …"""
     download_folder: TextPath
-    """Folder for downloaded archives, relative to where ``kedro run`` is called."""
+    """Folder on this machine for downloaded archives, relative to where ``kedro run`` is called."""
 
     path: TextPath | None
     """Of the sources folder, archive and array: where the pictures lie, relative to where ``kedro run`` is called, or
@@ -40,6 +41,13 @@ class DatasetParameters(Group):
     """Of the source folder: whether links out of the folder are followed."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
+
+    @field_validator("download_folder")
+    @classmethod
+    def _on_this_machine(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError("downloads go to a folder on this machine, not to a URL")
+        return folder
 
 
 def _numbers_between(mark: str, expected: str) -> BeforeValidator:

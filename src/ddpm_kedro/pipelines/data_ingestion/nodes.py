@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from PIL import Image
 
 from ddpm_kedro.images.grid import labelled_grid
 from ddpm_kedro.images.names import legend
-from ddpm_kedro.images.source import Manifest, Shards
+from ddpm_kedro.images.source import Manifest, Shards, place_of
 from ddpm_kedro.images.sources import source_named
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
-from ddpm_kedro.provenance import Provenance, fingerprint
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError
+from ddpm_kedro.provenance import Provenance, fingerprint, redact, set_name
 
 logger = logging.getLogger(__name__)
 TOLD = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
@@ -25,21 +24,33 @@ SHOWN = 100  # training images in the contact sheet, at most
 REASONS = 3  # of rejected files, told; the report has all
 
 
-def download_images(dataset: DatasetParameters) -> Manifest:
+def download_images(dataset: DatasetParameters, earlier_images: Manifest | None = None) -> Manifest:
     """Bring the files of a source to this machine. The one node with files and network as its purpose.
 
+    Args:
+        dataset: which images.
+        earlier_images: the manifest that an earlier run left. Where it asked for the same and the source cannot be
+            reached any more, it is taken: nobody needs the source while the images made of it are there.
+
     Returns:
-        A manifest: source, folder, SHA-256 of every file, class names; of one's own pictures also where they were asked
-        for and what they look like.
+        A manifest: source, folder, SHA-256 of every file, class names; of one's own pictures also where they lie, a
+        fingerprint of what was asked for, and what they look like.
 
     Raises:
         UserError: for an unknown source, or one that cannot be downloaded.
     """
-    manifest = {"source": dataset.source} | source_named(dataset.source).fetch(dataset)
-    if dataset.path is None:
-        return manifest
-    here = Path(dataset.path)
-    return manifest | {"path": str(here.resolve()) if here.exists() else dataset.path}  # else a URL, or a name
+    asked = {"source": dataset.source}
+    if dataset.path is not None:
+        wanted = dataset.model_dump(exclude={"download_folder"})
+        asked["asked"] = fingerprint(wanted | {"path": place_of(dataset, although_gone=True)})
+    try:
+        manifest = asked | source_named(dataset.source).fetch(dataset)
+    except MissingSourceError as error:
+        if earlier_images is None or any(earlier_images.get(name) != asked.get(name) for name in ("source", "asked")):
+            raise
+        logger.warning("%s The images that were made of it before are used.", error)
+        return earlier_images
+    return manifest if dataset.path is None else manifest | {"path": place_of(dataset)}
 
 
 def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
@@ -95,21 +106,38 @@ def report_ingestion(
 
 
 def choose_parameters(
-    training_images: ImageStore, raw_images: Manifest, dataset: DatasetParameters, images: ImagesParameters
-) -> dict[str, dict[str, Any]]:
-    """What suits pictures of one's own: options of the groups dataset and model, which a plain ``kedro run`` takes.
+    training_images: ImageStore,
+    raw_images: Manifest,
+    dataset: DatasetParameters,
+    images: ImagesParameters,
+    trained_parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the parameters that a plain ``kedro run`` takes for pictures of one's own.
+
+    Args:
+        training_images: the pictures.
+        raw_images: their manifest.
+        dataset: which they are.
+        images: what they have become.
+        trained_parameters: of the training that this run goes on with, or of one before it with these parameters. Where
+            they are empty, what suits the pictures is chosen.
 
     Returns:
-        The options, by group and name; empty for a set that others made, whose parameters stand in ``conf/``.
+        Parameters by group; empty for a set that others made, whose parameters stand in ``conf/``.
     """
-    if dataset.path is None:
-        return {"dataset/chosen": {}, "model/chosen": {}}
+    if dataset.path is None or trained_parameters:
+        return trained_parameters
     channels, *_ = training_images.image_shape
     model = suitable_model(training_images.image_shape, classes=bool(training_images.class_names))
     chosen = {
-        "use": {"model": "chosen", "augmentation": "flips" if channels > 1 else "none"},
-        "dataset": dataset.model_dump() | {"path": raw_images["path"]},
-        "images": images.model_dump(),
+        "use": {
+            "dataset": set_name(raw_images["path"]),
+            "model": "chosen",
+            "augmentation": "flips" if channels > 1 else "none",
+        },
+        "dataset": redact(dataset.model_dump() | {"path": raw_images["path"]}),
+        "images": images.model_dump(exclude={"workers"}),
+        "model": model,
     }
     values = ", ".join(f"model.{name} {model[name]}" for name in TOLD)
     logger.info(
@@ -117,7 +145,7 @@ def choose_parameters(
         chosen["use"]["augmentation"],
         values,
     )
-    return {"dataset/chosen": chosen, "model/chosen": {"model": model}}
+    return chosen
 
 
 def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[str, Any]:

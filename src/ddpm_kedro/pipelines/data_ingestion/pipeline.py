@@ -14,7 +14,7 @@ def create_pipeline(**_: object) -> Pipeline:
     """params:dataset → raw_images → training_images, holdout_images → ingestion_report, contact_sheet, choices."""
     return Pipeline(
         [
-            Node(download_images, "params:dataset", "raw_images", name="download_images"),
+            Node(download_images, ["params:dataset", "earlier_images"], "raw_images", name="download_images"),
             Node(
                 prepare_images,
                 ["raw_images", "params:images"],
@@ -29,7 +29,7 @@ def create_pipeline(**_: object) -> Pipeline:
             ),
             Node(
                 choose_parameters,
-                ["training_images", "raw_images", "params:dataset", "params:images"],
+                ["training_images", "raw_images", "params:dataset", "params:images", "trained_parameters"],
                 "chosen_parameters",
                 name="choose_parameters",
             ),
