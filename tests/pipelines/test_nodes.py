@@ -338,6 +338,15 @@ class TestSampling:
         vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None, label=1), IMAGE_TO_IMAGE)
         assert not warnings(caplog)
 
+    def test_images_and_weights_that_are_not_finite_are_refused(self, store: ImageStore, model: Any) -> None:
+        checkpoint = train(store)[-1][3]
+        checkpoint.average["conv_in.bias"][0] = float("nan")
+        with pytest.raises(UserError, match=r"gives no model: weights are not finite: conv_in.bias.*Train it again"):
+            export_model(checkpoint, None, TRAINING)
+        model.network.conv_in.bias.data[0] = float("inf")
+        with pytest.raises(UserError, match=r"The model gives images that are not finite, on cpu"):
+            sample_images(model, SAMPLING)
+
     def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:
         diffusion = changed(DIFFUSION, zero_terminal_snr=True)
         model = export_model(train(store, diffusion=diffusion)[-1][3], None, TRAINING)
