@@ -101,7 +101,7 @@ def test_figures_of_two_runs_are_compared_where_they_compare(smoke_data: Path, k
     metrics = json.loads(judged.read_text())
     (kept / IDS[0] / "metrics.json").write_text(json.dumps(metrics))
     better = json.loads(judged.read_text())
-    del better["checksum"]  # the content is another one
+    del better["checksum"]  # what is edited by hand has none
     better["figures"][1]["value"] = 0.5
     better["samples"] |= {"run_id": "another", "seconds": 1e3}
     (kept / IDS[2] / "metrics.json").write_text(json.dumps(better))
