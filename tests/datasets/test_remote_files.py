@@ -44,6 +44,16 @@ def _no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
 
 
+def test_no_secret_of_a_url_is_described_or_told(files: Any) -> None:
+    url = "memory://me:hidden@bucket/samples.npz"
+    dataset = SamplesDataset(filepath=url)
+    assert "hidden" not in str(dataset)
+    for kind, path in ((SamplesDataset, url), (CheckpointDataset, url), (SamplesDataset, "no-such://me:hidden@b/c")):
+        with pytest.raises((UserError, DatasetError)) as raised:
+            kind(filepath=path, **({"archive": "runs"} if kind is CheckpointDataset else {})).load()
+        assert "hidden" not in str(raised.value)
+
+
 def test_samples_history_and_images_are_written_elsewhere_and_read_again(files: Any) -> None:
     samples = Samples(np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), None, (), MADE_BY)
     dataset = SamplesDataset(filepath=f"{BUCKET}/samples.npz")

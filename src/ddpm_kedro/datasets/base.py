@@ -14,6 +14,7 @@ from kedro.io import AbstractDataset
 from kedro.io.core import get_protocol_and_path
 
 from ddpm_kedro.parameters import UserError
+from ddpm_kedro.provenance import redact, redact_text
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -36,7 +37,7 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         protocol, path = get_protocol_and_path(filepath)
         if protocol != "file":
             raise UserError(
-                f"{filepath} is not on a local disk, and a {type(self).__name__} must be: its files are mapped into "
+                f"{redact(filepath)} is not on a local disk, and a {type(self).__name__} must be: its files are mapped into "
                 "memory, or replaced in one step. Give it a local path, such as that of a mounted disk."
             )
         return str(path)
@@ -87,7 +88,7 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
         try:
             self._files, self._root = fsspec.url_to_fs(filepath, **(credentials or {}), **(fs_args or {}))
         except (ImportError, ValueError) as error:
-            raise UserError(f"{filepath} cannot be opened: {error}.") from error
+            raise UserError(redact_text(f"{filepath} cannot be opened: {error}.")) from error
         self._named, self._filepath, self.metadata = True, Path(self._root), metadata
 
     @contextmanager
@@ -108,7 +109,7 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
                     fetch(files, self._root, self._filepath)
                 yield self._filepath
             except UserError as error:
-                raise UserError(str(error).replace(str(self._filepath), str(self._url))) from error
+                raise UserError(str(error).replace(str(self._filepath), str(redact(self._url)))) from error
             finally:
                 self._files, self._filepath = files, elsewhere
 
@@ -119,7 +120,7 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
         return bool(self._files.exists(posixpath.join(self._root, self.marker).rstrip("/")))
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._url}
+        return {"filepath": redact(self._url)}
 
 
 def _through_a_copy(method: Callable[..., Any], put: bool) -> Callable[..., Any]:
