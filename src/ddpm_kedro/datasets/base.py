@@ -37,8 +37,8 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         protocol, path = get_protocol_and_path(filepath)
         if protocol != "file":
             raise UserError(
-                f"{redact(filepath)} is not on a local disk, and a {type(self).__name__} must be: its files are mapped into "
-                "memory, or replaced in one step. Give it a local path, such as that of a mounted disk."
+                f"{redact(filepath)} is not on a local disk, and a {type(self).__name__} must be: its files are mapped "
+                "into memory, or replaced in one step. Give it a local path, such as that of a mounted disk."
             )
         return str(path)
 
