@@ -48,7 +48,7 @@ def test_no_secret_of_a_url_is_described_or_told(files: Any) -> None:
     url = "memory://me:hidden@bucket/samples.npz"
     dataset = SamplesDataset(filepath=url)
     assert "hidden" not in str(dataset)
-    for kind, path in ((SamplesDataset, url), (CheckpointDataset, url), (SamplesDataset, "no-such://me:hidden@b/c")):
+    for kind, path in ((SamplesDataset, url), (CheckpointDataset, url), (SamplesDataset, "nosuch://me:hidden@b/c")):
         with pytest.raises((UserError, DatasetError)) as raised:
             kind(filepath=path, **({"archive": "runs"} if kind is CheckpointDataset else {})).load()
         assert "hidden" not in str(raised.value)
