@@ -48,7 +48,7 @@ def test_a_second_run_takes_what_was_chosen_for_the_images_of_the_first(second: 
     own = "use.dataset=array,dataset.path=mine.npz"
     ok(project.kedro_run("--pipelines", "data_ingestion", "--params", own))
     assert project.parameters(env="second")["use"] == project.parameters()["use"]
-    assert project.parameters(env="second")["use"]["dataset"] == "chosen"
+    assert project.parameters(env="second")["use"]["dataset"] == "mine.npz"
 
 
 def test_a_second_run_that_would_store_other_images_is_refused(second: Path, project: Project) -> None:
