@@ -173,6 +173,7 @@ def test_every_folder_of_code_belongs_to_a_stage() -> None:
     }
     without_effect |= {
         "data_lock.py",
+        "plain_text.py",
         "session.py",
         "settings.py",
         "terminal.py",
