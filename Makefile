@@ -84,7 +84,7 @@ bench-ingestion: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
 
-# The interpreter that has torch: PYTHON, a python3 of the path, else that of the environment. Searched for once.
+# The first interpreter that has torch: PYTHON, python3 or the one in $(VENV). It is searched for once.
 GPU_PYTHON = $(eval GPU_PYTHON := $(shell for p in "$(PYTHON)" python3 $(BIN)/python; do \
 	"$$p" -c 'import torch, torchvision' 2>/dev/null && echo "$$p" && break; done))$(GPU_PYTHON)
 NO_TORCH := No interpreter here has torch and torchvision: PYTHON=/path/to/python make gpu, or make install.
@@ -95,7 +95,7 @@ gpu:
 	@test -n "$(GPU_PYTHON)" || { echo "$(NO_TORCH)" >&2; exit 2; }
 	@$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
-# Wheels and images for a machine with a GPU, perhaps without a network: PYTHON_VERSION is that machine's.
+# Wheels and images for a machine with a GPU that may have no network. PYTHON_VERSION: its version of Python.
 gpu-kit:
 	@test -n "$(GPU_PYTHON)" || { echo "$(NO_TORCH)" >&2; exit 2; }
 	@$(GPU_PYTHON) -m benchmarks.gpu.kit --python-version "$(PYTHON_VERSION)" --images "$(IMAGES)"

@@ -1,4 +1,4 @@
-"""The images of the kit: those of its pack, or made ones for a run that tries it."""
+"""Images for the training part: read from the image pack, or made for a tiny run without a pack."""
 
 import zipfile
 from concurrent.futures import ThreadPoolExecutor

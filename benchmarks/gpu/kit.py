@@ -26,7 +26,7 @@ COUNT = 20_000  # images
 MOST_BYTES = 60 * 2**20
 """Of the whole kit: what others limit an upload to is not far above."""
 GLIBC = (39, 35, 34, 31, 28, 27, 24, 17)
-"""Minor versions of the glibc 2 that wheels name in their tags; pip takes exactly those that are named."""
+"""Minor versions of glibc 2 in the tags of wheels: pip accepts only the versions that are named."""
 
 
 def download_wheels(folder: Path, python: str, machine: str) -> None:

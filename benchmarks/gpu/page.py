@@ -1,6 +1,6 @@
 """``python -m benchmarks.gpu.page``: write what the kit measured into docs/benchmarks.md. ``make gpu-docs`` calls it.
 
-The section stands between two marks; the rest of the page is that of ``make bench``, and stays.
+The section is between two marks. ``make bench`` writes the rest of the page and keeps the section.
 """
 
 import json
@@ -17,7 +17,7 @@ from benchmarks.gpu.summary import section
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- made by make gpu-docs -->", "<!-- end of what make gpu-docs makes -->"
 INTRODUCTION = """
-## Everything a GPU can tell, in nine minutes
+## Results of the GPU kit
 
 One command measures the machine's ceilings, our step and its profile, the steps of diffusers' script and of lucidrains'
 trainer as they are and tuned, the tests that depend on the device, torchrun with NCCL, sampling beside `DDIMPipeline`,
@@ -64,7 +64,7 @@ def insert(page: str, new: str) -> str:
 
 
 def main(words: list[str]) -> None:
-    """Write the section of some results, by default those of the last run."""
+    """Write the section from a results file, by default from the last run."""
     file = Path(words[0]) if words else ROOT / "data/benchmarks/gpu" / RESULTS
     parts = json.loads(file.read_text())["parts"] if file.exists() else {}
     PAGE.write_text(insert(PAGE.read_text(), make_section(parts)))

@@ -162,7 +162,7 @@ def summarise(found: Mapping[str, Any], plan: Sequence[Part]) -> str:
 
     Args:
         found: what ``results.json`` holds of each part, by its name.
-        plan: the parts in their order; those that were not run are left out.
+        plan: the parts in their order; parts without results are left out.
     """
     ran = [part for part in plan if part.name in found]
     lines = ["| part | status | seconds | limit | reason |", "| --- | --- | ---: | ---: | --- |"]
@@ -171,7 +171,7 @@ def summarise(found: Mapping[str, Any], plan: Sequence[Part]) -> str:
         reason = str(this["reason"]).replace("|", "\\|")
         lines.append(f"| {part.name} | {this['status']} | {this['seconds']:.0f} | {this['limit']:.0f} | {reason} |")
     sections = [section(part, found[part.name]) for part in ran]
-    return "\n".join(["# What the GPU told", "", *lines, "", *sections])
+    return "\n".join(["# Results of the GPU kit", "", *lines, "", *sections])
 
 
 def section(part: Part, this: Mapping[str, Any], heading: str = "##") -> str:

@@ -12,7 +12,7 @@ OURS = "ours"
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Yield a row per batch; the host's time is that of a step whose batch leaves the GPU almost nothing to do."""
+    """Yield a row per batch. The host's time is measured at a batch so small that the GPU waits for the host."""
     precision, host = native_precision(settings), {}
     if settings.device == "cuda":
         host = {"host_ms": host_seconds(settings) * 1e3}

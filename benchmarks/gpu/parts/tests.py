@@ -37,7 +37,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def command(settings: Settings, report: Path) -> list[str]:
-    """Return the command that runs the tests; in a tiny run, those of the networks alone."""
+    """Return the command that runs the tests; a tiny run takes only the tests of the metrics."""
     files = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if FIXTURE in path.read_text())
     if settings.tiny:
         files = [path for path in files if path.parent.name == "metrics"]
