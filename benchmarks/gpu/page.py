@@ -17,7 +17,7 @@ from benchmarks.gpu.summary import section
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- made by make gpu-docs -->", "<!-- end of what make gpu-docs makes -->"
 INTRODUCTION = """
-## Results of the GPU kit
+## The GPU kit
 
 One command measures the machine's ceilings, our step and its profile, the steps of diffusers' script and of lucidrains'
 trainer as they are and tuned, the tests that depend on the device, torchrun with NCCL, sampling beside `DDIMPipeline`,
