@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ddpm_kedro.images.store import Shard
+from tests.conftest import ROOT
 
 INGESTION = """
 import sys
@@ -45,7 +46,8 @@ def lives(process: int) -> bool:
 def test_workers_end_when_the_ingestion_is_killed(tmp_path: Path) -> None:
     script, store = tmp_path / "ingest.py", tmp_path / "store"
     script.write_text(INGESTION)
-    process = subprocess.Popen([sys.executable, str(script), str(store)], stderr=subprocess.DEVNULL)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}  # the script imports this file
+    process = subprocess.Popen([sys.executable, str(script), str(store)], env=env, stderr=subprocess.DEVNULL)
     while len(workers := [int(path.suffix[1:]) for path in tmp_path.glob("store.*") if path.suffix[1:].isdigit()]) < 2:
         assert process.poll() is None
         time.sleep(0.05)
