@@ -32,7 +32,7 @@ class GroupConfigLoader(OmegaConfigLoader):
     ``groups/experiment/<name>.yml``, whose own ``use:`` chooses options and whose other keys override them; an
     experiment that names another one there starts from it.
     Where pictures of one's own were ingested last, and nothing says what images to take, they are taken again, with the
-    parameters that were trained on them or, before a training, those that ingestion has chosen for them.
+    parameters that were trained on them or, before a training, the parameters that ingestion chose for them.
     In the catalog, ``${parameters:training.initial_model}`` is that parameter, from wherever it was set.
     Later wins: base, options, experiment, environment, command line. Own options may lie in ``conf/local/groups/``.
 

@@ -84,7 +84,7 @@ class ListOption(click.Option):
         return made
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Return all values as one text; those of a file may be of any type."""
+        """Return all values as one text; values from a file may have any type."""
         return ",".join(value) if isinstance(value, list | tuple) else value
 
 

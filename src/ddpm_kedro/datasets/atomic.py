@@ -32,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def replaced(path: Path) -> Iterator[Path]:
     """Give a place for a file or folder that takes the place of ``path`` when the block ends well.
 
-    Its name is that of ``path``. Its files get the modes that the umask gives. Where nothing is put there, what was at
+    It has the name of ``path``. Its files get the modes that the umask gives. Where nothing is put there, what was at
     ``path`` is removed.
     """
     path = path.resolve()
@@ -114,7 +114,7 @@ def _open_locked(path: Path) -> BinaryIO:
             file.close()  # another process takes it for the file of a dead writer, and removes it
             continue
         except OSError:
-            return file  # this file system has no locks: nobody removes what others write
+            return file  # this file system has no locks: no process removes the files of others
         if Path(file.name).exists():
             return file
         file.close()

@@ -33,7 +33,7 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         self.metadata = metadata
 
     def _local(self, filepath: str) -> str:
-        """Return the path without a protocol, which may only be that of local files."""
+        """Return the path without its protocol; only the protocol of local files is accepted."""
         protocol, path = get_protocol_and_path(filepath)
         if protocol != "file":
             raise UserError(

@@ -32,7 +32,7 @@ class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):
     """The manifest of the images that were ingested before."""
 
     def load(self) -> dict[str, Any] | None:
-        """Return it, or None where there is none that can be read."""
+        """Return the earlier manifest; None if it is missing or cannot be read."""
         try:
             manifest = json.loads(self._filepath.read_text())
         except (OSError, ValueError):

@@ -121,7 +121,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             self._put_in_place()
 
     def fingerprint(self) -> str:
-        """That of what made the saved store."""
+        """Return the fingerprint of what made the saved store."""
         return self._made_by().fingerprint
 
     def _read(self, remedy: str) -> ImageStore:

@@ -37,7 +37,7 @@ class DamagedShardError(UserError):
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return those of labels and hashes, where they are there."""
+    """Return the checksums of the labels and hashes that exist."""
     return {name: file_checksum(folder / name) for name in (LABELS, HASHES) if (folder / name).is_file()}
 
 

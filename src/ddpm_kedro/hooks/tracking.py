@@ -105,7 +105,7 @@ class Tracking:
         self._finish(1)
 
     def _begin(self, run_id: str, resumed: int | None) -> None:
-        """Start a W&B run, or resume that of the checkpoint with so many images seen.
+        """Start a W&B run, or resume the run of the checkpoint with so many images seen.
 
         Args:
             run_id: names the training.

@@ -48,7 +48,7 @@ class Arrays(NamedTuple):
 
     Attributes:
         training: images to train from.
-        holdout: those of a validation or test split, or None.
+        holdout: the arrays of a validation or test split, or None.
         class_names: one name a class; empty without labels.
         names: of the arrays of images.
         unused: names of the arrays that mean nothing here.

@@ -76,11 +76,11 @@ def _download(url: str, path: Path, sha256: str | None, fits: Callable[[Path], b
 
 
 def _is_kept(path: Path, url: str, sha256: str | None, fits: Callable[[Path], bool]) -> bool:
-    """Whether a file that was brought before is there, and still the right one as far as anybody knows."""
+    """Return whether a file was downloaded before and is, as far as can be known, still the right one."""
     if not path.is_file():
         return False
     if not fits(path):
-        logger.warning("%s, brought before, is not of the kind that dataset.source reads: it is brought again.", path)
+        logger.warning("%s is not of the kind that dataset.source reads: it is downloaded again.", path)
         return False
     try:
         check(path, url, sha256)
