@@ -1,0 +1,1 @@
+"""From files, archives, arrays, torchvision's sets and Hugging Face's to shards of images."""
