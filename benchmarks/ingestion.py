@@ -63,8 +63,8 @@ def images(workers: int):
 
 def contents(path: Path) -> list[bytes]:
     """Of every picture, in memory."""
-    from ddpm_kedro.images.listing import listing_of  # noqa: PLC0415
-    from ddpm_kedro.images.reading import content, reader_of  # noqa: PLC0415
+    from ddpm_kedro.ingestion.file_readers import content, reader_of  # noqa: PLC0415
+    from ddpm_kedro.ingestion.listing import listing_of  # noqa: PLC0415
 
     listing, reader = listing_of(path), reader_of(path)
     return [content(reader, listing, index) for index in range(len(listing))]
@@ -107,8 +107,8 @@ def hugging_face(folder: Path, workers: int) -> int:
 def random_reads(count: int) -> tuple[int, float]:
     """Batches of a store of so many synthetic images, 32×32×3: images read, and MiB that the memory grew meanwhile."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
-    from ddpm_kedro.images.sharding import SHARD_BYTES  # noqa: PLC0415
     from ddpm_kedro.images.store import LazyImageStore  # noqa: PLC0415
+    from ddpm_kedro.ingestion.sharding import SHARD_BYTES  # noqa: PLC0415
     from ddpm_kedro.provenance import Provenance  # noqa: PLC0415
 
     each = SHARD_BYTES // 3072

@@ -20,11 +20,11 @@ from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
-from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.hardware import choose_hardware
+from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.metrics.figures import kernel_distance
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ModelParameters
-from ddpm_kedro.training.hardware import choose_hardware
 
 DATA = Path("data")
 IMAGES, BATCH = 500, 250  # of each solver

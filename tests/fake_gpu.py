@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ddpm_kedro.diffusion import generator_for
+from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.training import randomness, trainer
-from ddpm_kedro.training.hardware import Hardware
 
 GPU = Hardware(torch.device("cuda"), "bf16", "a fake one")
 

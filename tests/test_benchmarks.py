@@ -15,10 +15,10 @@ from benchmarks.training.project import Digits
 from benchmarks.training.quality import CANDIDATES, IDENTITY, figures_of, measure, resolved, train
 
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
+from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import UNet
-from ddpm_kedro.training.hardware import choose_hardware
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, SAMPLING, TRAINING, changed, make_store
 from tests.fake_gpu import GPU, fake_gpu
 from tests.training.test_loop import make_run, run_training

@@ -11,10 +11,10 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from ddpm_kedro.cli import cli, run
-from ddpm_kedro.drawing.draw import labels_of
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.sample import labels_of
 from tests.conftest import Project
 
 

@@ -7,7 +7,8 @@ import pytest
 from kedro.config import OmegaConfigLoader
 
 from ddpm_kedro.config import GroupConfigLoader
-from ddpm_kedro.parameters import UserError, check_parameters
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters import check_parameters
 from ddpm_kedro.provenance import flatten
 from ddpm_kedro.settings import CONFIG_LOADER_ARGS
 from tests.conftest import ROOT, Project

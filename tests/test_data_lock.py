@@ -19,7 +19,7 @@ from kedro.framework.startup import bootstrap_project
 from ddpm_kedro import data_lock
 from ddpm_kedro.cli import cli
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from tests.conftest import Project
 
 HOLDER = """
@@ -207,7 +207,7 @@ def test_ctrl_c_in_a_node_frees_the_lock(project: Project, monkeypatch: pytest.M
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ddpm_kedro.images.named.checksums", interrupt)
+    monkeypatch.setattr("ddpm_kedro.ingestion.small_sets.checksums", interrupt)
     assert "Aborted!" in project.kedro_run().output
     assert data_lock._holders == {}
     assert not (project.data / data_lock.RECORD).exists()

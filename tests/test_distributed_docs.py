@@ -9,7 +9,7 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
-from ddpm_kedro.hooks.together import COMMAND
+from ddpm_kedro.hooks.distributed import COMMAND
 from tests.conftest import ROOT
 from tests.test_readme import commands
 

@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from ddpm_kedro.diffusion import generator_for
-from ddpm_kedro.parameters import ConflictError, DiffusionParameters, Parameters, UserError, check_parameters, nearest
+from ddpm_kedro.errors import ConflictError, UserError, nearest
+from ddpm_kedro.parameters import DiffusionParameters, Parameters, check_parameters
 from ddpm_kedro.provenance import flatten
 from tests.conftest import (
     DIFFUSION,

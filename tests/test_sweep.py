@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 from ddpm_kedro import sweep
 from ddpm_kedro.cli import cli
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.trial import TRIAL
-from ddpm_kedro.parameters import UserError
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
 

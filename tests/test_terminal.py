@@ -16,5 +16,5 @@ def test_brackets_are_printed_as_they_are_on_a_terminal(text: str, monkeypatch: 
     handler = RichHandler(console=Console(file=file, width=100))
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
     show_brackets_in_logs()
-    logging.getLogger("ddpm_kedro.images.own").warning("Found %s.", text)
+    logging.getLogger("ddpm_kedro.ingestion.image_files").warning("Found %s.", text)
     assert text in file.getvalue()

@@ -99,7 +99,7 @@ def check_device(device: str, env: dict[str, str]) -> None:
         "import sys\n"
         "from benchmarks.gpu.parts import machine\n"
         "from ddpm_kedro.parameters import UserError\n"
-        "from ddpm_kedro.training.hardware import choose_hardware\n"
+        "from ddpm_kedro.hardware import choose_hardware\n"
         "try: choose_hardware(sys.argv[1], 'auto')\n"
         "except UserError as error: sys.exit(f'NotReady {error}')\n"
     )

@@ -13,8 +13,8 @@ from benchmarks.training.networks import flops_per_image, parameter_count
 from benchmarks.training.results import Row
 from benchmarks.training.step import DTYPES, NUM_IMAGES, Make, as_in_a_run, made, random_store, timed
 
+from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.parameters.base import Precision
-from ddpm_kedro.training.hardware import choose_hardware
 
 TORCHS_OWN = "none"
 """The precision of float32 products that torch starts with: what a script has that does not set it."""

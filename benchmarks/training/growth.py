@@ -15,10 +15,10 @@ from benchmarks.training.results import Row
 from benchmarks.training.step import NUM_IMAGES, random_store, timed
 
 from ddpm_kedro.diffusion import diffusion_loss
+from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.loop import train
 from ddpm_kedro.training.run import Run

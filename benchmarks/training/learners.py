@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.hardware import Hardware, keep_freed_memory
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.training.hardware import Hardware, keep_freed_memory
 from ddpm_kedro.training.run import Run
 from ddpm_kedro.training.trainer import Trainer
 

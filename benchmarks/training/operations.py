@@ -12,8 +12,8 @@ from benchmarks.training.step import NUM_IMAGES, as_in_a_run, products, random_s
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.parameters.base import Device, Precision
-from ddpm_kedro.training.hardware import choose_hardware
 
 CONVOLUTIONS = {
     "aten::mkldnn_convolution",

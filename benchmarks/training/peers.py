@@ -15,9 +15,9 @@ from diffusers.training_utils import EMAModel
 from ema_pytorch import EMA
 from torch import Tensor, nn
 
-from ddpm_kedro.images.augmentation import to_float
+from ddpm_kedro.hardware import Hardware
+from ddpm_kedro.images.pixels import to_float
 from ddpm_kedro.parameters import OptimizerParameters
-from ddpm_kedro.training.hardware import Hardware
 from ddpm_kedro.training.optimizers import learning_rate
 
 LABEL_DROPOUT = 0.1  # of whoever learns classes

@@ -15,12 +15,12 @@ from benchmarks.training.project import Digits
 from benchmarks.training.results import Row
 from benchmarks.training.step import timed
 
-from ddpm_kedro.drawing.draw import USUAL_GUIDANCE
-from ddpm_kedro.images.augmentation import to_uint8
+from ddpm_kedro.hardware import Hardware, choose_hardware
+from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.figures import frechet_distance, kernel_distance
 from ddpm_kedro.parameters import OptimizerParameters
-from ddpm_kedro.training.hardware import Hardware, choose_hardware
+from ddpm_kedro.sampling.sample import USUAL_GUIDANCE
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.randomness import batch_indices
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ddpm_kedro.training.hardware import NATIVE_BF16
+from ddpm_kedro.hardware import NATIVE_BF16
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "benchmarks"

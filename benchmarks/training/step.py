@@ -14,11 +14,11 @@ import torch
 from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
 
+from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.parameters.base import Device, Precision
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import Hardware, choose_hardware
 
 STORED = 256  # images
 NUM_IMAGES = 10**6  # of the schedule of the learning rate, which costs the same anywhere

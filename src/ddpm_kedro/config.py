@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ddpm_kedro.datasets.chosen import check_never_chosen, read_chosen
-from ddpm_kedro.parameters import Parameters, UserError, check_parameters, nearest
+from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.parameters import Parameters, check_parameters
 from ddpm_kedro.plain_text import TEXT, check_file
 from ddpm_kedro.provenance import flatten
 

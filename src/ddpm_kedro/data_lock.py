@@ -16,8 +16,8 @@ from threading import Event, Thread, get_ident
 from typing import Any
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.hooks.together import first_process
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.hooks.distributed import first_process
 
 logger = logging.getLogger(__name__)
 LOCK, RECORD = ".lock", ".lock.json"

@@ -11,7 +11,8 @@ from functools import partial
 
 import torch
 
-from ddpm_kedro.parameters import Device, Precision, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters import Device, Precision
 
 OLDEST_DRIVER = {12: 525, 13: 580}
 """The first driver for each major version of CUDA; minor versions run on any driver of their major version."""

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from pydantic import BaseModel
 
-from ddpm_kedro.parameters import AnyWord, APath, Parameters, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters import AnyWord, APath, Parameters
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)")
 """How integers are written so that everybody reads the same: not in octal, hexadecimal or base 60."""

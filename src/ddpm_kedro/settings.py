@@ -4,11 +4,11 @@ from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.hooks.archive import Archive
 from ddpm_kedro.hooks.chosen import Chosen
+from ddpm_kedro.hooks.distributed import Together
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
 from ddpm_kedro.hooks.summary import Summary
-from ddpm_kedro.hooks.together import Together
 from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW

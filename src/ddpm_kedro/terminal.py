@@ -10,7 +10,7 @@ from typing import Any
 import rich
 from kedro.framework.project import LOGGING
 
-from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.hooks.distributed import first_process
 from ddpm_kedro.provenance import redact_text
 
 PLAIN = {

@@ -12,8 +12,8 @@ from kedro.io import DatasetError
 
 from ddpm_kedro.datasets.diffusers import DiffusersDataset
 from ddpm_kedro.datasets.model import ModelDataset
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import from_diffusers, to_diffusers
-from ddpm_kedro.parameters import UserError
 from tests.models.test_diffusers_format import inputs, published, same_pictures, trained
 
 Layout = Any

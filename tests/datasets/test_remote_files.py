@@ -14,13 +14,13 @@ from PIL import Image
 
 from ddpm_kedro.datasets.base import FileDataset, LocalDataset, local_copy
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
+from ddpm_kedro.datasets.figure import OptionalPictureDataset, PictureDataset
+from ddpm_kedro.datasets.figure_folder import PicturesDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.picture import OptionalPictureDataset, PictureDataset
-from ddpm_kedro.datasets.pictures import PicturesDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from tests.conftest import MADE_BY, Project
 from tests.datasets.test_datasets import trained_model
 
@@ -96,7 +96,7 @@ def test_a_model_is_written_elsewhere_as_a_whole(files: Any) -> None:
 
 def test_partitions_of_images_are_written_elsewhere(files: Any) -> None:
     dataset = PicturesDataset(
-        path=f"{BUCKET}/previews", dataset="ddpm_kedro.datasets.picture.PictureDataset", filename_suffix=".png"
+        path=f"{BUCKET}/previews", dataset="ddpm_kedro.datasets.figure.PictureDataset", filename_suffix=".png"
     )
     dataset.save({"run/one": Image.new("L", (4, 4), 5), "run/two": Image.new("L", (4, 4), 6)})
     assert sorted(dataset.load()) == ["run/one", "run/two"]

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment, read_pixels, to_float, to_uint8
-from ddpm_kedro.images.grid import labelled_grid, to_picture
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment
+from ddpm_kedro.images.pixels import read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore, stratified_holdout
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.reporting.grid import labelled_grid, to_picture
 from tests.conftest import NO_AUGMENTATION, changed, make_store
 
 

@@ -1,6 +1,6 @@
 """Files as they come: odd ones that are pictures all the same, and bad ones, each with what must be said of it.
 
-``python -m tests.images.corpus FOLDER`` writes them.
+``python -m tests.ingestion.corpus FOLDER`` writes them.
 """
 
 import io

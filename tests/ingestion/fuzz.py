@@ -1,6 +1,6 @@
 """Files and archives damaged at random: whatever they hold, they are decoded or rejected, and nothing else happens.
 
-``python -m tests.images.fuzz --minutes 10`` shows the smallest damage that leads to something else, where any does, and
+``python -m tests.ingestion.fuzz --minutes 10`` shows the smallest damage that leads to something else, where any does, and
 the seed, which ``--seed N`` repeats.
 """
 
@@ -22,11 +22,11 @@ import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look, without_warnings
-from ddpm_kedro.images.listing import listing_of
-from ddpm_kedro.images.own import make_shard
-from ddpm_kedro.parameters import UserError
-from tests.images import corpus
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.decoding import RejectedImageError, Wanted, decode, look, without_warnings
+from ddpm_kedro.ingestion.image_files import make_shard
+from ddpm_kedro.ingestion.listing import listing_of
+from tests.ingestion import corpus
 
 WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 1_000_000)
 FILES = [make() for make in corpus.GOOD.values()] + [make() for make, _ in corpus.BAD.values()]

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from ddpm_kedro.images import unpacking
-from ddpm_kedro.images.sources import source_named
-from ddpm_kedro.images.unpacking import unpacked
-from ddpm_kedro.parameters import DatasetParameters, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion import unpacking
+from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.ingestion.unpacking import unpacked
+from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
-from tests.images import corpus
 from tests.images.test_own import members
+from tests.ingestion import corpus
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 6, 8), dtype=np.uint8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3), dtype=np.uint8)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_kedro.images.sources import source_named
-from ddpm_kedro.parameters import DatasetParameters, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images, report_ingestion
 from tests.conftest import IMAGES
-from tests.images import corpus
+from tests.ingestion import corpus
 
 SHADES = {"cat": 40, "dog": 200}
 Part = Counter[tuple[str, int]]

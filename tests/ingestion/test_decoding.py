@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_kedro.images import decoding
-from ddpm_kedro.images.decoding import Look, RejectedImageError, Wanted, converted, look
-from tests.images import corpus
+from ddpm_kedro.ingestion import decoding
+from ddpm_kedro.ingestion.decoding import Look, RejectedImageError, Wanted, converted, look
+from tests.ingestion import corpus
 
 WHITE = (255, 255, 255)
 AS_IT_IS = Wanted(8, 12, 3, "crop", WHITE, 50_000_000)

@@ -21,10 +21,10 @@ import fsspec.implementations.memory
 import numpy as np
 import pytest
 
-from ddpm_kedro.images import downloading, transferring
-from ddpm_kedro.images.downloading import download, is_url
-from ddpm_kedro.images.own import is_archive
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion import downloading, transferring
+from ddpm_kedro.ingestion.downloading import download, is_url
+from ddpm_kedro.ingestion.image_files import is_archive
 from ddpm_kedro.provenance import redact
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 import datasets
-from ddpm_kedro.images import hugging_face
-from ddpm_kedro.images.decoding import RejectedImageError
-from ddpm_kedro.images.sources import source_named
-from ddpm_kedro.parameters import DatasetParameters, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion import hugging_face
+from ddpm_kedro.ingestion.decoding import RejectedImageError
+from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
-from tests.images import corpus
+from tests.ingestion import corpus
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +148,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_shards_hold_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 10 * 20 * 3 * 8)
+    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 10 * 20 * 3 * 8)
     _, [training, _] = made(kept(flowers(40), tmp_path / "flowers"), tmp_path)
     assert [len(shard.images) for shard in training] == [8, 8, 8, 8, 4]
     assert np.unique(np.concatenate([shard.labels for shard in training])).tolist() == [0, 1]

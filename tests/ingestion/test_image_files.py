@@ -24,19 +24,20 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
-from ddpm_kedro.images.decoding import Wanted
-from ddpm_kedro.images.listing import PROBLEMS, Listing, any_members, listing_of, plain_members, shown, walk
-from ddpm_kedro.images.own import checked_listing, divided, looks, make_shard, shards
-from ddpm_kedro.images.reading import FolderReader
-from ddpm_kedro.images.sharding import wanted_of
-from ddpm_kedro.images.sources import source_named
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import LazyImageStore
-from ddpm_kedro.parameters import DatasetParameters, UserError
+from ddpm_kedro.ingestion.decoding import Wanted
+from ddpm_kedro.ingestion.file_readers import FolderReader
+from ddpm_kedro.ingestion.image_files import checked_listing, divided, looks, make_shard, shards
+from ddpm_kedro.ingestion.listing import PROBLEMS, Listing, any_members, listing_of, plain_members, shown, walk
+from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.ingestion.sharding import wanted_of
+from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.session import explain
 from tests.conftest import IMAGES, ROOT, changed
-from tests.images import corpus, fuzz
+from tests.ingestion import corpus, fuzz
 
 WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 50_000_000)
 
@@ -441,7 +442,7 @@ def test_a_file_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: py
     def refuse(path: object, mode: str) -> object:
         raise PermissionError(path)
 
-    monkeypatch.setattr("ddpm_kedro.images.reading.open", refuse, raising=False)
+    monkeypatch.setattr("ddpm_kedro.ingestion.file_readers.open", refuse, raising=False)
     assert set(reasons(top).values()) == {"it may not be read"}
 
 
@@ -479,7 +480,7 @@ def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
 
 
 def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 4 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 4 * 8 * 12 * 3)
     top = folder_of(tmp_path / "top", CLASSES | {"bee/broken.png": b"x"})
     listing = listing_of(top)
     made = [make() for make in shards(top, listing, WANTED, np.arange(len(listing)))]
@@ -491,7 +492,7 @@ def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: 
 
 
 def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
     tall, wide = Image.new("L", (31, 70)), Image.new("RGB", (64, 32))
     files = {f"{number}.png": corpus.picture() for number in range(3)}
     files |= {"tall.png": corpus.saved(tall, "PNG"), "wide.jpg": corpus.saved(wide, "JPEG"), "broken.png": b"x"}
@@ -509,7 +510,7 @@ def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_other_processes_make_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
     path = anywhere(kind, tmp_path, CLASSES | {"bee/broken.png": b"x"})
     listing = listing_of(path)
     contents = []
@@ -531,7 +532,7 @@ def test_problems_are_distinct() -> None:
 
 @pytest.mark.parametrize("check", fuzz.CHECKS)
 def test_files_damaged_at_random_are_decoded_or_rejected(check: Callable[[bytes], str]) -> None:
-    """A short time; ``python -m tests.images.fuzz`` goes on for longer."""
+    """A short time; ``python -m tests.ingestion.fuzz`` goes on for longer."""
     became = fuzz.tried(check, number=0, examples=300)
     assert len(became) > 3
     assert sum(became.values()) >= 300

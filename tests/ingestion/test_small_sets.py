@@ -7,10 +7,10 @@ import pytest
 import scipy.io
 from torchvision import datasets
 
-from ddpm_kedro.images.named import Torchvision
-from ddpm_kedro.images.source import checksums
-from ddpm_kedro.images.sources import SOURCES, source_named
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.registry import SOURCES, source_named
+from ddpm_kedro.ingestion.small_sets import Torchvision
+from ddpm_kedro.ingestion.source import checksums
 from tests.archives import FAMILY, RNG, Server, md5, serve_cifar10, serve_mnist
 from tests.conftest import changed
 from tests.pipelines.test_nodes import DATASET

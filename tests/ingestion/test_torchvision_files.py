@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from ddpm_kedro.images.sources import SOURCES, source_named
-from ddpm_kedro.images.torchvisions import TorchvisionPictures, opened
-from ddpm_kedro.parameters import DatasetParameters, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.registry import SOURCES, source_named
+from ddpm_kedro.ingestion.torchvision_files import TorchvisionPictures, opened
+from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
 
 SETS = {name: source for name, source in SOURCES.items() if isinstance(source, TorchvisionPictures)}
@@ -106,7 +107,7 @@ def test_what_cannot_be_downloaded_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_rows_are_spread_over_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.sharding.SHARD_BYTES", 8 * 8 * 3 * 10)
+    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 8 * 8 * 3 * 10)
     source = source_named("flowers102")
     [training, _] = made(source, source.fetch(dataset(tmp_path)), size=8)
     assert [len(shard.images) for shard in training] == [9, 10, 10]

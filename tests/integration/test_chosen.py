@@ -118,7 +118,7 @@ def test_a_source_that_is_gone_is_needed_only_where_the_store_has_to_be_made(
 def test_an_archive_from_a_url_is_needed_only_where_the_store_has_to_be_made(
     project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.transferring.BACKOFF", 0.0)
+    monkeypatch.setattr("ddpm_kedro.ingestion.transferring.BACKOFF", 0.0)
     members(server[1] / "pictures.zip", FILES)
     url = f"{server[0]}/pictures.zip?token=1"
     given = f"dataset.source=archive,dataset.path={url},images.size=16"

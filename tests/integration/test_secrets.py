@@ -62,7 +62,7 @@ def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
 def test_a_url_that_cannot_be_downloaded_is_named_without_its_secrets(
     path: str, message: str, project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpm_kedro.images.transferring.BACKOFF", 0.0)
+    monkeypatch.setattr("ddpm_kedro.ingestion.transferring.BACKOFF", 0.0)
     path = path.format(url=url_of(server)).replace("zip?t0ken=s3cret&token=t0ken&id=1-gone", "gone.zip?token=s3cret")
     chosen = f"use.dataset=archive,dataset.path={path}"
     result = project.kedro_run("--pipelines", "data_ingestion", "--params", chosen)

@@ -20,9 +20,9 @@ from kedro.inspection import get_project_snapshot
 from PIL import Image
 
 from ddpm_kedro.datasets.tensors import TensorsDataset
+from ddpm_kedro.hardware import AVAILABLE
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.pipeline_registry import MAIN_JOB
-from ddpm_kedro.training.hardware import AVAILABLE
 from tests.conftest import ROOT, Project
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
@@ -311,7 +311,7 @@ class TestMistakes:
         def broken(*_: Any) -> None:
             raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr("ddpm_kedro.images.named.checksums", broken)
+        monkeypatch.setattr("ddpm_kedro.ingestion.small_sets.checksums", broken)
         result = project.kedro_run()
         assert isinstance(result.exception, ZeroDivisionError)
 
@@ -359,7 +359,7 @@ def test_a_lost_terminal_that_nohup_ignores_is_ignored(project: Project, monkeyp
     def hear(*_: Any) -> None:
         heard.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
 
-    monkeypatch.setattr("ddpm_kedro.images.named.checksums", hear)
+    monkeypatch.setattr("ddpm_kedro.ingestion.small_sets.checksums", hear)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         project.kedro_run("--pipelines", "data_ingestion")
@@ -389,7 +389,7 @@ def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) 
 def test_one_line_says_why_no_gpu_computes(
     project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpm_kedro.training.hardware.cuda_of_driver", lambda: (12, 4))
+    monkeypatch.setattr("ddpm_kedro.hardware.cuda_of_driver", lambda: (12, 4))
     monkeypatch.setattr("torch.version.cuda", "13.0")
     for device, there in ((name, name == "cpu") for name in ("cpu", "cuda", "mps")):
         monkeypatch.setitem(AVAILABLE, device, lambda there=there: there)

@@ -9,8 +9,8 @@ import pytest
 
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
-from tests.images import corpus
 from tests.images.test_own import folder_of, members
+from tests.ingestion import corpus
 from tests.integration.test_whole_job import ok
 
 FILES = {
@@ -64,7 +64,7 @@ def test_unchanged_pictures_are_not_decoded_again(
     top = folder_of(tmp_path / "pictures", FILES)
     run(project, top, "--pipelines", "data_ingestion")
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_kedro.images.own.decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr("ddpm_kedro.ingestion.image_files.decode", lambda *_: pytest.fail("decoded again"))
         run(project, top, "--pipelines", "data_ingestion")
     (top / "circles/0.png").write_bytes(corpus.picture(mode="L"))
     run(project, top, "--pipelines", "data_ingestion", **{"images.channels": 1})
@@ -84,7 +84,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
     assert plain["model"]["channel_multipliers"] == [2, 3]
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_kedro.images.own.decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr("ddpm_kedro.ingestion.image_files.decode", lambda *_: pytest.fail("decoded again"))
         ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
     assert f"{tmp_path}/pictures: 60 pictures of 2 classes." in caplog.text
     config = json.loads((project.data / "06_models/model/config.json").read_text())

@@ -14,6 +14,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.classifier import fit_classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor
@@ -27,7 +28,6 @@ from ddpm_kedro.metrics.figures import (
     precision_recall,
 )
 from ddpm_kedro.metrics.neighbours import copying, nearest_images
-from ddpm_kedro.parameters import UserError
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images
 from tests.conftest import EVALUATION, IMAGES, MADE_BY, make_store
 from tests.pipelines.test_nodes import DATASET

@@ -12,6 +12,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from ddpm_kedro.diffusion import make_schedule
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import DiffusersModel, TrainedModel, UNet, from_diffusers, to_diffusers, why_not
 from ddpm_kedro.models.diffusers_config import (
     PREDICTION_TYPES,
@@ -20,7 +21,7 @@ from ddpm_kedro.models.diffusers_config import (
     UNET_DEFAULTS,
     scheduler_config,
 )
-from ddpm_kedro.parameters import DiffusionParameters, UserError
+from ddpm_kedro.parameters import DiffusionParameters
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
 

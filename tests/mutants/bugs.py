@@ -92,7 +92,7 @@ SAMPLING = [
         ("options of the sampler lost", "noise, **plan.options or {})", "noise)"),
     ),
     *one(
-        "drawing/draw.py",
+        "sampling/sample.py",
         ("every batch of drawing begins at number 0", "indices.tolist(),\n", "range(len(indices)),\n"),
     ),
 ]
@@ -136,7 +136,7 @@ NETWORK = [
 
 OWN_PICTURES = [
     *one(
-        "images/decoding.py",
+        "ingestion/decoding.py",
         ("pictures lie on their sides", "_in_srgb(_upright(opened))", "_in_srgb(opened)"),
         ("profiles of colours not read", "_in_srgb(_upright(opened))", "_upright(opened)"),
         ("only the low byte of sixteen bits", "(values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS", "values % 256"),
@@ -146,7 +146,7 @@ OWN_PICTURES = [
         ("a borrowed height", "size = (wanted.width, wanted.height)", "size = (wanted.height, wanted.width)"),
     ),
     *one(
-        "images/listing.py",
+        "ingestion/listing.py",
         ("links out of the folder followed", "if common != self.root and not self.follow:", "if False:"),
         ("links in a circle followed", "or target in self.seen", ""),
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
@@ -156,7 +156,7 @@ OWN_PICTURES = [
         ("changes of files unnoticed", "% (found.name, found.size, found.stamp, ", "% (found.name, 0, 0, "),
     ),
     *one(
-        "images/folders.py",
+        "ingestion/class_folders.py",
         ("splits taken as classes", "if not splits or not all(words.values()):", "if True:"),
         (
             "classes in the order they came",
@@ -166,13 +166,13 @@ OWN_PICTURES = [
         ("the test split held out beside validation", 'if holdout == "test" else UNUSED', "if True else UNUSED"),
     ),
     *one(
-        "images/own.py",
+        "ingestion/image_files.py",
         ("classes without a training image", "training[kept] = True", "pass"),
         ("images beside the classes are of the last one", "used &= (listing.labels >= 0)", "used &= True"),
         ("hold-out by place in the listing", "blake2b(listing.name(index),", "blake2b(str(index).encode(),"),
     ),
     *one(
-        "images/sharding.py",
+        "ingestion/sharding.py",
         ("labels in another order", "labels.append(label)", "labels.insert(0, label)"),
         ("the last files left out", "rows[start : start + each]", "rows[start : start + each - 1]"),
     ),
@@ -218,13 +218,13 @@ OWN_PICTURES = [
         ("Ctrl-C waits for what is decoded", "signal.signal(signal.SIGINT, signal.SIG_DFL)", "pass"),
     ),
     *one(
-        "images/facts.py",
+        "ingestion/statistics.py",
         ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
         ("sums of the first images alone", "of_values[which] += powers", "of_values[which] = powers"),
         ("kinds of files of the last shard alone", "Counter(each", "Counter(known[-1]"),
     ),
     *one(
-        "images/downloading.py",
+        "ingestion/downloading.py",
         ("a wrong checksum will do", "elif found != sha256.lower():", "elif False:"),
         ("a web page kept in place of an archive", "if not fits(part):", "if False:"),
         (
@@ -235,7 +235,7 @@ OWN_PICTURES = [
         ("files named as a server likes", 're.sub(r"[^\\w.-]", "_", last).lstrip(".")', "last"),
     ),
     *one(
-        "images/transferring.py",
+        "ingestion/transferring.py",
         (
             "the rest of a file for the whole",
             "goes_on = answer.status_code == requests.codes.partial_content",
@@ -255,13 +255,13 @@ OWN_PICTURES = [
         ),
     ),
     *one(
-        "images/arrays.py",
+        "ingestion/array_file.py",
         ("pickles executed", "allow_pickle=False", "allow_pickle=True"),
         ("labels of other rows", "part.labels[rows]", "part.labels[: len(rows)]"),
         ("floats cut to bytes", "if images.dtype != np.uint8:", "if False:"),
     ),
     *one(
-        "images/unpacking.py",
+        "ingestion/unpacking.py",
         ("each process downloads for itself", "        lock.acquire()\n    try:", "        pass\n    try:"),
         ("a small file may fill the disk", "free < LEFT_FREE + len(block)", "free < 0"),
         (
@@ -380,7 +380,7 @@ TRAINING = [
         ),
     ),
     *one(
-        "training/processes.py",
+        "distributed.py",
         (
             "processes: parts of a batch interleaved",
             ".view(parts, self.count, -1)[:, self.rank]",
@@ -403,7 +403,7 @@ TRAINING = [
         ("momentum ignored", "momentum=p.momentum or 0", "momentum=0"),
     ),
     *one(
-        "training/hardware.py",
+        "hardware.py",
         ("fp16: loss not scaled", 'enabled=self.precision == "fp16"', "enabled=False"),
     ),
     *one(

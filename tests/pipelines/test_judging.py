@@ -14,16 +14,15 @@ from PIL import Image
 
 from ddpm_kedro.datasets.animation import AnimationDataset
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
+from ddpm_kedro.datasets.figure import PictureDataset
+from ddpm_kedro.datasets.figure_folder import PicturesDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
-from ddpm_kedro.datasets.picture import PictureDataset
-from ddpm_kedro.datasets.pictures import PicturesDataset
 from ddpm_kedro.datasets.samples import Samples
-from ddpm_kedro.images.film import Frames
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.models import TrainedModel, UNet
-from ddpm_kedro.parameters import UserError
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
 from ddpm_kedro.pipelines.reporting.nodes import (
     draw_trajectory,
@@ -33,6 +32,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
     write_report,
 )
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.reporting.animation import Frames
 from ddpm_kedro.reporting.page import Page
 from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
 
@@ -228,7 +228,7 @@ def test_a_film_is_kept(tmp_path: Path) -> None:
 
 def test_no_pictures_are_an_empty_folder(tmp_path: Path) -> None:
     dataset = PicturesDataset(
-        path=str(tmp_path), dataset="ddpm_kedro.datasets.picture.PictureDataset", filename_suffix=".png"
+        path=str(tmp_path), dataset="ddpm_kedro.datasets.figure.PictureDataset", filename_suffix=".png"
     )
     assert dataset.load() == {}
     dataset.save({"a/b": Image.new("RGB", (2, 2))})

@@ -14,12 +14,13 @@ from kedro.runner import SequentialRunner
 from PIL import Image
 
 from ddpm_kedro.datasets.samples import Samples
-from ddpm_kedro.images import sources
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
-from ddpm_kedro.images.named import NamedSource, Split
 from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion import registry
+from ddpm_kedro.ingestion.small_sets import NamedSource, Split
 from ddpm_kedro.models import UNet
-from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters, UserError
+from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
 from ddpm_kedro.pipelines import (
     data_ingestion,
     evaluation,
@@ -114,7 +115,7 @@ class TestIngestion:
                 store = make_store(12)
                 return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])
 
-        monkeypatch.setitem(sources.SOURCES, "other", WithTestSplit())
+        monkeypatch.setitem(registry.SOURCES, "other", WithTestSplit())
         manifest = {"source": "other", "folder": ".", "class_names": list("abc"), "sha256": {}}
         training, holdout = (lazy.read() for lazy in prepare_images(manifest, IMAGES))
         assert (len(training), len(holdout)) == (12, 4)

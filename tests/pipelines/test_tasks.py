@@ -9,21 +9,17 @@ import torch
 from kedro.io import DatasetError
 from PIL import Image
 
-from ddpm_kedro.datasets.picture import OptionalPictureDataset
+from ddpm_kedro.datasets.figure import OptionalPictureDataset
 from ddpm_kedro.diffusion import spherical
-from ddpm_kedro.drawing.given import mask_of, pictures_to_change
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel, UNet
-from ddpm_kedro.parameters import (
-    ImageToImageParameters,
-    InpaintingParameters,
-    InterpolationParameters,
-    UserError,
-)
+from ddpm_kedro.parameters import ImageToImageParameters, InpaintingParameters, InterpolationParameters
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.inpainting.nodes import fill_in
 from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.inputs import mask_of, pictures_to_change
 from tests.conftest import DIFFUSION, MODEL, SAMPLING, changed, make_store, randomise
 
 TILE, STEP = 56, 60  # pixels of an enlarged image of 8, and from one to the next

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from ddpm_kedro.images.augmentation import read_pixels
+from ddpm_kedro.images.pixels import read_pixels
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models.blocks import GroupNorm
 from tests.fake_gpu import GPU, fake_gpu

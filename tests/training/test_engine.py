@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from ddpm_kedro.distributed import Processes
+from ddpm_kedro.errors import DivergedError, UserError
+from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import DivergedError, UserError
 from ddpm_kedro.training import loader, loop
-from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import DevicePixels, StepPixels
 from ddpm_kedro.training.loop import Report, train
-from ddpm_kedro.training.processes import Processes
 from ddpm_kedro.training.resuming import Start
 from ddpm_kedro.training.run import Checkpoint, Run
 from ddpm_kedro.training.trainer import Trainer
@@ -427,7 +427,7 @@ class TestShares:
 def test_memory_that_was_freed_is_used_again_without_the_kernel() -> None:
     """In a process of its own: it is for good."""
     code = (
-        "import resource, torch; from ddpm_kedro.training.hardware import keep_freed_memory\n"
+        "import resource, torch; from ddpm_kedro.hardware import keep_freed_memory\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for _ in range(20): torch.ones(2**24)\n"

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel, UNet
-from ddpm_kedro.parameters import ModelParameters, UserError
+from ddpm_kedro.parameters import ModelParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.run import Run
 from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store, randomise

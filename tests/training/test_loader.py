@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import TrainingParameters, UserError
+from ddpm_kedro.parameters import TrainingParameters
 from ddpm_kedro.training import loader
 from ddpm_kedro.training.loader import StepPixels, read_steps
 from ddpm_kedro.training.randomness import batch_indices

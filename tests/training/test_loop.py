@@ -8,11 +8,12 @@ import torch
 
 from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, draw_images, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
-from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels, to_uint8
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.hardware import choose_hardware
+from ddpm_kedro.images.augmentation import AugmentedImages
+from ddpm_kedro.images.pixels import read_pixels, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
-from ddpm_kedro.parameters import UserError
-from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.optimizers import learning_rate

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_kedro.parameters import UserError
-from ddpm_kedro.training import hardware, randomness
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro import hardware
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.hardware import choose_hardware
+from ddpm_kedro.training import randomness
 from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
 from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
 from tests.conftest import DEVICES, OPTIMIZER, changed

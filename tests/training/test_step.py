@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from ddpm_kedro.diffusion import diffusion_loss
-from ddpm_kedro.images.augmentation import AugmentedImages, read_pixels
+from ddpm_kedro.hardware import Hardware, choose_hardware
+from ddpm_kedro.images.augmentation import AugmentedImages
+from ddpm_kedro.images.pixels import read_pixels
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.training.hardware import Hardware, choose_hardware
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import TRAINING

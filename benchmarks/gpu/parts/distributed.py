@@ -16,8 +16,8 @@ from benchmarks.training.networks import our_parameters
 from benchmarks.training.results import Row
 from benchmarks.training.step import as_in_a_run, random_store
 
+from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
-from ddpm_kedro.training.hardware import choose_hardware
 from ddpm_kedro.training.loop import train
 from ddpm_kedro.training.run import Checkpoint, Run
 

@@ -13,8 +13,8 @@ from benchmarks.training.networks import our_parameters
 from benchmarks.training.results import Row
 
 from ddpm_kedro.diffusion import draw_images
-from ddpm_kedro.images.augmentation import to_uint8
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.hardware import choose_hardware
+from ddpm_kedro.images.pixels import to_uint8
 
 
 def measure(settings: Settings) -> Iterator[Row]:

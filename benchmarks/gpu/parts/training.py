@@ -14,15 +14,15 @@ from benchmarks.training.quality import figures_of
 from benchmarks.training.results import Row
 from numpy.typing import NDArray
 
-from ddpm_kedro.drawing.draw import draw, labels_of, plan_of
+from ddpm_kedro.hardware import choose_hardware, keep_freed_memory
 from ddpm_kedro.images.augmentation import AugmentedImages
-from ddpm_kedro.images.grid import labelled_grid
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.classifier import fit_classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.parameters import EvaluationParameters
-from ddpm_kedro.training.hardware import choose_hardware, keep_freed_memory
+from ddpm_kedro.reporting.grid import labelled_grid
+from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
 from ddpm_kedro.training.loop import train
 from ddpm_kedro.training.run import Checkpoint, Run, made_by
 

@@ -14,7 +14,7 @@ from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
 
 from ddpm_kedro.config import GroupConfigLoader
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import value_of
 from ddpm_kedro.session import explain
 

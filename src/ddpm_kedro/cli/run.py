@@ -15,7 +15,7 @@ from kedro.framework.cli.utils import (
 )
 
 from ddpm_kedro.cli.common import ListOption, split_params
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import check_file
 
 SPLIT = (split_string, split_node_names, _split_load_versions, _split_params)

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from ddpm_kedro.cli.common import console, data_folder, make_loader, make_session, project_command, read_params
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.parameters import ConflictError, Group, UserError, check_parameters
+from ddpm_kedro.errors import ConflictError, UserError
+from ddpm_kedro.parameters import Group, check_parameters
 from ddpm_kedro.provenance import fingerprint, flatten, redact, redact_text
 
 if TYPE_CHECKING:

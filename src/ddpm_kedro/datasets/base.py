@@ -13,7 +13,7 @@ from fsspec import AbstractFileSystem
 from kedro.io import AbstractDataset
 from kedro.io.core import get_protocol_and_path
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import redact, redact_text
 
 In = TypeVar("In")

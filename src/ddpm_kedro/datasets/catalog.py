@@ -9,7 +9,7 @@ from kedro.io import DataCatalog, DatasetError
 
 from ddpm_kedro.datasets.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.pictures import PicturesDataset
+from ddpm_kedro.datasets.figure_folder import PicturesDataset
 
 
 class AtomicCatalog(DataCatalog):

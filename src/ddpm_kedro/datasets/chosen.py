@@ -6,7 +6,7 @@ from typing import Any
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import fingerprint
 
 AGAIN = (

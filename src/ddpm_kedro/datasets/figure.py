@@ -9,7 +9,7 @@ from PIL import Image
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import reading
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 
 
 class PictureDataset(FileDataset[Image.Image, Image.Image]):

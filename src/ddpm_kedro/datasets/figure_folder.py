@@ -6,7 +6,7 @@ from typing import Any
 from kedro_datasets._typing import ImagePreview
 from kedro_datasets.partitions import PartitionedDataset
 
-from ddpm_kedro.datasets.picture import PictureDataset
+from ddpm_kedro.datasets.figure import PictureDataset
 
 
 class PicturesDataset(PartitionedDataset):  # type: ignore[misc]

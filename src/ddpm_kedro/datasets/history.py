@@ -9,7 +9,7 @@ from kedro_datasets._typing import PlotlyPreview
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import reading
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.training.run import Row
 
 

@@ -34,10 +34,18 @@ from ddpm_kedro.datasets.store_check import (
     read_arrays,
     read_meta,
 )
-from ddpm_kedro.images.facts import HASH, PERCEPTUAL, check_rejected, facts_of, known, perceptual_hashes, repeated
-from ddpm_kedro.images.progress import progress
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.ingestion.statistics import (
+    HASH,
+    PERCEPTUAL,
+    check_rejected,
+    facts_of,
+    known,
+    perceptual_hashes,
+    repeated,
+)
+from ddpm_kedro.progress import progress
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)

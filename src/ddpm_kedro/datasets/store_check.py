@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.reading import DAMAGE, MISPLACED, file_checksum, provenance_of, read_document, reason_of
-from ddpm_kedro.images.facts import HASH
-from ddpm_kedro.images.progress import progress
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.statistics import HASH
+from ddpm_kedro.progress import progress
 
 META, LABELS, HASHES = "store.json", "labels.npy", "hashes.npy"
 SUMS = "sha256"

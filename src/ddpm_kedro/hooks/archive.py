@@ -13,7 +13,7 @@ from kedro.pipeline import Pipeline
 
 from ddpm_kedro.datasets.atomic import atomic_write, copy
 from ddpm_kedro.datasets.base import local_copy
-from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.hooks.distributed import first_process
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance, redact
 

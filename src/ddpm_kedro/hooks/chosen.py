@@ -8,9 +8,9 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.hooks.distributed import first_process
 from ddpm_kedro.hooks.trial import TRIAL
-from ddpm_kedro.images.source import place_of
+from ddpm_kedro.ingestion.source import place_of
 from ddpm_kedro.parameters import Group, Parameters, check_parameters
 from ddpm_kedro.provenance import fingerprint, redact, set_name
 

@@ -11,7 +11,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 
 logger = logging.getLogger(__name__)
 TRAINING = "model_training"

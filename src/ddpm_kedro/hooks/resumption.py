@@ -20,7 +20,7 @@ class Resumption:
         """Give training the checkpoint of its own run; other hooks see it, too, since they get the same inputs."""
         if node.short_name != "train_model":
             return {}
-        from ddpm_kedro.training.processes import Processes  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.distributed import Processes  # noqa: PLC0415  torch takes seconds
 
         processes = Processes.current()
         if processes.rank == 0:

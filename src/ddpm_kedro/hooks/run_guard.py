@@ -14,8 +14,9 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from ddpm_kedro.hooks.together import first_process
-from ddpm_kedro.parameters import DivergedError, Parameters, UserError
+from ddpm_kedro.errors import DivergedError, UserError
+from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import differences, redact
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class RunGuard:
         """Deterministic ones where asked for (cuBLAS reads its part when it is first used), and fast ones."""
         import torch  # noqa: PLC0415  takes seconds
 
-        from ddpm_kedro.training.hardware import keep_freed_memory  # noqa: PLC0415
+        from ddpm_kedro.hardware import keep_freed_memory  # noqa: PLC0415
 
         wanted = self.parameters["training"]["deterministic"]
         if wanted:
@@ -130,7 +131,7 @@ class RunGuard:
         computing = [name.removeprefix("params:") for name in COMPUTING if name in pipeline.inputs()]
         if not any(self.parameters[name]["device"] == "auto" for name in computing):
             return
-        from ddpm_kedro.training.hardware import choose_hardware, why_no_gpu  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.hardware import choose_hardware, why_no_gpu  # noqa: PLC0415  torch takes seconds
 
         if choose_hardware("auto", "auto").device.type == "cpu":
             logger.info("%s The CPU computes.", why_no_gpu())

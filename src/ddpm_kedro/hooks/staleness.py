@@ -8,7 +8,8 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 
-from ddpm_kedro.parameters import Group, UserError, check_parameters
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters import Group, check_parameters
 from ddpm_kedro.provenance import Provenance, flatten
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.hooks.distributed import first_process
 
 logger = logging.getLogger(__name__)
 PLACES = {

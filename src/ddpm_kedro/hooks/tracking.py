@@ -21,7 +21,7 @@ from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import local_copy
-from ddpm_kedro.hooks.together import first_process
+from ddpm_kedro.hooks.distributed import first_process
 from ddpm_kedro.provenance import flatten, redact, redact_text
 
 logger = logging.getLogger(__name__)

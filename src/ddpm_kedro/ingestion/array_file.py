@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Wanted, converted
-from ddpm_kedro.images.folders import SPLITS
-from ddpm_kedro.images.sharding import in_shards, wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, brought, checksums, classes_of
+from ddpm_kedro.errors import MissingSourceError, UserError
 from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
+from ddpm_kedro.ingestion.class_folders import SPLITS
+from ddpm_kedro.ingestion.decoding import Wanted, converted
+from ddpm_kedro.ingestion.sharding import in_shards, wanted_of
+from ddpm_kedro.ingestion.source import Manifest, Shards, brought, checksums, classes_of
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 
 SPLITS = {
     "train": "training",

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import fsspec
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ddpm_kedro.images.progress import bars
-from ddpm_kedro.images.transferring import Show, finish, remove, transfer
-from ddpm_kedro.images.unpacking import alone
-from ddpm_kedro.parameters import MissingSourceError, UserError
+from ddpm_kedro.errors import MissingSourceError, UserError
+from ddpm_kedro.ingestion.transferring import Show, finish, remove, transfer
+from ddpm_kedro.ingestion.unpacking import alone
+from ddpm_kedro.progress import bars
 from ddpm_kedro.provenance import is_redacted, redact, redact_text, url_key
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from ddpm_kedro.images.decoding import RejectedImageError
-from ddpm_kedro.images.listing import PROBLEMS, Listing, kind_of
+from ddpm_kedro.ingestion.decoding import RejectedImageError
+from ddpm_kedro.ingestion.listing import PROBLEMS, Listing, kind_of
 
 PASSING = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors that are of the machine and not of a file: they end a run, and the next one goes on."""

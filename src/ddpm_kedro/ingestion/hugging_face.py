@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import RejectedImageError, Wanted, decode, look
-from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, brought, classes_of, rows_of, without_checksum
+from ddpm_kedro.errors import MissingSourceError, UserError
 from ddpm_kedro.images.store import Shard
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
+from ddpm_kedro.ingestion.decoding import RejectedImageError, Wanted, decode, look
+from ddpm_kedro.ingestion.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.ingestion.source import Manifest, Shards, brought, classes_of, rows_of, without_checksum
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 
 logger = logging.getLogger(__name__)
 TRAINING, HOLDOUT = "train", ("test", "validation")

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Wanted, decode, look
-from ddpm_kedro.images.folders import HOLDOUT, TRAINING, UNUSED
-from ddpm_kedro.images.listing import (
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.store import Shard
+from ddpm_kedro.ingestion.class_folders import HOLDOUT, TRAINING, UNUSED
+from ddpm_kedro.ingestion.decoding import Wanted, decode, look
+from ddpm_kedro.ingestion.file_readers import content, reader_of
+from ddpm_kedro.ingestion.listing import (
     HIDDEN,
     OUTSIDE,
     PROBLEMS,
@@ -23,12 +26,10 @@ from ddpm_kedro.images.listing import (
     listing_of,
     shown,
 )
-from ddpm_kedro.images.reading import content, reader_of
-from ddpm_kedro.images.sharding import decoded, in_shards, looks_of, wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, brought, classes_of
-from ddpm_kedro.images.store import Shard
-from ddpm_kedro.images.unpacking import opener_of, unpacked
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.ingestion.sharding import decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.ingestion.source import Manifest, Shards, brought, classes_of
+from ddpm_kedro.ingestion.unpacking import opener_of, unpacked
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 
 logger = logging.getLogger(__name__)
 TOLD = 10  # names in a message

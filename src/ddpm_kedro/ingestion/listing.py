@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.folders import Folders, find_folders
-from ddpm_kedro.images.names import one_line
-from ddpm_kedro.parameters import MissingSourceError, UserError
+from ddpm_kedro.errors import MissingSourceError, UserError
+from ddpm_kedro.images.class_names import one_line
+from ddpm_kedro.ingestion.class_folders import Folders, find_folders
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip

@@ -1,12 +1,12 @@
 """Where images come from: one table, one line a source."""
 
-from ddpm_kedro.images.arrays import ArrayPictures
-from ddpm_kedro.images.hugging_face import HuggingFace
-from ddpm_kedro.images.named import DIGITS, MlxtendDigits, Torchvision
-from ddpm_kedro.images.own import OwnPictures
-from ddpm_kedro.images.source import Source
-from ddpm_kedro.images.torchvisions import TorchvisionPictures
-from ddpm_kedro.parameters import UserError, nearest
+from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.ingestion.array_file import ArrayPictures
+from ddpm_kedro.ingestion.hugging_face import HuggingFace
+from ddpm_kedro.ingestion.image_files import OwnPictures
+from ddpm_kedro.ingestion.small_sets import DIGITS, MlxtendDigits, Torchvision
+from ddpm_kedro.ingestion.source import Source
+from ddpm_kedro.ingestion.torchvision_files import TorchvisionPictures
 
 SOURCES: dict[str, Source] = {
     "folder": OwnPictures(),

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import Look, Picture, RejectedImageError, Wanted, without_warnings
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import Original, Shard
-from ddpm_kedro.parameters import ImagesParameters, UserError
+from ddpm_kedro.ingestion.decoding import Look, Picture, RejectedImageError, Wanted, without_warnings
+from ddpm_kedro.parameters import ImagesParameters
 
 SHARD_BYTES = 2**23
 LOOKED_AT = 256  # pictures, for the choice of size and channels

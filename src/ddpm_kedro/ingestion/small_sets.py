@@ -12,12 +12,13 @@ from urllib.error import URLError
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import converted
-from ddpm_kedro.images.sharding import wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, checksums, without_path
+from ddpm_kedro.errors import MissingSourceError
 from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.images.unpacking import alone
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError
+from ddpm_kedro.ingestion.decoding import converted
+from ddpm_kedro.ingestion.sharding import wanted_of
+from ddpm_kedro.ingestion.source import Manifest, Shards, checksums, without_path
+from ddpm_kedro.ingestion.unpacking import alone
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 
 DIGITS = tuple("0123456789")
 

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.downloading import check, download, is_url
-from ddpm_kedro.images.names import readable
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.class_names import readable
 from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, UserError
+from ddpm_kedro.ingestion.downloading import check, download, is_url
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import redact, redact_text
 
 Manifest = dict[str, Any]

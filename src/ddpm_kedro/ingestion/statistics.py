@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.listing import hints
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import Original, Shard
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.ingestion.listing import hints
 
 HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
 TOLD = 10  # reasons of rejected files in a message

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.decoding import (
+from ddpm_kedro.errors import MissingSourceError, UserError
+from ddpm_kedro.images.store import Shard
+from ddpm_kedro.ingestion.decoding import (
     Look,
     Picture,
     RejectedImageError,
@@ -23,11 +25,10 @@ from ddpm_kedro.images.decoding import (
     original_of,
     with_channels,
 )
-from ddpm_kedro.images.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
-from ddpm_kedro.images.source import Manifest, Shards, rows_of, without_path
-from ddpm_kedro.images.store import Shard
-from ddpm_kedro.images.unpacking import alone
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError, UserError
+from ddpm_kedro.ingestion.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
+from ddpm_kedro.ingestion.source import Manifest, Shards, rows_of, without_path
+from ddpm_kedro.ingestion.unpacking import alone
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 
 LOOKED_AT = 64  # pictures, for the choice of size
 Options = tuple[tuple[str, Any], ...]

@@ -16,8 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 from urllib3.util import Retry
 
-from ddpm_kedro.images.unpacking import LEFT_FREE
-from ddpm_kedro.parameters import MissingSourceError, UserError
+from ddpm_kedro.errors import MissingSourceError, UserError
+from ddpm_kedro.ingestion.unpacking import LEFT_FREE
 from ddpm_kedro.provenance import redact_text
 
 logger = logging.getLogger(__name__)

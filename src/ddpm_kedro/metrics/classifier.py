@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import seeded_globally
-from ddpm_kedro.images.augmentation import read_pixels, to_float
-from ddpm_kedro.images.progress import progress
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.pixels import read_pixels, to_float
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import EvaluationParameters, UserError
+from ddpm_kedro.parameters import EvaluationParameters
+from ddpm_kedro.progress import progress
 
 FEATURES = 64
 LEAST_CLASSES = 2

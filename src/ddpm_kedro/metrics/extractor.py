@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import seeded_globally
-from ddpm_kedro.images.augmentation import to_float
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.pixels import to_float
 from ddpm_kedro.images.store import Images
 from ddpm_kedro.metrics.classifier import Classifier
-from ddpm_kedro.parameters import UserError
 from ddpm_kedro.provenance import Provenance
 
 BATCH = 250

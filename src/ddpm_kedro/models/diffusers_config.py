@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from ddpm_kedro.parameters import DiffusionParameters, Group, ModelParameters, UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters import DiffusionParameters, Group, ModelParameters
 
 Config = dict[str, Any]
 Accepted = dict[str, tuple[bool, str]]  # by key: whether it is, and what would be

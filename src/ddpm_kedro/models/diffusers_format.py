@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.models.diffusers_config import (
     PREDICTION_TYPES,
     SCHEDULES,
@@ -20,7 +21,7 @@ from ddpm_kedro.models.diffusers_config import (
     unet_config,
 )
 from ddpm_kedro.models.trained import TrainedModel, weights_fingerprint
-from ddpm_kedro.parameters import ModelParameters, UserError
+from ddpm_kedro.parameters import ModelParameters
 
 Weights = dict[str, Tensor]
 Part = tuple[Config, Weights]

@@ -9,8 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from torch import Tensor
 
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.models.unet import UNet
-from ddpm_kedro.parameters import DiffusionParameters, ModelParameters, UserError
+from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
 from ddpm_kedro.provenance import Provenance
 
 SHOWN = 3  # names of tensors in an error

@@ -8,19 +8,15 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters.base import (
     AnyWord,
     APath,
-    ConflictError,
     Device,
-    DivergedError,
     Group,
-    MissingSourceError,
     Precision,
-    UserError,
-    nearest,
 )
-from ddpm_kedro.parameters.drawing import (
+from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
     ImportModelParameters,
@@ -44,11 +40,9 @@ __all__ = [
     "APath",
     "AnyWord",
     "AugmentationParameters",
-    "ConflictError",
     "DatasetParameters",
     "Device",
     "DiffusionParameters",
-    "DivergedError",
     "EvaluationParameters",
     "Group",
     "ImageToImageParameters",
@@ -56,7 +50,6 @@ __all__ = [
     "ImportModelParameters",
     "InpaintingParameters",
     "InterpolationParameters",
-    "MissingSourceError",
     "ModelParameters",
     "OptimizerParameters",
     "Parameters",
@@ -65,9 +58,7 @@ __all__ = [
     "SamplingParameters",
     "TrackingParameters",
     "TrainingParameters",
-    "UserError",
     "check_parameters",
-    "nearest",
 ]
 
 

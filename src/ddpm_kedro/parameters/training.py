@@ -24,7 +24,7 @@ class DatasetParameters(Group):
     """Where the images come from."""
 
     source: Text
-    """A name in the table of ``ddpm_kedro.images.sources``: mnist5k, cifar10, …"""
+    """A name in the table of ``ddpm_kedro.ingestion.registry``: mnist5k, cifar10, …"""
     download_folder: TextPath
     """Folder on this machine for downloaded archives, relative to where ``kedro run`` is called."""
 

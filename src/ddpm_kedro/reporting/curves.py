@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.training.run import Row
 
 # Okabe and Ito (2008): told apart by the colour-blind

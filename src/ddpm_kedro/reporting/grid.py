@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ddpm_kedro.images.names import FONT_SIZES, font_for, titles
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.reporting.fonts import FONT_SIZES, font_for, titles
 
 SMALLEST_TILE = 56
 GAP = 4

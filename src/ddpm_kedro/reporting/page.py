@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from ddpm_kedro.images.film import Frames
 from ddpm_kedro.metrics.table import COLUMNS, WITHOUT_CLASSES, Metrics
 from ddpm_kedro.provenance import flatten
+from ddpm_kedro.reporting.animation import Frames
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }

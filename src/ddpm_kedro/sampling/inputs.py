@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm_kedro.drawing.draw import labels_of
-from ddpm_kedro.images.augmentation import read_pixels, to_float
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.pixels import read_pixels, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.sampling.sample import labels_of
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

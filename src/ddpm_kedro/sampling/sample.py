@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
-from ddpm_kedro.images.augmentation import to_uint8
-from ddpm_kedro.images.progress import progress
+from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.hardware import Hardware, choose_hardware
+from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.parameters import SamplingParameters, UserError, nearest
-from ddpm_kedro.training.hardware import Hardware, choose_hardware
+from ddpm_kedro.parameters import SamplingParameters
+from ddpm_kedro.progress import progress
 
 logger = logging.getLogger(__name__)
 USUAL_GUIDANCE = 1.75  # of models with classes that were trained with the empty label, too

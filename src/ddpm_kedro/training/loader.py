@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm_kedro.images.augmentation import moved, read_pixels
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.pixels import moved, read_pixels
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import TrainingParameters, UserError
+from ddpm_kedro.parameters import TrainingParameters
 from ddpm_kedro.training.randomness import batch_indices
 
 logger = logging.getLogger(__name__)

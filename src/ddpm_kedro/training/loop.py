@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_kedro.distributed import Processes
+from ddpm_kedro.errors import DivergedError, UserError
+from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.parameters import DivergedError, UserError
-from ddpm_kedro.training.hardware import Hardware
-from ddpm_kedro.training.processes import Processes
-from ddpm_kedro.training.progress import progress_bar
+from ddpm_kedro.progress import progress_bar
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 from ddpm_kedro.training.trainer import Trainer
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ddpm_kedro.parameters import UserError
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import differences
 from ddpm_kedro.training.run import Checkpoint, Run, network_differences
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.models import TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import (
@@ -15,7 +16,6 @@ from ddpm_kedro.parameters import (
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
-    UserError,
 )
 from ddpm_kedro.provenance import Provenance, differences
 

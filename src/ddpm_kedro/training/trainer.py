@@ -19,13 +19,14 @@ from ddpm_kedro.diffusion import (
     image_noise,
     make_schedule,
 )
-from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, moved, read_pixels, to_float, to_uint8
+from ddpm_kedro.distributed import Processes
+from ddpm_kedro.hardware import Hardware
+from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
+from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
-from ddpm_kedro.training.hardware import Hardware
 from ddpm_kedro.training.loader import StepPixels, read_steps
 from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_average
-from ddpm_kedro.training.processes import Processes
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddpm_kedro.images.grid import labelled_grid
-from ddpm_kedro.images.names import legend
-from ddpm_kedro.images.source import Manifest, Shards, place_of
-from ddpm_kedro.images.sources import source_named
+from ddpm_kedro.errors import MissingSourceError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, MissingSourceError
+from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.ingestion.source import Manifest, Shards, place_of
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint, redact, set_name
+from ddpm_kedro.reporting.fonts import legend
+from ddpm_kedro.reporting.grid import labelled_grid
 
 logger = logging.getLogger(__name__)
 TOLD = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.diffusion import TARGETS, diffusion_loss, generator_for, make_schedule
-from ddpm_kedro.images.augmentation import read_pixels, to_float
-from ddpm_kedro.images.grid import labelled_pairs
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.images.pixels import read_pixels, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.classifier import LEAST_CLASSES, fit_classifier
 from ddpm_kedro.metrics.extractor import (
@@ -25,8 +25,9 @@ from ddpm_kedro.metrics.figures import Figure, Seen, all_figures
 from ddpm_kedro.metrics.neighbours import Nearest, copying, nearest_images
 from ddpm_kedro.metrics.table import WITHOUT_CLASSES, Metrics
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.parameters import EvaluationParameters, UserError
+from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.reporting.grid import labelled_pairs
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")

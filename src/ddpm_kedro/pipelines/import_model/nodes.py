@@ -2,7 +2,7 @@
 
 import logging
 
-from ddpm_kedro.images.names import readable
+from ddpm_kedro.images.class_names import readable
 from ddpm_kedro.models import DiffusersModel, TrainedModel, from_diffusers
 from ddpm_kedro.parameters import ImportModelParameters
 

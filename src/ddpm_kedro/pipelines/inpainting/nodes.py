@@ -3,13 +3,13 @@
 import numpy as np
 from PIL import Image
 
-from ddpm_kedro.drawing.draw import draw, plan_of
-from ddpm_kedro.drawing.given import mask_of, pictures_to_change
-from ddpm_kedro.images.augmentation import to_uint8
-from ddpm_kedro.images.grid import rows_of_tiles
+from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InpaintingParameters, SamplingParameters
+from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.sampling.inputs import mask_of, pictures_to_change
+from ddpm_kedro.sampling.sample import draw, plan_of
 
 
 def fill_in(

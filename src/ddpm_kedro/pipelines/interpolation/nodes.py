@@ -5,11 +5,12 @@ import torch
 from PIL import Image
 
 from ddpm_kedro.diffusion import image_noise, spherical
-from ddpm_kedro.drawing.draw import draw, labels_of, plan_of
-from ddpm_kedro.images.grid import rows_of_tiles
-from ddpm_kedro.images.names import titles
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.parameters import InterpolationParameters, SamplingParameters, UserError
+from ddpm_kedro.parameters import InterpolationParameters, SamplingParameters
+from ddpm_kedro.reporting.fonts import titles
+from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
 
 
 def interpolate_seeds(

@@ -8,8 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from ddpm_kedro.images.augmentation import AugmentedImages, to_uint8
-from ddpm_kedro.images.grid import labelled_grid
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.hardware import choose_hardware
+from ddpm_kedro.images.augmentation import AugmentedImages
+from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, why_not
 from ddpm_kedro.parameters import (
@@ -18,12 +20,11 @@ from ddpm_kedro.parameters import (
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
-    UserError,
 )
+from ddpm_kedro.progress import summary
 from ddpm_kedro.provenance import differences
-from ddpm_kedro.training.hardware import choose_hardware
+from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
-from ddpm_kedro.training.progress import summary
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
 from ddpm_kedro.training.resuming import Start
 from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
-from ddpm_kedro.images.augmentation import to_uint8
-from ddpm_kedro.images.film import Frames
-from ddpm_kedro.images.grid import rows_of_tiles, stacked
-from ddpm_kedro.images.names import legend
+from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ReportingParameters
+from ddpm_kedro.reporting.animation import Frames
 from ddpm_kedro.reporting.curves import loss_by_timestep_curve, training_curves
+from ddpm_kedro.reporting.fonts import legend
+from ddpm_kedro.reporting.grid import rows_of_tiles, stacked
 from ddpm_kedro.reporting.page import Page
 from ddpm_kedro.training.run import Row
 
