@@ -22,7 +22,7 @@ from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.diffusion import SamplingPlan, draw_images
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.pixels import to_uint8
-from ddpm_kedro.metrics.figures import kernel_distance
+from ddpm_kedro.metrics.scores import kernel_distance
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ModelParameters
 

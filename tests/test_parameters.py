@@ -221,9 +221,12 @@ def test_nearest_names_come_first_and_all_are_listed() -> None:
 
 
 def test_only_what_shapes_the_weights_is_in_the_fingerprint_of_a_training() -> None:
-    assert changed(TRAINING, device="auto", preview_steps=9, report_interval=1).shaping() == TRAINING.shaping()
-    assert changed(TRAINING, seed=9).shaping() != TRAINING.shaping()
-    assert set(TRAINING.shaping()) | TRAINING.without_effect == set(TRAINING.model_dump())
+    assert (
+        changed(TRAINING, device="auto", preview_steps=9, report_interval=1).fingerprint_fields()
+        == TRAINING.fingerprint_fields()
+    )
+    assert changed(TRAINING, seed=9).fingerprint_fields() != TRAINING.fingerprint_fields()
+    assert set(TRAINING.fingerprint_fields()) | TRAINING.excluded_from_fingerprint == set(TRAINING.model_dump())
 
 
 def test_every_parameter_of_the_shipped_files_is_known() -> None:

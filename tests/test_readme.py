@@ -14,7 +14,7 @@ from kedro.framework.startup import bootstrap_project
 from ddpm_kedro.cli import cli
 from tests.archives import Server, serve_cifar10, serve_mnist
 from tests.conftest import ROOT, Project
-from tests.images.test_own import folder_of
+from tests.ingestion.test_image_files import folder_of
 from tests.integration.test_your_images import FILES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

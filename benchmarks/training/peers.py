@@ -88,14 +88,14 @@ class Peer:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.p.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.update_average()
+        self.update_ema()
         return loss.detach()
 
     def loss(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Of pictures (N, C, H, W) in [-1, 1]."""
         raise NotImplementedError
 
-    def update_average(self) -> None:
+    def update_ema(self) -> None:
         """After a step; nothing where there is no average."""
 
     def crop(self, x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class Diffusers(Peer):
         v = self.scheduler.config.prediction_type == "v_prediction"
         return F.mse_loss(output.float(), self.scheduler.get_velocity(x, noise, t) if v else noise)
 
-    def update_average(self) -> None:
+    def update_ema(self) -> None:
         """As ``--use_ema`` does."""
         if self.average is not None:
             self.average.step(self.network.parameters())
@@ -198,7 +198,7 @@ class Lucidrains(Peer):
             loss.item()  # as its loop does
         return loss
 
-    def update_average(self) -> None:
+    def update_ema(self) -> None:
         """Every tenth step, by itself."""
         self.average.update()
 

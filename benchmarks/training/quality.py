@@ -18,7 +18,7 @@ from benchmarks.training.step import timed
 from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.metrics.figures import frechet_distance, kernel_distance
+from ddpm_kedro.metrics.scores import frechet_distance, kernel_distance
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.sampling.sample import USUAL_GUIDANCE
 from ddpm_kedro.training.loader import StepPixels

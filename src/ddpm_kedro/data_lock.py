@@ -17,7 +17,7 @@ from typing import Any
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 
 logger = logging.getLogger(__name__)
 LOCK, RECORD = ".lock", ".lock.json"
@@ -43,7 +43,7 @@ def hold_data_folder(folder: Path) -> Iterator[None]:
         UserError: if the folder cannot be written, or if another process holds the lock for longer than ``WAIT``.
     """
     folder = folder.resolve()
-    if not first_process() or _holders.get(folder) == get_ident():
+    if not is_rank_0() or _holders.get(folder) == get_ident():
         yield
         return
     if _holders.setdefault(folder, get_ident()) != get_ident():  # to open the lock file again would unlock it

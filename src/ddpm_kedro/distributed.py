@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Processes:
+class World:
     """A process among its peers. Every method but :meth:`rows` and :meth:`share` must be called by all of them.
 
     Attributes:

@@ -57,7 +57,7 @@ def choose_hardware(device: Device, precision: Precision) -> Hardware:
     """
     available = [name for name, there in AVAILABLE.items() if there()]
     if device != "auto" and device not in available:
-        cause = f" {why_no_gpu()}" if device == "cuda" else ""
+        cause = f" {gpu_problem()}" if device == "cuda" else ""
         raise UserError(f"device = {device} is not available here; this machine has: {', '.join(available)}.{cause}")
     chosen = available[0] if device == "auto" else device
     native = NATIVE_BF16[chosen]()
@@ -79,7 +79,7 @@ def keep_freed_memory() -> None:
             allocator.mallopt(option, 2**31 - 1)
 
 
-def why_no_gpu() -> str:
+def gpu_problem() -> str:
     """Why CUDA cannot be used here, most likely, and what to do: one line."""
     if torch.version.cuda is None:
         return "No GPU is used: torch was installed without CUDA."
@@ -117,7 +117,7 @@ def cuda_of_driver() -> tuple[int, int] | None:
 
 def _cuda_is_available() -> bool:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "CUDA initialization")  # why_no_gpu says it, in one line
+        warnings.filterwarnings("ignore", "CUDA initialization")  # gpu_problem says it, in one line
         return torch.cuda.is_available()
 
 

@@ -15,13 +15,13 @@ from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
 from ddpm_kedro.terminal import (
     keep_secrets_out_of_logs,
-    only_the_first_process_speaks,
+    only_rank_0_logs,
     plain_logs_without_a_terminal,
     show_brackets_in_logs,
 )
 
 plain_logs_without_a_terminal()
-only_the_first_process_speaks()
+only_rank_0_logs()
 show_brackets_in_logs()
 keep_secrets_out_of_logs()
 

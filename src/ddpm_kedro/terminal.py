@@ -10,7 +10,7 @@ from typing import Any
 import rich
 from kedro.framework.project import LOGGING
 
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.provenance import redact_text
 
 PLAIN = {
@@ -25,9 +25,9 @@ PLAIN = {
 }
 
 
-def only_the_first_process_speaks() -> None:
+def only_rank_0_logs() -> None:
     """Of the processes of one training all say the same: warnings and errors of the others are enough."""
-    if not first_process():
+    if not is_rank_0():
         levels = {"kedro": logging.WARNING, "kedro.io": logging.ERROR, "ddpm_kedro": logging.WARNING}
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

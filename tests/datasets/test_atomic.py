@@ -228,7 +228,7 @@ KEDROS: dict[str, tuple[Callable[[str], Any], Any, Any]] = {
     "partitions": (
         lambda path: PartitionedDataset(
             path=path,
-            dataset="ddpm_kedro.datasets.figure.PictureDataset",
+            dataset="ddpm_kedro.datasets.figure.FigureDataset",
             filename_suffix=".png",
             overwrite=True,
         ),

@@ -23,7 +23,7 @@ from PIL import Image
 from ddpm_kedro.datasets import image_store
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
-from ddpm_kedro.datasets.figure import PictureDataset
+from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files
 from ddpm_kedro.datasets.model import ModelDataset
@@ -671,12 +671,12 @@ class TestSamples:
 
 
 def test_pictures_are_kept_and_previewed(tmp_path: Path) -> None:
-    dataset = PictureDataset(filepath=str(tmp_path / "deep" / "picture.png"))
+    dataset = FigureDataset(filepath=str(tmp_path / "deep" / "picture.png"))
     picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
     dataset.save(picture)
     assert np.array_equal(np.asarray(dataset.load()), np.asarray(picture))
     assert dataset.preview().startswith("iVBOR")  # base64 of a PNG's first bytes
-    assert PictureDataset.preview.__annotations__["return"].__name__ == "ImagePreview"  # what Kedro-Viz goes by
+    assert FigureDataset.preview.__annotations__["return"].__name__ == "ImagePreview"  # what Kedro-Viz goes by
 
 
 def test_history_keeps_every_digit_and_is_previewed(tmp_path: Path) -> None:

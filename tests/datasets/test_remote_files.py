@@ -14,8 +14,8 @@ from PIL import Image
 
 from ddpm_kedro.datasets.base import FileDataset, LocalDataset, local_copy
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
-from ddpm_kedro.datasets.figure import OptionalPictureDataset, PictureDataset
-from ddpm_kedro.datasets.figure_folder import PicturesDataset
+from ddpm_kedro.datasets.figure import FigureDataset, OptionalFigureDataset
+from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
@@ -69,11 +69,11 @@ def test_samples_history_and_images_are_written_elsewhere_and_read_again(files: 
     history.save([ROW])
     assert history.load() == [ROW]
     assert history.preview()["data"]
-    image = PictureDataset(filepath=f"{BUCKET}/grid.png")
+    image = FigureDataset(filepath=f"{BUCKET}/grid.png")
     image.save(Image.new("L", (4, 4), 77))
     assert np.asarray(image.load()).max() == 77
     assert image.preview().startswith("iVBOR")
-    assert OptionalPictureDataset(filepath=f"{BUCKET}/none.png").load() is None
+    assert OptionalFigureDataset(filepath=f"{BUCKET}/none.png").load() is None
 
 
 def test_a_model_is_written_elsewhere_as_a_whole(files: Any) -> None:
@@ -95,8 +95,8 @@ def test_a_model_is_written_elsewhere_as_a_whole(files: Any) -> None:
 
 
 def test_partitions_of_images_are_written_elsewhere(files: Any) -> None:
-    dataset = PicturesDataset(
-        path=f"{BUCKET}/previews", dataset="ddpm_kedro.datasets.figure.PictureDataset", filename_suffix=".png"
+    dataset = FigureFolderDataset(
+        path=f"{BUCKET}/previews", dataset="ddpm_kedro.datasets.figure.FigureDataset", filename_suffix=".png"
     )
     dataset.save({"run/one": Image.new("L", (4, 4), 5), "run/two": Image.new("L", (4, 4), 6)})
     assert sorted(dataset.load()) == ["run/one", "run/two"]
@@ -183,7 +183,7 @@ ELSEWHERE = {
     "model": ("model.ModelDataset", "model"),
     "samples": ("samples.SamplesDataset", "samples.npz"),
     "metrics": ("metrics.MetricsDataset", "metrics.json"),
-    "samples_grid": ("picture.PictureDataset", "samples.png"),
+    "samples_grid": ("picture.FigureDataset", "samples.png"),
     "training_history": ("history.HistoryDataset", "training_history.csv"),
 }
 

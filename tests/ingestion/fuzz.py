@@ -1,7 +1,7 @@
 """Files and archives damaged at random: whatever they hold, they are decoded or rejected, and nothing else happens.
 
-``python -m tests.ingestion.fuzz --minutes 10`` shows the smallest damage that leads to something else, where any does, and
-the seed, which ``--seed N`` repeats.
+``python -m tests.ingestion.fuzz --minutes 10`` shows the smallest damage that leads to something else, if any, and the
+seed, which ``--seed N`` repeats.
 """
 
 import argparse

@@ -19,8 +19,8 @@ from ddpm_kedro.ingestion.registry import source_named
 from ddpm_kedro.ingestion.unpacking import unpacked
 from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
-from tests.images.test_own import members
 from tests.ingestion import corpus
+from tests.ingestion.test_image_files import members
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 6, 8), dtype=np.uint8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 6, 8, 3), dtype=np.uint8)

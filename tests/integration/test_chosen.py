@@ -13,7 +13,7 @@ from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.parameters import check_parameters
 from tests.archives import Server, serve_mnist
 from tests.conftest import Project, changed
-from tests.images.test_own import folder_of, members
+from tests.ingestion.test_image_files import folder_of, members
 from tests.integration.test_whole_job import ok
 from tests.integration.test_your_images import FILES, run
 

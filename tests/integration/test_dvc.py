@@ -101,7 +101,7 @@ def test_what_is_stale_is_made_again_and_nothing_else(repository: Repository) ->
         "src/ddpm_kedro/pipelines/data_ingestion/nodes.py": {"data"},
         TRAINING_NODES: {"restart", "train"},
         SAMPLING_NODES: {"sample"},
-        "src/ddpm_kedro/metrics/figures.py": {"evaluate"},
+        "src/ddpm_kedro/metrics/scores.py": {"evaluate"},
         "src/ddpm_kedro/reporting/page.py": {"report"},
         "src/ddpm_kedro/models/unet.py": {"restart", "train", "sample", "evaluate", "report"},
         "src/ddpm_kedro/cli/runs.py": set(),
@@ -162,7 +162,7 @@ def test_every_folder_of_code_belongs_to_a_stage() -> None:
     named = {dep for stage in stages.values() for dep in stage["deps"] if dep.startswith("src/")}
     assert all((ROOT / dep).exists() for dep in named)
     package = ROOT / "src/ddpm_kedro"
-    without_effect = {
+    excluded_from_fingerprint = {
         "hooks",
         "provenance.py",
         "parameters",
@@ -171,7 +171,7 @@ def test_every_folder_of_code_belongs_to_a_stage() -> None:
         "runs.py",
         "sweep.py",
     }
-    without_effect |= {
+    excluded_from_fingerprint |= {
         "data_lock.py",
         "plain_text.py",
         "session.py",
@@ -182,5 +182,5 @@ def test_every_folder_of_code_belongs_to_a_stage() -> None:
         "__pycache__",
     }
     covered = {Path(dep).relative_to("src/ddpm_kedro").parts[0] for dep in named}
-    assert {path.name for path in package.iterdir()} - without_effect == covered
+    assert {path.name for path in package.iterdir()} - excluded_from_fingerprint == covered
     assert set(MAIN_JOB) <= {Path(dep).name for dep in named}

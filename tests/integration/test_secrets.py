@@ -7,7 +7,7 @@ import pytest
 
 from tests.archives import Server
 from tests.conftest import Project
-from tests.images.test_own import members
+from tests.ingestion.test_image_files import members
 from tests.integration.test_whole_job import ok
 from tests.integration.test_your_images import FILES
 from tests.test_cli import kedro, printed

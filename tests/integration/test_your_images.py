@@ -9,8 +9,8 @@ import pytest
 
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
-from tests.images.test_own import folder_of, members
 from tests.ingestion import corpus
+from tests.ingestion.test_image_files import folder_of, members
 from tests.integration.test_whole_job import ok
 
 FILES = {

@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 
 from ddpm_kedro.diffusion import make_schedule
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.models import DiffusersModel, TrainedModel, UNet, from_diffusers, to_diffusers, why_not
+from ddpm_kedro.models import DiffusersModel, TrainedModel, UNet, from_diffusers, to_diffusers, unsupported_reason
 from ddpm_kedro.models.diffusers_config import (
     PREDICTION_TYPES,
     SCHEDULER_DEFAULTS,
@@ -159,13 +159,13 @@ def test_a_damaged_note_is_named(own: dict[str, Any]) -> None:
     ],
 )
 def test_what_diffusers_cannot_do_is_not_exported(model: TrainedModel, reason: str) -> None:
-    assert reason in str(why_not(model))
+    assert reason in str(unsupported_reason(model))
 
 
 @torch.no_grad()
 def test_pictures_that_are_not_square() -> None:
     model = trained(0, size=(8, 12))
-    assert why_not(model) is None
+    assert unsupported_reason(model) is None
     exported = to_diffusers(model)
     x, t = inputs((8, 12))
     same_pictures(model.network(x, t), in_diffusers(exported.unet)(x, t).sample)

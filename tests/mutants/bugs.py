@@ -272,23 +272,32 @@ OWN_PICTURES = [
     ),
 ]
 
-IMAGES = one(
-    "images/augmentation.py",
-    ("range: images go in as [0, 1]", ".float() / 127.5 - 1", ".float() / 255"),
-    ("range: pictures written without mapping", "((images.clamp(-1, 1) + 1) * 127.5)", "(images.clamp(-1, 1) * 255)"),
-    ("range: values beyond white wrap around", "images.clamp(-1, 1) + 1", "images + 1"),
-    ("pixels cut off in place of rounded", ".round().to(torch.uint8)", ".to(torch.uint8)"),
-    ("height and width swapped", ".permute(0, 3, 1, 2).float()", ".permute(0, 3, 2, 1).float()"),
-    ("a whole batch flipped alike", "(horizontal < 0.5)[", "(horizontal[:1] < 0.5)["),
-    ("device: pixels", "moved(pixels, device)", "pixels"),
-    ("device: numbers of the augmentation", "= moved(numbers, images.device)", "= numbers"),
-    ("device: offsets of the crops", "torch.arange(size, device=uniform.device)", "torch.arange(size)"),
-    (
-        "device: labels of the images",
-        "moved(torch.from_numpy(self.store.labels[indices.numpy()]), device)",
-        "torch.from_numpy(self.store.labels[indices.numpy()])",
+IMAGES = [
+    *one(
+        "images/pixels.py",
+        ("range: images go in as [0, 1]", ".float() / 127.5 - 1", ".float() / 255"),
+        (
+            "range: pictures written without mapping",
+            "((images.clamp(-1, 1) + 1) * 127.5)",
+            "(images.clamp(-1, 1) * 255)",
+        ),
+        ("range: values beyond white wrap around", "images.clamp(-1, 1) + 1", "images + 1"),
+        ("pixels cut off in place of rounded", ".round().to(torch.uint8)", ".to(torch.uint8)"),
+        ("height and width swapped", ".permute(0, 3, 1, 2).float()", ".permute(0, 3, 2, 1).float()"),
+        ("device: pixels", "moved(pixels, device)", "pixels"),
     ),
-)
+    *one(
+        "images/augmentation.py",
+        ("a whole batch flipped alike", "(horizontal < 0.5)[", "(horizontal[:1] < 0.5)["),
+        ("device: numbers of the augmentation", "= moved(numbers, images.device)", "= numbers"),
+        ("device: offsets of the crops", "torch.arange(size, device=uniform.device)", "torch.arange(size)"),
+        (
+            "device: labels of the images",
+            "moved(torch.from_numpy(self.store.labels[indices.numpy()]), device)",
+            "torch.from_numpy(self.store.labels[indices.numpy()])",
+        ),
+    ),
+]
 
 TRAINING = [
     *one(
@@ -337,7 +346,7 @@ TRAINING = [
         ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
         ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
         ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
-        ("EMA not updated", "update_average(self.average, self.network, step, p.ema_decay)", "pass"),
+        ("EMA not updated", "update_ema(self.average, self.network, step, p.ema_decay)", "pass"),
         ("EMA in training mode", ".eval().requires_grad_(False)", ".requires_grad_(False)"),
         ("EMA not drawn from", "draw_images(self.average, plan", "draw_images(self.network, plan"),
         ("EMA lost when resumed", "self.average.load_state_dict(checkpoint.average)", "pass"),
@@ -368,7 +377,7 @@ TRAINING = [
         ("the worst checkpoint taken for the best", "due and loss < self.best", "due and loss >= self.best"),
     ),
     *one(
-        "training/resuming.py",
+        "training/resume_plan.py",
         ("resume: another run's checkpoint gone on from", "elif not longer:", "elif False:"),
         ("resume: fewer images than were seen", " and latest.images_seen <= run.num_images", ""),
         ("resume: an older course of the learning rate denied", "if not longer or run", "if False and run"),

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ddpm_kedro.datasets.animation import AnimationDataset
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
-from ddpm_kedro.datasets.figure import PictureDataset
-from ddpm_kedro.datasets.figure_folder import PicturesDataset
+from ddpm_kedro.datasets.figure import FigureDataset
+from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
 from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
@@ -227,15 +227,15 @@ def test_a_film_is_kept(tmp_path: Path) -> None:
 
 
 def test_no_pictures_are_an_empty_folder(tmp_path: Path) -> None:
-    dataset = PicturesDataset(
-        path=str(tmp_path), dataset="ddpm_kedro.datasets.figure.PictureDataset", filename_suffix=".png"
+    dataset = FigureFolderDataset(
+        path=str(tmp_path), dataset="ddpm_kedro.datasets.figure.FigureDataset", filename_suffix=".png"
     )
     assert dataset.load() == {}
     dataset.save({"a/b": Image.new("RGB", (2, 2))})
     assert list(dataset.load()) == ["a/b"]
     dataset.save({"a/c": Image.new("RGB", (3, 3))})
     os.utime(tmp_path / "a/b.png", (1, 1))
-    newest = PictureDataset(filepath=str(tmp_path / "a/c.png")).preview()
+    newest = FigureDataset(filepath=str(tmp_path / "a/c.png")).preview()
     assert dataset.preview() == newest
 
 

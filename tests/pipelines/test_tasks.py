@@ -9,8 +9,8 @@ import torch
 from kedro.io import DatasetError
 from PIL import Image
 
-from ddpm_kedro.datasets.figure import OptionalPictureDataset
-from ddpm_kedro.diffusion import spherical
+from ddpm_kedro.datasets.figure import OptionalFigureDataset
+from ddpm_kedro.diffusion import slerp
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel, UNet
@@ -111,14 +111,14 @@ def test_interpolation_needs_a_sampler_without_noise(changes: dict[str, Any], mo
 
 def test_what_lies_between_two_noises_is_as_large_as_noise() -> None:
     a, b = torch.randn(3, 1, 32, 32), torch.randn(3, 1, 32, 32)
-    torch.testing.assert_close(spherical(a, b, 0.0), a)
-    torch.testing.assert_close(spherical(a, b, 1.0), b)
-    assert float(spherical(a, b, 0.5).std()) == pytest.approx(1, abs=0.03)  # 0.71 along a straight line
-    torch.testing.assert_close(spherical(a, a, 0.3), a, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(slerp(a, b, 1.0), b)
+    assert float(slerp(a, b, 0.5).std()) == pytest.approx(1, abs=0.03)  # 0.71 along a straight line
+    torch.testing.assert_close(slerp(a, a, 0.3), a, rtol=1e-3, atol=1e-3)
 
 
 def test_a_picture_that_nobody_has_given(tmp_path: Path) -> None:
-    dataset = OptionalPictureDataset(filepath=str(tmp_path / "given.png"))
+    dataset = OptionalFigureDataset(filepath=str(tmp_path / "given.png"))
     assert dataset.load() is None
     dataset.save(Image.new("L", (3, 2)))
     assert dataset.load().size == (3, 2)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_kedro.distributed import Processes
+from ddpm_kedro.distributed import World
 from ddpm_kedro.errors import DivergedError, UserError
 from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
@@ -19,7 +19,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.training import loader, loop
 from ddpm_kedro.training.loader import DevicePixels, StepPixels
 from ddpm_kedro.training.loop import Report, train
-from ddpm_kedro.training.resuming import Start
+from ddpm_kedro.training.resume_plan import ResumePlan
 from ddpm_kedro.training.run import Checkpoint, Run
 from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import TRAINING, changed
@@ -53,7 +53,7 @@ class TestStops:
         ]
 
     def test_the_speed_of_an_interval_counts_the_time_before_a_stop(self, store: ImageStore) -> None:
-        meter = loop.Meter(Processes(), 8, {"steps": 3, "loss": 3.0, "norm": 6.0, "seconds": 1000.0})
+        meter = loop.Meter(World(), 8, {"steps": 3, "loss": 3.0, "norm": 6.0, "seconds": 1000.0})
         meter.add(torch.tensor(1.0), torch.tensor(2.0), 0.1)
         row = meter.row(32)
         assert (row["loss"], row["gradient_norm"]) == (1.0, 2.0)
@@ -105,7 +105,7 @@ class TestGuards:
     def test_no_checkpoint_is_written_after_it_on_a_device_that_is_seldom_looked_at(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        standing = loop.Standing(make_trainer(store), None)
+        standing = loop.TrainingState(make_trainer(store), None)
         standing.trainer.device = torch.device("meta")  # not the CPU
         for step in range(1, 4):
             standing.add(step, torch.tensor(math.inf if step >= 2 else 1.0), torch.tensor(1.0), 0.1)
@@ -117,14 +117,14 @@ class TestGuards:
 
     def test_watching_does_not_wait_for_the_device(self, store: ImageStore) -> None:
         trainer = make_trainer(store)
-        standing = loop.Standing(trainer, None)
+        standing = loop.TrainingState(trainer, None)
         trainer.device = torch.device("meta")
         with Synchronisations() as seen:
             standing.add(1, torch.tensor(1.0), torch.tensor(1.0), 0.1)
         assert seen.count == 0
 
     def test_overflowing_gradients_of_fp16_are_the_scalers_business(self, store: ImageStore) -> None:
-        standing = loop.Standing(make_trainer(store, choose_hardware("cpu", "fp16")), None)
+        standing = loop.TrainingState(make_trainer(store, choose_hardware("cpu", "fp16")), None)
         standing.add(0, torch.tensor(1.0), torch.tensor(math.inf), 0.1)
         with pytest.raises(DivergedError):
             standing.add(1, torch.tensor(math.nan), torch.tensor(1.0), 0.1)
@@ -150,16 +150,16 @@ class TestStart:
         return at_end(run_training(run, store, stop_at=4))
 
     def test_nothing_there(self, run: Run) -> None:
-        assert Start.of(run, None).checkpoint is None
+        assert ResumePlan.of(run, None).checkpoint is None
         with pytest.raises(UserError, match=r"resume = require, but there is no checkpoint"):
-            Start.of(with_training(run, resume="require"), None)
+            ResumePlan.of(with_training(run, resume="require"), None)
 
     def test_the_same_run_goes_on_unless_it_never_shall(self, run: Run, checkpoint: Checkpoint) -> None:
         for resume in ("auto", "require"):
-            start = Start.of(with_training(run, resume=resume), checkpoint)
+            start = ResumePlan.of(with_training(run, resume=resume), checkpoint)
             assert start.checkpoint is checkpoint
             assert start.other is None
-        assert Start.of(with_training(run, resume="never"), checkpoint).checkpoint is None
+        assert ResumePlan.of(with_training(run, resume="never"), checkpoint).checkpoint is None
 
     @pytest.mark.parametrize(
         "groups",
@@ -177,14 +177,14 @@ class TestStart:
         self, groups: dict[str, Any], checkpoint: Checkpoint, store: ImageStore
     ) -> None:
         run = make_run(store, **groups)
-        start = Start.of(run, checkpoint)
+        start = ResumePlan.of(run, checkpoint)
         assert start.checkpoint is None
         assert start.run == run
         assert start.other == checkpoint.run_id
         assert len(start.changed) == sum(len(group) for group in groups.values())
 
     def test_other_images_begin_anew(self, run: Run, checkpoint: Checkpoint) -> None:
-        start = Start.of(replace(run, data="others"), checkpoint)
+        start = ResumePlan.of(replace(run, data="others"), checkpoint)
         assert start.checkpoint is None
         assert start.changed == (f"training images: {run.data} → others",)
 
@@ -195,7 +195,7 @@ class TestStart:
             make_run(store, optimizer=constant, training={"num_images": 128}),
         )
         ended = at_end(run_training(short, store))
-        start = Start.of(long, ended)
+        start = ResumePlan.of(long, ended)
         assert start.checkpoint is ended
         assert not start.finished
         assert start.run.run_id == long.run_id != short.run_id
@@ -210,18 +210,18 @@ class TestStart:
     ) -> None:
         ended = at_end(run_training(run, store))
         long = with_training(run, num_images=128)
-        start = Start.of(long, ended)
+        start = ResumePlan.of(long, ended)
         assert start.checkpoint is ended
         assert start.run.continued_from == f"{run.run_id}@64"
         assert start.run.run_id not in {run.run_id, long.run_id}
         longer = at_end(run_training(start.run, store, resume=ended))
-        again = Start.of(long, longer)  # the same command once more
+        again = ResumePlan.of(long, longer)  # the same command once more
         assert again.finished
         assert again.other is None
 
     def test_require_goes_on_whatever_differs_and_says_so(self, run: Run, checkpoint: Checkpoint) -> None:
         other = with_training(replace(run, optimizer=changed(run.optimizer, lr=5e-4)), resume="require")
-        start = Start.of(other, checkpoint)
+        start = ResumePlan.of(other, checkpoint)
         assert start.checkpoint is checkpoint
         assert start.changed == ("optimizer.lr: 0.001 → 0.0005",)
         assert start.run.continued_from == f"{run.run_id}@32"
@@ -238,11 +238,11 @@ class TestStart:
     ) -> None:
         groups = groups | {"training": {"resume": "require"}}
         with pytest.raises(UserError, match=words):
-            Start.of(make_run(store, **groups), checkpoint)
+            ResumePlan.of(make_run(store, **groups), checkpoint)
 
     def test_what_does_not_shape_the_result_goes_on(self, run: Run, checkpoint: Checkpoint) -> None:
         quiet = with_training(run, report_interval=8, loader_workers=3, device="auto", accumulation_steps=2)
-        assert Start.of(quiet, checkpoint).checkpoint is checkpoint
+        assert ResumePlan.of(quiet, checkpoint).checkpoint is checkpoint
 
 
 def with_training(run: Run, **values: Any) -> Run:
@@ -362,7 +362,7 @@ class TestWaysToCompute:
 class TestShares:
     @pytest.mark.parametrize(("count", "parts"), [(1, 1), (2, 1), (2, 2), (4, 2), (8, 1)])
     def test_the_rows_of_all_processes_are_the_batch(self, count: int, parts: int) -> None:
-        rows = [Processes(rank, count).rows(8, parts) for rank in range(count)]
+        rows = [World(rank, count).rows(8, parts) for rank in range(count)]
         assert sorted(torch.cat(rows).tolist()) == list(range(8))
         for part in range(parts):  # each part is one stretch of the batch, whoever computes it
             size = 8 // parts
@@ -382,7 +382,7 @@ class TestShares:
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         try:
             images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
-            trainer = Trainer(run, images, store, hardware, Processes(0, 2))  # the other half is not needed
+            trainer = Trainer(run, images, store, hardware, World(0, 2))  # the other half is not needed
             trainer.shared.register_comm_hook(None, hook)
             for step in range(2):  # after the first step they are divided anew
                 trainer.step(step, trainer.pixels[step])
@@ -397,7 +397,7 @@ class TestShares:
         alone = make_trainer(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
         expected = alone.batch(3, alone.pixels[3])
         for rank in range(2):
-            processes = Processes(rank, 2)
+            processes = World(rank, 2)
             rows, pixels = processes.rows(8, 1), StepPixels(store, TRAINING.seed, 8, processes.rows(8, 1))
             batch = Trainer(run, images, store, choose_hardware("cpu", "fp32")).batch(3, pixels[3], rows)
             assert all(torch.equal(ours, whole[rows]) for ours, whole in zip(batch, expected, strict=True))
@@ -405,21 +405,21 @@ class TestShares:
     def test_more_processes_than_images_to_validate_or_to_draw(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Processes, "_reduced", lambda self, value, operation: value)
-        monkeypatch.setattr(Processes, "_all", lambda self, thing: [thing])
+        monkeypatch.setattr(World, "_reduced", lambda self, value, operation: value)
+        monkeypatch.setattr(World, "_all", lambda self, thing: [thing])
         run = make_run(store, training={"validation_images": 1, "preview_images": 1})
         images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
         trainer = Trainer(run, images, store, hardware)
         losses, drawn = [], []
         for rank in range(2):
-            trainer.processes = Processes(rank, 2)
+            trainer.processes = World(rank, 2)
             losses.append(trainer.validation_loss())
             drawn.append(len(trainer.preview()[0]))
         assert losses[0] > losses[1] == 0
         assert drawn == [1, 0]
 
     def test_a_batch_that_processes_do_not_divide(self, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Processes, "current", classmethod(lambda cls: cls(0, 3)))
+        monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(0, 3)))
         with pytest.raises(UserError, match=r"batch_size = 8 cannot be divided among 3 processes; .* multiple of 3"):
             run_training(make_run(store), store)
 

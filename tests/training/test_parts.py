@@ -14,7 +14,7 @@ from ddpm_kedro import hardware
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.training import randomness
-from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_average
+from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_ema
 from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
 from tests.conftest import DEVICES, OPTIMIZER, changed
 
@@ -104,16 +104,16 @@ def test_average_is_warmed_up_and_then_exponential() -> None:
     average, network = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.constant_(average.weight, 0.0)
     nn.init.constant_(network.weight, 1.0)
-    update_average(average, network, step=0, decay=0.99)
+    update_ema(average, network, step=0, decay=0.99)
     assert average.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
-    update_average(average, network, step=10_000, decay=0.99)
+    update_ema(average, network, step=10_000, decay=0.99)
     assert average.weight.item() == pytest.approx(0.99 * 0.9 + 0.01)
 
 
 def test_average_leaves_buffers_alone() -> None:
     average, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     network.running_mean.fill_(5.0)
-    update_average(average, network, step=10, decay=0.5)
+    update_ema(average, network, step=10, decay=0.5)
     assert average.running_mean.item() == 0.0
 
 
@@ -203,7 +203,7 @@ def test_why_no_gpu(
         return False
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    line = hardware.why_no_gpu()
+    line = hardware.gpu_problem()
     assert words in line
     assert "\n" not in line
 

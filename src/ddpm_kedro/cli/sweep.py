@@ -76,7 +76,9 @@ def _run_trial(project: ProjectMetadata, env: str | None, changes: str, name: st
 def _shaping(project: ProjectMetadata, env: str | None, params: str) -> dict[str, Any]:
     """Every parameter that shapes a run, by its full name."""
     checked = check_parameters(make_loader(project, env, read_params(params))["parameters"])
-    return dict(flatten(redact({name: group.shaping() for name, group in checked if isinstance(group, Group)})))
+    return dict(
+        flatten(redact({name: group.fingerprint_fields() for name, group in checked if isinstance(group, Group)}))
+    )
 
 
 def _trained(parameters: dict[str, Any]) -> dict[str, Any]:

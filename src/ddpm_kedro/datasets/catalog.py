@@ -9,7 +9,7 @@ from kedro.io import DataCatalog, DatasetError
 
 from ddpm_kedro.datasets.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.figure_folder import PicturesDataset
+from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 
 
 class AtomicCatalog(DataCatalog):
@@ -30,7 +30,7 @@ class AtomicCatalog(DataCatalog):
 @contextmanager
 def _written_as_a_whole(dataset: Any) -> Iterator[None]:
     """Let a dataset write beside its path, and replace the path when the block ends well."""
-    own = isinstance(dataset, LocalDataset | PicturesDataset) or getattr(dataset, "_version", None) is not None
+    own = isinstance(dataset, LocalDataset | FigureFolderDataset) or getattr(dataset, "_version", None) is not None
     name = next((each for each in ("_filepath", "_path") if hasattr(dataset, each)), None)
     if own or name is None or getattr(dataset, "_protocol", None) != "file":
         yield

@@ -12,7 +12,7 @@ from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.errors import UserError
 
 
-class PictureDataset(FileDataset[Image.Image, Image.Image]):
+class FigureDataset(FileDataset[Image.Image, Image.Image]):
     """A PNG file."""
 
     def load(self) -> Image.Image:
@@ -33,7 +33,7 @@ class PictureDataset(FileDataset[Image.Image, Image.Image]):
         return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
 
 
-class OptionalPictureDataset(FileDataset[Image.Image, Image.Image | None]):
+class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
     """A picture of any format that a person may have put there; None where nobody has."""
 
     def load(self) -> Image.Image | None:

@@ -6,10 +6,10 @@ from typing import Any
 from kedro_datasets._typing import ImagePreview
 from kedro_datasets.partitions import PartitionedDataset
 
-from ddpm_kedro.datasets.figure import PictureDataset
+from ddpm_kedro.datasets.figure import FigureDataset
 
 
-class PicturesDataset(PartitionedDataset):  # type: ignore[misc]
+class FigureFolderDataset(PartitionedDataset):  # type: ignore[misc]
     """Kedro's partitions, but loading gives an empty dictionary where there is no picture yet."""
 
     def load(self) -> dict[str, Callable[[], Any]]:
@@ -20,4 +20,4 @@ class PicturesDataset(PartitionedDataset):  # type: ignore[misc]
     def preview(self) -> ImagePreview:
         """The newest picture, for Kedro-Viz: also while a training goes on."""
         newest = max(self._list_partitions(), key=lambda path: str(self._filesystem.modified(path)))
-        return PictureDataset(**self._dataset_config, filepath=self._join_protocol(newest)).preview()
+        return FigureDataset(**self._dataset_config, filepath=self._join_protocol(newest)).preview()

@@ -2,7 +2,7 @@
 
 from ddpm_kedro.diffusion.denoiser import THRESHOLDS, Denoiser
 from ddpm_kedro.diffusion.losses import diffusion_loss
-from ddpm_kedro.diffusion.noise import derive_seed, generator_for, image_noise, seeded_globally, spherical
+from ddpm_kedro.diffusion.noise import derive_seed, generator_for, image_noise, seeded_globally, slerp
 from ddpm_kedro.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver, heun
 from ddpm_kedro.diffusion.sampling import SamplingPlan, draw_images
 from ddpm_kedro.diffusion.schedules import CLEAN, Schedule, Step, make_schedule
@@ -32,5 +32,5 @@ __all__ = [
     "image_noise",
     "make_schedule",
     "seeded_globally",
-    "spherical",
+    "slerp",
 ]

@@ -37,7 +37,7 @@ def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[N
         yield
 
 
-def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """Between two noises, along the sphere on which both lie (Shoemake 1985, slerp).
 
     Args:

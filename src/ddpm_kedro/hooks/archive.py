@@ -13,7 +13,7 @@ from kedro.pipeline import Pipeline
 
 from ddpm_kedro.datasets.atomic import atomic_write, copy
 from ddpm_kedro.datasets.base import local_copy
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance, redact
 
@@ -48,7 +48,7 @@ class Archive:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Copy the outputs of a training; ``parameters.json``, which makes the run a finished one, is written last."""
-        if not first_process() or not {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
+        if not is_rank_0() or not {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
             return
         folder = self.data_root / "runs" / catalog.load("model").run_id
         record = folder / "parameters.json"

@@ -8,7 +8,7 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.ingestion.source import place_of
 from ddpm_kedro.parameters import Group, Parameters, check_parameters
@@ -41,7 +41,7 @@ class Chosen:
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
         """Store the choice: from here on there is a checkpoint that only these parameters continue."""
-        if node.short_name == "train_model" and self.trains and self.chosen and first_process():
+        if node.short_name == "train_model" and self.trains and self.chosen and is_rank_0():
             catalog.save("chosen_parameters", self.chosen)
 
     def _stored(self, catalog: DataCatalog) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def chosen_by(parameters: Parameters) -> dict[str, Any]:
     """Return what makes another command train the same, as plain data without secrets."""
     groups: dict[str, Group] = {name: getattr(parameters, name) for name in TRAINED}
     values = {
-        name: group.model_dump(exclude=set(group.without_effect) - ALSO.get(name, set()))
+        name: group.model_dump(exclude=set(group.excluded_from_fingerprint) - ALSO.get(name, set()))
         for name, group in groups.items()
     }
     place = place_of(parameters.dataset)

@@ -99,7 +99,7 @@ class Together:
             logger.info("%d processes train together.", dist.get_world_size())
 
 
-def first_process() -> bool:
+def is_rank_0() -> bool:
     """Whether this process speaks and writes: the only one, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 

@@ -20,9 +20,9 @@ class Resumption:
         """Give training the checkpoint of its own run; other hooks see it, too, since they get the same inputs."""
         if node.short_name != "train_model":
             return {}
-        from ddpm_kedro.distributed import Processes  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.distributed import World  # noqa: PLC0415  torch takes seconds
 
-        processes = Processes.current()
+        processes = World.current()
         if processes.rank == 0:
             self._arrange(catalog, inputs)
         processes.wait()
@@ -32,11 +32,11 @@ class Resumption:
 
     def _arrange(self, catalog: DataCatalog, inputs: dict[str, Any]) -> None:
         """Put the checkpoint that this run is to go on from in its place."""
-        from ddpm_kedro.training.resuming import Start  # noqa: PLC0415
+        from ddpm_kedro.training.resume_plan import ResumePlan  # noqa: PLC0415
         from ddpm_kedro.training.run import Run  # noqa: PLC0415
 
         run, latest = Run.from_inputs(inputs), inputs["resume_checkpoint"]
-        start = Start.of(run, latest) if latest is not None else None
+        start = ResumePlan.of(run, latest) if latest is not None else None
         checkpoints: list[Any] = [catalog.get(name) for name in ("resume_checkpoint", "best_checkpoint")]
         if run.training.resume == "never":
             for folder in {path for each in checkpoints for path in each.retire(run.run_id)}:

@@ -15,7 +15,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.errors import DivergedError, UserError
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import differences, redact
 
@@ -85,7 +85,7 @@ class RunGuard:
         Kedro calls ``on_node_error`` for a generator's beginning alone.
         """
         self._give_signals_back()
-        if isinstance(error, DivergedError) and first_process():
+        if isinstance(error, DivergedError) and is_rank_0():
             catalog.save("diverged_batch", error.batch)
             dataset: Any = catalog.get("diverged_batch")
             logger.error("The batch of that step is kept in %s", dataset._filepath)
@@ -131,10 +131,10 @@ class RunGuard:
         computing = [name.removeprefix("params:") for name in COMPUTING if name in pipeline.inputs()]
         if not any(self.parameters[name]["device"] == "auto" for name in computing):
             return
-        from ddpm_kedro.hardware import choose_hardware, why_no_gpu  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.hardware import choose_hardware, gpu_problem  # noqa: PLC0415  torch takes seconds
 
         if choose_hardware("auto", "auto").device.type == "cpu":
-            logger.info("%s The CPU computes.", why_no_gpu())
+            logger.info("%s The CPU computes.", gpu_problem())
 
     def _check_model(self, catalog: DataCatalog) -> None:
         model = catalog.load("model")

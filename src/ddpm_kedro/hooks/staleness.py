@@ -34,7 +34,7 @@ class Staleness:
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters of now."""
         checked = check_parameters(context.config_loader["parameters"])
-        shaping = flatten({name: group.shaping() for name, group in checked if isinstance(group, Group)})
+        shaping = flatten({name: group.fingerprint_fields() for name, group in checked if isinstance(group, Group)})
         given = dict(flatten(context.config_loader.runtime_params or {}))
         groups = {name.removeprefix("use.") for name in given if name.startswith("use.")}
         self.parameters = {

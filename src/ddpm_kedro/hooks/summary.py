@@ -16,7 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 
 logger = logging.getLogger(__name__)
 PLACES = {
@@ -37,7 +37,7 @@ class Summary:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Say where the results are; on a terminal, show some."""
-        if not first_process():
+        if not is_rank_0():
             return
         made, console = pipeline.all_outputs(), rich.get_console()
         if "metrics" in made:

@@ -21,7 +21,7 @@ from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import local_copy
-from ddpm_kedro.hooks.distributed import first_process
+from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.provenance import flatten, redact, redact_text
 
 logger = logging.getLogger(__name__)
@@ -63,12 +63,12 @@ class Tracking:
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
         """A training begins, or goes on."""
         off = self.parameters["tracking"]["mode"] == "disabled"
-        if node.short_name != "train_model" or off or not first_process():
+        if node.short_name != "train_model" or off or not is_rank_0():
             return
-        from ddpm_kedro.training.resuming import Start  # noqa: PLC0415  torch takes seconds
+        from ddpm_kedro.training.resume_plan import ResumePlan  # noqa: PLC0415  torch takes seconds
         from ddpm_kedro.training.run import Run  # noqa: PLC0415
 
-        start = Start.of(Run.from_inputs(inputs), inputs["resume_checkpoint"])
+        start = ResumePlan.of(Run.from_inputs(inputs), inputs["resume_checkpoint"])
         if not start.finished:
             with self._safely():
                 seen = None if start.checkpoint is None else start.checkpoint.images_seen

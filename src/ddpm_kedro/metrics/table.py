@@ -11,7 +11,7 @@ class Metrics:
     """What is known of samples; every figure stands with all that must be equal before two are compared.
 
     Attributes:
-        figures: each with value, n, floor and what stands in :class:`ddpm_kedro.metrics.figures.Figure`.
+        figures: each with value, n, floor and what stands in :class:`ddpm_kedro.metrics.scores.Figure`.
         copying: see :func:`ddpm_kedro.metrics.neighbours.copying`.
         samples: how they were drawn: run, weights, sampler, evaluations, seconds.
         extractor: whose features were compared.

@@ -1,6 +1,6 @@
 """The network, the network with all that is needed to use it, and diffusers' format."""
 
-from ddpm_kedro.models.diffusers_format import DiffusersModel, from_diffusers, to_diffusers, why_not
+from ddpm_kedro.models.diffusers_format import DiffusersModel, from_diffusers, to_diffusers, unsupported_reason
 from ddpm_kedro.models.trained import TrainedModel, weights_fingerprint
 from ddpm_kedro.models.unet import UNet
 
@@ -10,6 +10,6 @@ __all__ = [
     "UNet",
     "from_diffusers",
     "to_diffusers",
+    "unsupported_reason",
     "weights_fingerprint",
-    "why_not",
 ]

@@ -52,7 +52,7 @@ class DiffusersModel:
     fingerprint: str = ""
 
 
-def why_not(model: TrainedModel) -> str | None:
+def unsupported_reason(model: TrainedModel) -> str | None:
     """Why a model has no equal in diffusers, or None where it has one."""
     p, diffusion, (_, height, width) = model.parameters, model.diffusion, model.image_shape
     multiple = 2 ** (len(p.channel_multipliers) - 1)
@@ -66,7 +66,7 @@ def why_not(model: TrainedModel) -> str | None:
 
 
 def to_diffusers(model: TrainedModel) -> DiffusersModel:
-    """The same model for diffusers, where :func:`why_not` finds nothing against it.
+    """The same model for diffusers, where :func:`unsupported_reason` finds nothing against it.
 
     ``DDPMPipeline`` gives no labels: in ``unet`` the empty label's embedding is part of the bias that it is added to.
     """
@@ -94,7 +94,7 @@ def from_diffusers(found: DiffusersModel, class_names: Sequence[str] | None = No
     config, weights = found.unet[0], _renamed(found.unet[1])
     parameters, diffusion, shape = model_parameters(config), diffusion_parameters(found.scheduler), image_shape(config)
     names, weights = _classes(config.get("num_class_embeds"), class_names, weights)
-    groups = {"model": parameters.shaping(), "diffusion": diffusion.shaping()}
+    groups = {"model": parameters.fingerprint_fields(), "diffusion": diffusion.fingerprint_fields()}
     described = {
         "parameters": groups,
         "inputs": {"imported": found.fingerprint},

@@ -48,9 +48,9 @@ class Group(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    without_effect: ClassVar[frozenset[str]] = frozenset()
+    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset()
     """Names whose values do not shape what is made, so that they may change between a run and its continuation."""
 
-    def shaping(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """The values that decide what is made, as plain data: what names a run."""
-        return self.model_dump(mode="json", exclude=set(self.without_effect))
+        return self.model_dump(mode="json", exclude=set(self.excluded_from_fingerprint))

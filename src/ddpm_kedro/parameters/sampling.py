@@ -36,7 +36,7 @@ class SamplingParameters(Group):
     device: Device
     precision: Precision
 
-    without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "device", "precision"})
+    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"batch_size", "device", "precision"})
 
 
 class ImageToImageParameters(Group):

@@ -40,7 +40,7 @@ class DatasetParameters(Group):
     follow_links: bool = False
     """Of the source folder: whether links out of the folder are followed."""
 
-    without_effect: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
+    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
     @field_validator("download_folder")
     @classmethod
@@ -90,7 +90,7 @@ class ImagesParameters(Group):
     workers: NonNegativeInt | None
     """Processes that decode; null for one a core."""
 
-    without_effect: ClassVar[frozenset[str]] = frozenset({"workers", "max_rejected_fraction"})
+    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"workers", "max_rejected_fraction"})
 
 
 class AugmentationParameters(Group):
@@ -271,7 +271,7 @@ class TrainingParameters(Group):
             )
         return self
 
-    without_effect: ClassVar[frozenset[str]] = frozenset(
+    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset(
         {
             "initial_model",
             "resume",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_kedro.distributed import Processes
+from ddpm_kedro.distributed import World
 from ddpm_kedro.errors import DivergedError, UserError
 from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
@@ -58,10 +58,10 @@ def train(
         UserError: for a batch larger than the data or that the processes cannot divide, and a loss that is not a number
             any more.
     """
-    p, processes = run.training, Processes.current()
+    p, processes = run.training, World.current()
     _check(run, len(images), resume, processes)
     trainer = Trainer(run, images, holdout, hardware, processes)
-    standing = Standing(trainer, resume)
+    standing = TrainingState(trainer, resume)
     steps = range(standing.images_seen // p.batch_size, run.num_steps)
 
     def stopping() -> bool:
@@ -83,7 +83,7 @@ def train(
                 yield standing.report(finished)
 
 
-class Standing:
+class TrainingState:
     """Where a training stands, and what it has to show."""
 
     def __init__(self, trainer: Trainer, resume: Checkpoint | None) -> None:
@@ -157,7 +157,7 @@ class Standing:
 class Meter:
     """Sums since the last report, also across a stop. Nothing is read from the device before it is asked for."""
 
-    def __init__(self, processes: Processes, batch_size: int, state: Mapping[str, float] | None = None) -> None:
+    def __init__(self, processes: World, batch_size: int, state: Mapping[str, float] | None = None) -> None:
         self.processes, self.batch_size, self.text = processes, batch_size, ""
         self.restart(state)
 
@@ -192,7 +192,7 @@ class Meter:
         return row
 
 
-def _check(run: Run, images: int, resume: Checkpoint | None, processes: Processes) -> None:
+def _check(run: Run, images: int, resume: Checkpoint | None, processes: World) -> None:
     p = run.training
     if p.batch_size > images:
         raise UserError(f"training.batch_size = {p.batch_size} is more than the {images} training images.")

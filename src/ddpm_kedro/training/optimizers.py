@@ -48,7 +48,7 @@ def lay_like_weights(optimizer: torch.optim.Optimizer) -> None:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
+def update_ema(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
     """Exponential moving average of the parameters alone, average ← d · average + (1 - d) · network.
 
     Early on d = (1 + step) / (10 + step), so that the average forgets the random start. Only parameters are

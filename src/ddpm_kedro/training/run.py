@@ -97,7 +97,7 @@ class Run:
     def parameters(self) -> dict[str, Any]:
         """Every parameter that shapes the result, by group, as plain data."""
         groups = ("model", "diffusion", "augmentation", "optimizer", "training")
-        return {name: getattr(self, name).shaping() for name in groups}
+        return {name: getattr(self, name).fingerprint_fields() for name in groups}
 
     @property
     def run_id(self) -> str:

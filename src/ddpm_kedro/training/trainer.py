@@ -19,27 +19,27 @@ from ddpm_kedro.diffusion import (
     image_noise,
     make_schedule,
 )
-from ddpm_kedro.distributed import Processes
+from ddpm_kedro.distributed import World
 from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
 from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.training.loader import StepPixels, read_steps
-from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_average
+from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Pictures (N, C, H, W) in [-1, 1], timesteps (N,), noise like the pictures, labels (N,) or None."""
-ALONE = Processes()
+ALONE = World()
 
 
 class Trainer:
     """Moves the weights of a run; with others of its kind in other processes, each on its part of every batch."""
 
     def __init__(
-        self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, processes: Processes = ALONE
+        self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, processes: World = ALONE
     ) -> None:
         self.run, self.images, self.holdout, self.hardware, self.processes = run, images, holdout, hardware, processes
         self.device, self.seed = hardware.device, run.training.seed
@@ -122,7 +122,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        update_average(self.average, self.network, step, p.ema_decay)
+        update_ema(self.average, self.network, step, p.ema_decay)
         return torch.stack(losses).sum(), norm, lr
 
     def _gradients(self, step: int, part: int, batch: Batch) -> Tensor:

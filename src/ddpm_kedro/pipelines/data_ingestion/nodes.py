@@ -60,7 +60,7 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
     Returns:
         Training images and hold-out, decoded only when they are saved and not there yet.
     """
-    parameters = {"dataset": {"source": raw_images["source"]}, "images": images.shaping()}
+    parameters = {"dataset": {"source": raw_images["source"]}, "images": images.fingerprint_fields()}
     source = source_named(raw_images["source"])
 
     def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:

@@ -21,8 +21,8 @@ from ddpm_kedro.metrics.extractor import (
     LazyFeatureExtractor,
     inception_weights,
 )
-from ddpm_kedro.metrics.figures import Figure, Seen, all_figures
 from ddpm_kedro.metrics.neighbours import Nearest, copying, nearest_images
+from ddpm_kedro.metrics.scores import Features, Figure, all_scores
 from ddpm_kedro.metrics.table import WITHOUT_CLASSES, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import EvaluationParameters
@@ -85,10 +85,10 @@ def evaluate_samples(
     figures = list[Figure]()
     if feature_extractor.name != NO_EXTRACTOR:
         labels = _meant(samples.labels, samples.class_names, feature_extractor.class_names)
-        figures = all_figures(
-            Seen(*feature_extractor(samples.images), labels),
-            Seen(*feature_extractor(reference)),
-            Seen(*feature_extractor(holdout_images.images), _tensor(holdout_images.labels)),
+        figures = all_scores(
+            Features(*feature_extractor(samples.images), labels),
+            Features(*feature_extractor(reference)),
+            Features(*feature_extractor(holdout_images.images), _tensor(holdout_images.labels)),
             feature_extractor.name,
             evaluation.kid_subsets,
         )
@@ -106,7 +106,8 @@ def evaluate_samples(
         extractor=feature_extractor.name,
         reference_images=len(reference),
         made_by=Provenance(
-            {"evaluation": evaluation.shaping()}, {name: made_by.fingerprint for name, made_by in inputs.items()}
+            {"evaluation": evaluation.fingerprint_fields()},
+            {name: made_by.fingerprint for name, made_by in inputs.items()},
         ),
     )
     return metrics, _beside_nearest(samples.images, reference, nearest, evaluation.shown)

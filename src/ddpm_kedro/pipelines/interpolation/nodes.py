@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpm_kedro.diffusion import image_noise, spherical
+from ddpm_kedro.diffusion import image_noise, slerp
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InterpolationParameters, SamplingParameters
@@ -28,7 +28,7 @@ def interpolate_seeds(
         )
     count, frames = interpolation.num_images, interpolation.frames
     first, last = (image_noise(seed, range(count), model.image_shape)() for seed in interpolation.seeds)
-    starts = torch.stack([spherical(first, last, share) for share in torch.linspace(0, 1, frames).tolist()], dim=1)
+    starts = torch.stack([slerp(first, last, share) for share in torch.linspace(0, 1, frames).tolist()], dim=1)
     labels = labels_of(model, sampling.label, count)
     drawn, _ = draw(
         model,

@@ -13,7 +13,7 @@ from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, why_not
+from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, unsupported_reason
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
@@ -26,7 +26,7 @@ from ddpm_kedro.provenance import differences
 from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
-from ddpm_kedro.training.resuming import Start
+from ddpm_kedro.training.resume_plan import ResumePlan
 from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by
 
 logger = logging.getLogger(__name__)
@@ -58,14 +58,14 @@ def train_model(
 ) -> Iterator[TrainingOutputs]:
     """Train, yielding at every report interval what there is to keep.
 
-    Goes on from ``resume_checkpoint`` where ``training.resume`` allows it: see :class:`Start`.
+    Goes on from ``resume_checkpoint`` where ``training.resume`` allows it: see :class:`ResumePlan`.
 
     Yields:
         Preview pictures by name, all rows of the history, the best checkpoint ({} where this is not the best so far),
         and the latest ({} where none is due).
     """
     asked = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
-    start = Start.of(asked, resume_checkpoint)
+    start = ResumePlan.of(asked, resume_checkpoint)
     run, resume = start.run, start.checkpoint
     _tell(start)
     if resume is not None and start.finished:
@@ -107,7 +107,7 @@ def export_model(
 
 def export_to_diffusers(model: TrainedModel) -> DiffusersModel | dict[str, Any]:
     """The model in diffusers' format; {} where it has no equal there, which is said."""
-    if reason := why_not(model):
+    if reason := unsupported_reason(model):
         logger.info("Not exported to diffusers: %s.", reason)
         return {}
     return to_diffusers(model)
@@ -116,11 +116,13 @@ def export_to_diffusers(model: TrainedModel) -> DiffusersModel | dict[str, Any]:
 def _tell_start(initial_model: TrainedModel, run: Run) -> None:
     """What the weights were trained with, where that is something else."""
     logger.info("Starts from the weights %s of run %s.", run.initial_model, initial_model.run_id)
-    if changed := differences({"diffusion": initial_model.diffusion.shaping()}, {"diffusion": run.diffusion.shaping()}):
+    if changed := differences(
+        {"diffusion": initial_model.diffusion.fingerprint_fields()}, {"diffusion": run.diffusion.fingerprint_fields()}
+    ):
         logger.warning("The initial model was trained with another diffusion: %s", "; ".join(changed))
 
 
-def _tell(start: Start) -> None:
+def _tell(start: ResumePlan) -> None:
     """How the run begins."""
     run, checkpoint = start.run, start.checkpoint
     changed = "; ".join(start.changed)

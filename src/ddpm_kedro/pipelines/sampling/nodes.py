@@ -30,7 +30,7 @@ def sample_images(model: TrainedModel, sampling: SamplingParameters) -> tuple[Sa
         images=images,
         labels=None if labels is None else labels.numpy(),
         class_names=model.class_names,
-        made_by=Provenance({"sampling": sampling.shaping()}, {"model": model.run_id}),
+        made_by=Provenance({"sampling": sampling.fingerprint_fields()}, {"model": model.run_id}),
     )
     return samples, report
 

@@ -18,16 +18,16 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.classifier import fit_classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor
-from ddpm_kedro.metrics.figures import (
+from ddpm_kedro.metrics.neighbours import copying, nearest_images
+from ddpm_kedro.metrics.scores import (
+    Features,
     Figure,
-    Seen,
-    all_figures,
+    all_scores,
     frechet_distance,
     inception_score,
     kernel_distance,
     precision_recall,
 )
-from ddpm_kedro.metrics.neighbours import copying, nearest_images
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images
 from tests.conftest import EVALUATION, IMAGES, MADE_BY, make_store
 from tests.pipelines.test_nodes import DATASET
@@ -99,8 +99,8 @@ def digits() -> tuple[ImageStore, ImageStore, FeatureExtractor]:
 
 def judged(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> dict[str, Figure]:
     training, holdout, extractor = digits
-    seen = (Seen(*extractor(part)) for part in (images, training.images, holdout.images))
-    return {figure.name.split("(")[0]: figure for figure in all_figures(*seen, "classifier", 10)}
+    seen = (Features(*extractor(part)) for part in (images, training.images, holdout.images))
+    return {figure.name.split("(")[0]: figure for figure in all_scores(*seen, "classifier", 10)}
 
 
 def copies(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> str:
@@ -171,23 +171,23 @@ def test_the_nearest_image_is_found_across_chunks(monkeypatch: pytest.MonkeyPatc
 def test_the_floor_is_of_all_classes_alike(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
     """Stores are sorted by class: their first images would be of one."""
     _, holdout, extractor = digits
-    chosen = Seen(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100)
+    chosen = Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100)
     assert chosen.labels.unique().tolist() == list(range(10))
     assert torch.equal(
-        chosen.labels, Seen(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100).labels
+        chosen.labels, Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100).labels
     )
 
 
 def test_figures_that_need_more_samples_say_how_many() -> None:
-    def seen(count: int) -> Seen:
-        return Seen(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
+    def seen(count: int) -> Features:
+        return Features(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
 
-    figures = {figure.name: figure for figure in all_figures(seen(3), seen(300), seen(100), "classifier", 2)}
+    figures = {figure.name: figure for figure in all_scores(seen(3), seen(300), seen(100), "classifier", 2)}
     assert figures["FD(classifier)"].value is None
     assert "at least 65 samples: sampling.num_images=65" in figures["FD(classifier)"].note
     assert "at least 20 samples" in figures["KID(classifier)"].note
     assert "at least 4 samples" in figures["precision(classifier)"].note
-    figures = {figure.name: figure for figure in all_figures(seen(80), seen(300), seen(30), "classifier", 2)}
+    figures = {figure.name: figure for figure in all_scores(seen(80), seen(300), seen(30), "classifier", 2)}
     assert figures["FD(classifier)"].value > 0
     assert "the hold-out has fewer than 65" in figures["FD(classifier)"].note
     assert {figures[name].floor_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
@@ -197,10 +197,10 @@ def test_figures_that_need_more_samples_say_how_many() -> None:
     ("samples", "training", "holdout"), [(1, 1, 1), (30, 10, 2), (80, 10, 1), (80, 300, 1), (80, 1, 300), (300, 80, 4)]
 )
 def test_few_images_give_no_nan_but_a_reason(samples: int, training: int, holdout: int) -> None:
-    def seen(count: int) -> Seen:
-        return Seen(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
+    def seen(count: int) -> Features:
+        return Features(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
 
-    figures = all_figures(seen(samples), seen(training), seen(holdout), "classifier", 2)
+    figures = all_scores(seen(samples), seen(training), seen(holdout), "classifier", 2)
     json.dumps([figure.as_dict() for figure in figures], allow_nan=False)
     assert all(figure.note for figure in figures if figure.value is None or figure.floor is None)
     notes = {figure.name.split("(")[0]: figure.note for figure in figures}
@@ -212,9 +212,9 @@ def test_few_images_give_no_nan_but_a_reason(samples: int, training: int, holdou
 
 
 def test_a_number_that_is_not_finite_is_absent_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.metrics.figures.frechet_distance", lambda *_: float("nan"))
-    seen = Seen(torch.randn(80, 64), torch.randn(80, 10))
-    [distance] = [figure for figure in all_figures(seen, seen, seen, "classifier", 1) if figure.name.startswith("FD")]
+    monkeypatch.setattr("ddpm_kedro.metrics.scores.frechet_distance", lambda *_: float("nan"))
+    seen = Features(torch.randn(80, 64), torch.randn(80, 10))
+    [distance] = [figure for figure in all_scores(seen, seen, seen, "classifier", 1) if figure.name.startswith("FD")]
     assert (distance.value, distance.floor, distance.at_floor_n) == (None, None, None)
     assert "no finite number" in distance.note
 
@@ -246,9 +246,9 @@ def test_noise_is_no_copy_of_noise_with_the_least_number_of_images() -> None:
 
 
 def test_only_inceptions_figures_bear_the_names_of_the_literature() -> None:
-    seen = Seen(torch.randn(30, 4), torch.randn(30, 3), torch.zeros(30, dtype=torch.int64))
+    seen = Features(torch.randn(30, 4), torch.randn(30, 3), torch.zeros(30, dtype=torch.int64))
     names = {
-        name: [figure.name for figure in all_figures(seen, seen, seen, name, 1)] for name in ("inception", "classifier")
+        name: [figure.name for figure in all_scores(seen, seen, seen, name, 1)] for name in ("inception", "classifier")
     }
     assert names["inception"] == ["KID", "FID", "precision", "recall", "IS"]
     assert all("(classifier)" in name for name in names["classifier"][:-1])

@@ -48,7 +48,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Features:
     """Images as an extractor sees them.
 
     Attributes:
@@ -64,13 +64,17 @@ class Seen:
     def __len__(self) -> int:
         return len(self.features)
 
-    def some(self, count: int) -> "Seen":
+    def some(self, count: int) -> "Features":
         """So many of them, chosen at random, always the same ones."""
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
-        return Seen(self.features[chosen], self.logits[chosen], None if self.labels is None else self.labels[chosen])
+        return Features(
+            self.features[chosen], self.logits[chosen], None if self.labels is None else self.labels[chosen]
+        )
 
 
-def all_figures(samples: Seen, training: Seen, holdout: Seen, extractor: str, kid_subsets: int) -> list[Figure]:
+def all_scores(
+    samples: Features, training: Features, holdout: Features, extractor: str, kid_subsets: int
+) -> list[Figure]:
     """KID, FID, precision, recall and IS of samples, and the accuracy of their classes where they have some.
 
     The reference are the training images. Only with Inception's features they are called FID, KID and IS as such.
@@ -133,7 +137,7 @@ def inception_score(logits: Tensor) -> float:
     return score
 
 
-def _kid(name: str, samples: Seen, shorter: Seen, floor: Seen, training: Seen, subsets: int) -> Figure:
+def _kid(name: str, samples: Features, shorter: Features, floor: Features, training: Features, subsets: int) -> Figure:
     spreads = []
 
     def measure(a: Tensor, b: Tensor) -> float:
@@ -146,7 +150,14 @@ def _kid(name: str, samples: Seen, shorter: Seen, floor: Seen, training: Seen, s
 
 
 def _against(
-    name: str, measure: Any, least: int, better: str, samples: Seen, shorter: Seen, floor: Seen, training: Seen
+    name: str,
+    measure: Any,
+    least: int,
+    better: str,
+    samples: Features,
+    shorter: Features,
+    floor: Features,
+    training: Features,
 ) -> Figure:
     for what, seen in ((f"samples: sampling.num_images={least}", samples), ("training images", training)):
         if len(seen) < least:
@@ -172,7 +183,7 @@ def _part(measure: Callable[[Tensor, Tensor], tuple[float, float]], index: int, 
     return measure(a, b)[index]
 
 
-def _accuracy(seen: Seen) -> float | None:
+def _accuracy(seen: Features) -> float | None:
     if seen.labels is None:
         return None
     return float((seen.logits.argmax(1) == seen.labels).float().mean())

@@ -8,7 +8,7 @@ from ddpm_kedro.training.run import Checkpoint, Run, network_differences
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePlan:
     """Where a run begins.
 
     Attributes:
@@ -24,7 +24,7 @@ class Start:
     changed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, run: Run, latest: Checkpoint | None) -> "Start":
+    def of(cls, run: Run, latest: Checkpoint | None) -> "ResumePlan":
         """How ``training.resume`` wants this run to begin, given the latest checkpoint.
 
         Raises:
