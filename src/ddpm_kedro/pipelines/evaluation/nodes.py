@@ -27,7 +27,7 @@ from ddpm_kedro.metrics.table import WITHOUT_CLASSES, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.reporting.grid import labelled_pairs
+from ddpm_kedro.reporting.grid import titled_rows
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -147,5 +147,5 @@ def _beside_nearest(images: NDArray[Any], reference: NDArray[Any], nearest: Near
     """The samples that are most like one training image, each above that image."""
     order = nearest.ratios.argsort()[:shown]
     texts = [f"{distance:.0f}" for distance in nearest.distances[order].tolist()]
-    pairs = images[order.numpy()], reference[nearest.indices[order].numpy()]
-    return labelled_pairs(*pairs, ("sample", "nearest", "distance"), texts)
+    rows = images[order.numpy()], reference[nearest.indices[order].numpy()]
+    return titled_rows(rows, ("sample", "nearest"), ("distance", *texts))

@@ -7,7 +7,7 @@ from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ImageToImageParameters, SamplingParameters
-from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.reporting.grid import titled_rows
 from ddpm_kedro.sampling.inputs import pictures_to_change
 from ddpm_kedro.sampling.sample import draw, plan_of
 
@@ -31,4 +31,4 @@ def vary_images(
         drawn, _ = draw(model, plan_of(model, sampling, strength), sampling, labels, count, image=images)
         rows.append(np.asarray(drawn))
         names.append(f"strength {strength:g}")
-    return rows_of_tiles(rows, names)
+    return titled_rows(rows, names)

@@ -7,7 +7,7 @@ from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InpaintingParameters, SamplingParameters
-from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.reporting.grid import titled_rows
 from ddpm_kedro.sampling.inputs import mask_of, pictures_to_change
 from ddpm_kedro.sampling.sample import draw, plan_of
 
@@ -35,4 +35,4 @@ def fill_in(
         drawn, _ = draw(model, plan, other, labels, count, image=images, mask=mask)
         rows.append(np.asarray(drawn))
         names.append(f"seed {other.seed}")
-    return rows_of_tiles(rows, names)
+    return titled_rows(rows, names)
