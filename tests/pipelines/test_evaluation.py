@@ -78,15 +78,15 @@ def test_every_figure_stands_with_what_it_must_be_read_with(samples: Samples, st
     assert metrics.samples == REPORT
     assert (metrics.extractor, metrics.reference_images) == ("classifier", 40)
     assert set(metrics.made_by.inputs) == {"samples", "training_images", "holdout_images", "feature_extractor"}
-    figures = {figure["name"]: figure for figure in metrics.figures}
-    assert figures["KID(classifier)"]["n"] == figures["KID(classifier)"]["floor_n"] == 24
-    assert figures["KID(classifier)"]["value"] > figures["KID(classifier)"]["floor"]
+    kid = next(score for score in metrics.scores if score.name == "KID(classifier)")
+    assert kid.n == kid.holdout_n == 24
+    assert kid.value > kid.holdout_value
     assert picture.width == 76 + 3 * 60 + 4
 
 
 def test_labels_that_the_classifier_does_not_know_are_not_judged(samples: Samples, store: ImageStore) -> None:
     for other in (samples._replace(class_names=("a", "b", "c")), samples._replace(labels=None, class_names=())):
-        assert "accuracy of classes" not in {figure["name"] for figure in evaluate(other, store)[0].figures}
+        assert "accuracy of classes" not in {score.name for score in evaluate(other, store)[0].scores}
 
 
 def test_images_without_classes_are_evaluated_without_the_classifier(
@@ -98,7 +98,7 @@ def test_images_without_classes_are_evaluated_without_the_classifier(
         dataset.save(fitted)
         own = samples._replace(labels=None, class_names=())
         metrics, _ = evaluate_samples(own, REPORT, unlabelled, unlabelled, dataset.load(), EVALUATION)
-        assert metrics.figures == []
+        assert metrics.scores == []
         assert "verdict" in metrics.copying
         assert "these have none: KID, FD, precision, recall and IS are left out." in caplog.text
         caplog.clear()
@@ -122,7 +122,7 @@ def test_metrics_are_kept_and_shown_as_a_table(samples: Samples, store: ImageSto
     dataset.save(metrics)
     assert dataset.load() == metrics
     table = dataset.preview()
-    assert [row[0] for row in table["data"]] == [figure["name"] for figure in metrics.figures]
+    assert [row[0] for row in table["data"]] == [score.name for score in metrics.scores]
     assert "needs at least 65 samples" in str(table["data"])
 
 
