@@ -144,12 +144,28 @@ def test_the_stages_are_the_main_job() -> None:
     assert tuple(PIPELINE_OF.values()) == MAIN_JOB
 
 
+def test_every_part_of_the_package_belongs_to_a_stage_or_shapes_no_output() -> None:
+    commands = {"cli", "runs.py", "session.py", "settings.py", "sweep.py", "terminal.py", "__main__.py"}
+    surroundings = {"data_lock.py", "hooks", "pipeline_registry.py", "plain_text.py", "__init__.py", "__pycache__"}
+    without_effect = {"errors.py", "parameters", "progress.py", "provenance.py"}
+    named = {Path(dep) for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("src/")}
+    assert all((ROOT / path).exists() for path in named)
+    covered = {(ROOT / path).relative_to(PACKAGE).parts[0] for path in named}
+    assert {path.name for path in PACKAGE.iterdir()} - commands - surroundings - without_effect == covered
+    assert set(MAIN_JOB) <= {path.name for path in named}
+
+
 @pytest.mark.parametrize(
     ("changed", "stale"),
     [
+        ("pipelines/data_ingestion/nodes.py", {"data"}),
+        ("pipelines/model_training/nodes.py", {"restart", "train"}),
+        ("pipelines/sampling/nodes.py", {"sample"}),
+        ("cli/runs.py", set()),
         ("reporting/fonts.py", {"sample", "evaluate", "report"}),
         ("reporting/page.py", {"report"}),
         ("metrics/neighbours.py", {"evaluate"}),
+        ("metrics/scores.py", {"evaluate", "report"}),
         ("training/trainer.py", {"restart", "train"}),
         ("models/unet.py", {"restart", "train", "sample", "evaluate", "report"}),
         ("hooks/tracking.py", set()),
