@@ -222,8 +222,8 @@ def test_a_number_that_is_not_finite_is_absent_with_a_reason(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("samples", "training", "holdout", "words"),
     [
-        (100, 100, 4, "at least 100 images of the hold-out, not 4"),
-        (100, 100, 99, "at least 100 images of the hold-out, not 99"),
+        (100, 100, 4, "at least 100 holdout images, not 4"),
+        (100, 100, 99, "at least 100 holdout images, not 99"),
         (19, 100, 100, "at least 20 samples, not 19"),
         (100, 9, 100, "at least 10 training images, not 9"),
     ],
@@ -272,5 +272,5 @@ def test_images_without_classes_need_another_extractor(classes: int) -> None:
 
 
 def test_images_that_are_too_small_for_the_classifier_are_an_error() -> None:
-    with pytest.raises(UserError, match=r"8 pixels a side or more, but these are 8 high and 7 wide.*images.size"):
+    with pytest.raises(UserError, match=r"at least 8 pixels per side, but these are 8 high and 7 wide.*images.size"):
         fit_classifier(make_store(size=(8, 7)), EVALUATION)

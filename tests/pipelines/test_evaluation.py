@@ -164,7 +164,7 @@ def test_inceptions_weights_that_cannot_be_downloaded(store: ImageStore, monkeyp
         raise OSError("no route to host")
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
-    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\). Bring weights-inception"):
+    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\). Copy weights-inception"):
         fit_feature_extractor(store, changed(EVALUATION, extractor="inception")).read()
 
 

@@ -15,6 +15,11 @@ class Frames:
 
     images: list[Image.Image]
 
+    @property
+    def width(self) -> int:
+        """Return the width in pixels."""
+        return self.images[0].width
+
     def gif(self) -> bytes:
         """Return a GIF that repeats without end."""
         buffer = BytesIO()

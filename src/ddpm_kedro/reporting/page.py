@@ -36,6 +36,8 @@ def data_uri(image: Image.Image | Frames) -> str:
 
 def plot_html(plot: go.Figure) -> str:
     """Convert a plot that can be zoomed to HTML; without its title, which would repeat the heading."""
-    untitled = go.Figure(plot).update_layout(title=None, margin={"t": 20})
-    html: str = untitled.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    untitled = go.Figure(plot).update_layout(title=None, margin={"t": 50}, legend=legend)
+    config = {"responsive": True, "displaylogo": False}
+    html: str = untitled.to_html(config, full_html=False, include_plotlyjs=False)
     return html
