@@ -40,7 +40,7 @@ TESTED = {*KEDRO, *OWN, *SWEEPS, *DVC, *MAKE, *CONTAINER, *TORCHRUN}
 FOREIGN = re.compile("No space left on device|nan in step")  # the system's words, and a value
 COMPARED = (
     "| Training step, images",
-    "| Training step, share",
+    "| Training step, FLOP/s",
     "| KID after",
 )  # rows of the README's table with our measurements
 
