@@ -47,7 +47,7 @@ QUALITY = """
 ## Quality after the same time
 
 Each candidate trains from scratch on the same digits for the same number of seconds, including the time to read them.
-Then it generates digits, which does not count.
+The time to generate digits afterwards does not count.
 
 - "ours" is the default configuration with 10 steps of DPM-Solver++ (its default guidance is {usual}); its variants are
   larger networks.
@@ -66,8 +66,9 @@ it did not reach.
 GROWTH = """
 ## How the cost grows
 
-Our step on a small U-Net, with reading its images, in {precision}: medians of rounds in which all points of a table
-take turns. The stores are memory-mapped files that the kernel has cached, so no disk is measured.
+Our step with a small U-Net, including the time to read its images, in {precision}. The values are medians of rounds in
+which all points of a table take turns. The stores are memory-mapped files that the kernel has cached, so no disk is
+measured.
 """
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "batch": ("batch", lambda row: f"{row['value']}"),
