@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
 
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.errors import UserError
@@ -23,12 +22,6 @@ def load(folder: Path = ROOT / "conf", env: str | None = None, **runtime: Any) -
         nested.setdefault(group, {})[key] = value
     loader = GroupConfigLoader(str(folder), env=env, runtime_params=nested, **CONFIG_LOADER_ARGS)
     return loader["parameters"]
-
-
-def test_the_private_method_that_is_overridden_is_still_there() -> None:
-    assert callable(OmegaConfigLoader._read_raw_config)
-    assert callable(OmegaConfigLoader._read_dir_configs)
-    assert callable(OmegaConfigLoader._soft_merge)
 
 
 def test_a_run_has_the_parameters_of_its_start_whatever_becomes_of_them(project: Project) -> None:

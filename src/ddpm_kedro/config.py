@@ -7,12 +7,12 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from kedro.config import OmegaConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ddpm_kedro.datasets.chosen import check_never_chosen, read_chosen
 from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.kedro_adapter import ComposedConfigLoader, Configs
 from ddpm_kedro.parameters import Parameters, check_parameters
 from ddpm_kedro.plain_text import TEXT, check_file
 from ddpm_kedro.provenance import flatten
@@ -22,10 +22,9 @@ CHOSEN, MANIFEST = Path("05_model_input/chosen_parameters.json"), Path("01_raw/r
 """Below the data: what the next commands use for images of one's own, and which were ingested last."""
 ROOTS = ("data_root", "images_root")
 """Names in globals.yml: the data, and where images are read that another data folder has ingested."""
-Configs = dict[Path, DictConfig]
 
 
-class GroupConfigLoader(OmegaConfigLoader):
+class GroupConfigLoader(ComposedConfigLoader):
     """Kedro's loader, with one parameter file an option and named experiments.
 
     ``use: {model: small}`` adds ``groups/model/small.yml`` to the parameters; such an option may choose options of
@@ -72,53 +71,42 @@ class GroupConfigLoader(OmegaConfigLoader):
             self._checked = deepcopy(config)
         return config
 
-    def _read_raw_config(self, key: str) -> tuple[Configs, Configs, str, str, set[Path]]:
-        base, env, base_path, env_path, files = super()._read_raw_config(key)
-        if key == "parameters":
-            folders = list(dict.fromkeys([base_path, env_path]))
-            override = [*env.values(), self.runtime_params or {}]
-            name = _use(*base.values(), *override).get(EXPERIMENT)
-            experiment = self._read_experiment(name, folders, files)
-            if not _names_images(*experiment.values(), *override):
-                experiment = self._chosen(*experiment.values(), *override) | experiment
-            base = self._read_options(base, experiment, override, folders, files) | experiment
-            for path in [path for path in (*base, *env) if self._fs.isfile(str(path))]:
-                check_file(str(path), self._fs.read_text(str(path), encoding="utf-8"))
-        return base, env, base_path, env_path, files
+    def compose_parameters(self, base: Configs, env: Configs) -> Configs:
+        """Add the chosen options and the experiment to the parameter files of the base environment."""
+        override = [*env.values(), self.runtime_params or {}]
+        experiment = self._read_experiment(_use(*base.values(), *override).get(EXPERIMENT))
+        if not _names_images(*experiment.values(), *override):
+            experiment = self._chosen(*experiment.values(), *override) | experiment
+        base = self._read_options(base, experiment, override) | experiment
+        for path in [path for path in (*base, *env) if self.files.isfile(str(path))]:
+            check_file(str(path), self.files.read_text(str(path), encoding="utf-8"))
+        return base
 
-    @staticmethod
-    def _soft_merge(config: dict[str, Any], env_config: dict[str, Any], env_path: str | None = None) -> dict[str, Any]:
-        """Return both, the environment winning; unlike Kedro's, it reads no ``${`` into values that are resolved."""
-        merged = dict(config)
-        for name, value in env_config.items():
-            both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-            merged[name] = GroupConfigLoader._soft_merge(merged[name], value) if both else value
-        return merged
+    def check_files(self, key: str, files: Configs) -> None:
+        """Refuse a file without names and values.
 
-    def _check_duplicates(self, key: str, config_per_file: Configs) -> None:
-        for path, config in config_per_file.items():
+        Raises:
+            UserError: with the file's path.
+        """
+        for path, config in files.items():
             if not isinstance(config, DictConfig):
                 raise UserError(f"{path} holds no {key}: names and values were expected, not a list.")
-        super()._check_duplicates(key, config_per_file)
 
     def options(self) -> dict[str, list[str]]:
         """The options of each group, own ones included."""
-        folders = [str(Path(self.conf_source) / name) for name in (self.base_env, self.env or self.default_run_env)]
-        return {group: self._names(folders, f"{group}/*.yml") for group in self._names(folders, "*")}
+        return {group: self._names(f"{group}/*.yml") for group in self._names("*")}
 
     def origins(self) -> dict[str, tuple[Any, str]]:
         """Each parameter's full name, its value, and where that comes from: a file of conf/, or the command line."""
         values = dict(flatten(self["parameters"]))
-        base, env, *_ = self._read_raw_config("parameters")
+        base, env = self.read_parameter_files()
         found: dict[str, str] = {}
         for path, config in [*base.items(), *env.items(), ("the command line", self.runtime_params or {})]:
             plain: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
             found |= dict.fromkeys(dict(flatten(plain)), str(path).removeprefix(f"{self.conf_source}/"))
         return {name: (value, found[name]) for name, value in values.items()}
 
-    def _read_options(
-        self, base: Configs, experiment: Configs, override: list[Any], folders: list[str], files: set[Path]
-    ) -> Configs:
+    def _read_options(self, base: Configs, experiment: Configs, override: list[Any]) -> Configs:
         """The chosen options; each may choose options of other groups, where nothing stronger does."""
         use: dict[str, str | None] = {}
         options = dict(base)
@@ -128,20 +116,20 @@ class GroupConfigLoader(OmegaConfigLoader):
                 return options
             options = dict(base)
             for group in [group for group in use if group != EXPERIMENT and not _has_all_of(group, experiment)]:
-                options |= self._read_option(group, use[group], folders, files)
+                options |= self._read_option(group, use[group])
         raise UserError(f"The chosen options choose each other without end: use = {use}.")
 
-    def _read_experiment(self, name: Any, folders: list[str], files: set[Path], above: tuple[Any, ...] = ()) -> Configs:
+    def _read_experiment(self, name: Any, above: tuple[Any, ...] = ()) -> Configs:
         """An experiment, after the one that it starts from."""
         if name is None:
             return {}
         if name in above:
             raise UserError(f"The experiments {' and '.join(dict.fromkeys(above))} start from each other.")
-        own = self._read_option(EXPERIMENT, name, folders, files)
+        own = self._read_option(EXPERIMENT, name)
         start = _use(*own.values()).get(EXPERIMENT)
         for config in own.values():
             OmegaConf.select(config, "use", default={}).pop(EXPERIMENT, None)  # what was asked for stays the name
-        return self._read_experiment(start, folders, files, (*above, name)) | own
+        return self._read_experiment(start, (*above, name)) | own
 
     def _chosen(self, *stronger: Any) -> Configs:
         """Return what was chosen for the images ingested last, without groups whose option something stronger names."""
@@ -161,21 +149,20 @@ class GroupConfigLoader(OmegaConfigLoader):
                 chosen.pop(group, None)
         return {path: OmegaConf.create(_literal(chosen))}
 
-    def _read_option(self, group: str, option: Any, folders: list[str], files: set[Path]) -> Configs:
-        found: Configs = {}
-        for folder in folders:
-            found |= self._read_dir_configs(folder, [f"groups/{group}/{option}.yml"], "parameters", files)
+    def _read_option(self, group: str, option: Any) -> Configs:
+        found = self.read_folders(f"groups/{group}/{option}.yml")
         if not found:
-            groups = self._names(folders, "*")
+            groups = self._names("*")
             if group not in groups:
                 raise UserError(f"Unknown group '{group}' in use.{group}={option}. {nearest(group, groups)}")
             raise UserError(
-                f"Unknown option use.{group}={option}. {nearest(str(option), self._names(folders, f'{group}/*.yml'))}"
+                f"Unknown option use.{group}={option}. {nearest(str(option), self._names(f'{group}/*.yml'))}"
             )
         return found
 
-    def _names(self, folders: list[str], pattern: str) -> list[str]:
-        paths = [path for folder in folders for path in self._fs.glob(f"{Path(folder).as_posix()}/groups/{pattern}")]
+    def _names(self, pattern: str) -> list[str]:
+        """Return the names below ``groups/`` that match a pattern, in all environments."""
+        paths = [path for each in self.folders for path in self.files.glob(f"{Path(each).as_posix()}/groups/{pattern}")]
         return sorted({Path(path).stem for path in paths})
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from kedro.io import DataCatalog, DatasetError
@@ -10,6 +9,7 @@ from kedro.io import DataCatalog, DatasetError
 from ddpm_kedro.datasets.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
 
 
 class AtomicCatalog(DataCatalog):
@@ -30,18 +30,12 @@ class AtomicCatalog(DataCatalog):
 @contextmanager
 def _written_as_a_whole(dataset: Any) -> Iterator[None]:
     """Let a dataset write beside its path, and replace the path when the block ends well."""
-    own = isinstance(dataset, LocalDataset | FigureFolderDataset) or getattr(dataset, "_version", None) is not None
-    name = next((each for each in ("_filepath", "_path") if hasattr(dataset, each)), None)
-    if own or name is None or getattr(dataset, "_protocol", None) != "file":
+    path = None if isinstance(dataset, LocalDataset | FigureFolderDataset) else local_path(dataset)
+    if path is None:
         yield
         return
-    configured = getattr(dataset, name)
-    path = Path(str(configured).removeprefix("file://"))
     with replaced(path) as new:
-        if path.exists() and not getattr(dataset, "_overwrite", False):  # it may add to what is there
+        if path.exists() and not overwrites(dataset):
             copy(path, new)
-        setattr(dataset, name, type(configured)(str(new)))
-        try:
+        with written_to(dataset, new):
             yield
-        finally:
-            setattr(dataset, name, configured)
