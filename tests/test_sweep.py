@@ -18,7 +18,7 @@ from ddpm_kedro import sweep
 from ddpm_kedro.cli import cli
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.hooks.graceful_stop import GracefulStop
 from ddpm_kedro.hooks.trial import TRIAL
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
@@ -152,13 +152,13 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
     params = f"{FEW},training.checkpoint_interval=16"
     saved = []
 
-    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+    def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         saved.append(dataset_name)
         if saved.count("training_history") == 5:  # the second report of the second trial: its first checkpoint is there
             raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunGuard, "after_dataset_saved", hook_impl(kill))
+        patch.setattr(GracefulStop, "after_dataset_saved", hook_impl(kill))
         assert kedro_sweep(project, *arguments, params=params).exit_code == 137
     assert [trial.state for trial in trials(project, "mine")] == [TrialState.COMPLETE, TrialState.RUNNING]
     caplog.clear()
