@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.utils import load_obj
 
 from ddpm_kedro.config import GroupConfigLoader
+from ddpm_kedro.datasets.catalog import RENAMED
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import check_parameters
 from ddpm_kedro.provenance import flatten
@@ -227,3 +229,23 @@ def test_a_file_without_parameters_is_named(content: str, project: Project) -> N
     (project.folder / "conf/local/parameters.yml").write_text(content)
     with pytest.raises(UserError, match=r"parameters.yml holds no parameters|Unknown parameter 'just words'"):
         load(project.folder / "conf")
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_dataset_class_of_an_earlier_release_is_answered_with_its_name_today(old: str, project: Project) -> None:
+    path = project.folder / "conf/local/catalog.yml"
+    path.write_text(f"mine: {{type: partitions.PartitionedDataset, path: x, dataset: {{type: {old}}}}}")
+    result = project.kedro_run(env="local")
+    assert result.exit_code == 1
+    assert result.output.endswith(
+        f"Error: {path}, mine.dataset.type: {old} has another name now. Write {RENAMED[old]}.\n"
+    )
+    load_obj(RENAMED[old])
+
+
+def test_an_unknown_parameter_of_a_file_is_answered_with_the_nearest(project: Project) -> None:
+    (project.folder / "conf/local/parameters.yml").write_text("training: {batchsize: 3}")
+    result = project.kedro_run(env="local")
+    assert result.exit_code == 1
+    assert "Error: Unknown parameter 'training.batchsize'. Did you mean 'batch_size'" in result.output
+    assert "Traceback" not in result.output

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from ddpm_kedro.datasets.catalog import check_types
 from ddpm_kedro.datasets.chosen import check_never_chosen, read_chosen
 from ddpm_kedro.errors import UserError, nearest
 from ddpm_kedro.kedro_adapter import ComposedConfigLoader, Configs
@@ -83,7 +84,7 @@ class GroupConfigLoader(ComposedConfigLoader):
         return base
 
     def check_files(self, key: str, files: Configs) -> None:
-        """Refuse a file without names and values.
+        """Refuse a file without names and values, or with a dataset class that has another name today.
 
         Raises:
             UserError: with the file's path.
@@ -91,6 +92,9 @@ class GroupConfigLoader(ComposedConfigLoader):
         for path, config in files.items():
             if not isinstance(config, DictConfig):
                 raise UserError(f"{path} holds no {key}: names and values were expected, not a list.")
+            if key == "catalog":
+                entries: Any = OmegaConf.to_container(config)
+                check_types(str(path), entries)
 
     def options(self) -> dict[str, list[str]]:
         """The options of each group, own ones included."""

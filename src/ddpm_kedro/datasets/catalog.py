@@ -1,6 +1,6 @@
 """A catalog whose datasets write as a whole or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,16 @@ from kedro.io import DataCatalog, DatasetError
 from ddpm_kedro.datasets.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.errors import UserError
 from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
+from ddpm_kedro.provenance import flatten
+
+RENAMED = {
+    "ddpm_kedro.datasets.picture.PictureDataset": "ddpm_kedro.datasets.figure.FigureDataset",
+    "ddpm_kedro.datasets.picture.OptionalPictureDataset": "ddpm_kedro.datasets.figure.OptionalFigureDataset",
+    "ddpm_kedro.datasets.pictures.PicturesDataset": "ddpm_kedro.datasets.figure_folder.FigureFolderDataset",
+}
+"""Dataset classes that a catalog of an earlier release may name, and their names today."""
 
 
 class AtomicCatalog(DataCatalog):
@@ -39,3 +48,18 @@ def _written_as_a_whole(dataset: Any) -> Iterator[None]:
             copy(path, new)
         with written_to(dataset, new):
             yield
+
+
+def check_types(file: str, entries: Mapping[str, Any]) -> None:
+    """Refuse a dataset class that has another name today.
+
+    Args:
+        file: a file of the catalog.
+        entries: its content.
+
+    Raises:
+        UserError: with the file, the entry and the name to write.
+    """
+    for name, value in flatten(dict(entries)):
+        if isinstance(value, str) and value in RENAMED:
+            raise UserError(f"{file}, {name}: {value} has another name now. Write {RENAMED[value]}.")
