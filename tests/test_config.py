@@ -1,5 +1,6 @@
 """Groups, options and experiments: which file wins, and what is said about a wrong name."""
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,12 @@ def test_an_unknown_parameter_of_a_file_is_answered_with_the_nearest(project: Pr
     assert result.exit_code == 1
     assert "Error: Unknown parameter 'training.batchsize'. Did you mean 'batch_size'" in result.output
     assert "Traceback" not in result.output
+
+
+def test_groups_are_found_in_an_archive_given_as_conf_source(project: Project) -> None:
+    (project.folder / "conf/local/.gitkeep").touch()
+    with tarfile.open("conf.tar.gz", "w:gz") as archive:
+        archive.add("conf")
+    loader = GroupConfigLoader("conf.tar.gz", **CONFIG_LOADER_ARGS)
+    assert loader["parameters"] == load(project.folder / "conf")
+    assert "small" in loader.options()["model"]
