@@ -167,7 +167,7 @@ def test_options_that_choose_options(project: Project) -> None:
         (groups / group / "mine.yml").write_text(content)
     found = load(project.folder / "conf", use__dataset="mine")
     assert (found["use"]["diffusion"], found["diffusion"]["schedule"]) == ("ho2020", "linear")
-    with pytest.raises(UserError, match="choose each other without end"):
+    with pytest.raises(UserError, match="choose each other in a circle"):
         load(project.folder / "conf", use__augmentation="mine")
 
 
@@ -228,7 +228,7 @@ def test_a_file_that_is_not_yaml_is_named(content: str, project: Project) -> Non
 @pytest.mark.parametrize("content", ["just words", "- a\n- b"])
 def test_a_file_without_parameters_is_named(content: str, project: Project) -> None:
     (project.folder / "conf/local/parameters.yml").write_text(content)
-    with pytest.raises(UserError, match=r"parameters.yml holds no parameters|Unknown parameter 'just words'"):
+    with pytest.raises(UserError, match=r"parameters.yml contains no parameters|Unknown parameter 'just words'"):
         load(project.folder / "conf")
 
 

@@ -1,9 +1,9 @@
-"""Kedro's settings of this project."""
+"""Settings of this project for Kedro."""
 
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.hooks.archive import Archive
-from ddpm_kedro.hooks.chosen import Chosen
+from ddpm_kedro.hooks.chosen_parameters import ChosenParameters
 from ddpm_kedro.hooks.devices import Devices
 from ddpm_kedro.hooks.distributed import Together
 from ddpm_kedro.hooks.diverged_batch import DivergedBatch
@@ -39,7 +39,7 @@ HOOKS = (
     Staleness(),
     Tracking(),  # logs from the images at which the checkpoint resumes
     TRIAL,  # may ask for a stop
-    Chosen(),
+    ChosenParameters(),  # stores the parameters of a training on your own images
     Resumption(),  # finds the checkpoint
     Together(),  # connects the processes
 )
@@ -49,7 +49,7 @@ CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "told": NETWORK_PREVIEW.of,
+    "callback": NETWORK_PREVIEW.of,
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "config_patterns": {"parameters": ["parameters*", "parameters*/**"]},
 }

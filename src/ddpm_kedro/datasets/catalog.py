@@ -1,4 +1,4 @@
-"""A catalog whose datasets write as a whole or not at all."""
+"""A catalog whose datasets never leave half-written files."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,32 +13,38 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
 from ddpm_kedro.provenance import flatten
 
+PACKAGE = __package__ + "."
 RENAMED = {
-    "ddpm_kedro.datasets.picture.PictureDataset": "ddpm_kedro.datasets.figure.FigureDataset",
-    "ddpm_kedro.datasets.picture.OptionalPictureDataset": "ddpm_kedro.datasets.figure.OptionalFigureDataset",
-    "ddpm_kedro.datasets.pictures.PicturesDataset": "ddpm_kedro.datasets.figure_folder.FigureFolderDataset",
+    PACKAGE + old: PACKAGE + new
+    for old, new in {
+        "chosen.ChosenParametersDataset": "chosen_parameters.ChosenParametersDataset",
+        "chosen.EarlierManifestDataset": "chosen_parameters.EarlierManifestDataset",
+        "picture.PictureDataset": "figure.FigureDataset",
+        "picture.OptionalPictureDataset": "figure.OptionalFigureDataset",
+        "pictures.PicturesDataset": "figure_folder.FigureFolderDataset",
+    }.items()
 }
 """Dataset classes that a catalog of an earlier release may name, and their names today."""
 
 
 class AtomicCatalog(DataCatalog):
-    """Kedro's catalog; where one of Kedro's own datasets writes locally, the earlier data stays until all is written.
+    """Keep the earlier local data of Kedro's own datasets until the new data is complete.
 
-    Datasets of this project see to that by themselves. Versioned datasets replace nothing.
+    The datasets of this project write atomically themselves. Versioned datasets replace nothing.
     """
 
     def save(self, ds_name: str, data: Any) -> None:
         """Save data to a registered dataset; see :meth:`DataCatalog.save`."""
         try:
-            with _written_as_a_whole(self[ds_name]):
+            with _atomic_save(self[ds_name]):
                 super().save(ds_name, data)
         except OSError as error:
             raise DatasetError(f"{ds_name}: {error}") from error
 
 
 @contextmanager
-def _written_as_a_whole(dataset: Any) -> Iterator[None]:
-    """Let a dataset write beside its path, and replace the path when the block ends well."""
+def _atomic_save(dataset: Any) -> Iterator[None]:
+    """Let a dataset write to a temporary path; it replaces the dataset's path if the block succeeds."""
     path = None if isinstance(dataset, LocalDataset | FigureFolderDataset) else local_path(dataset)
     if path is None:
         yield
