@@ -217,7 +217,7 @@ class TestStop:
             docker("stop", name)
             assert time.monotonic() - start < 10
             assert inspect(name)["State"]["ExitCode"] == 143
-            assert "the same command goes on from it" in logs(name)
+            assert "the same command resumes from it" in logs(name)
         checkpoint = torch.load(data / "smoke/06_models/checkpoint.pt", weights_only=True)
         assert checkpoint["images_seen"] >= 400
         with started(data, *command) as name:

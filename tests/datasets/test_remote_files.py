@@ -183,7 +183,7 @@ ELSEWHERE = {
     "model": ("model.ModelDataset", "model"),
     "samples": ("samples.SamplesDataset", "samples.npz"),
     "metrics": ("metrics.MetricsDataset", "metrics.json"),
-    "samples_grid": ("picture.FigureDataset", "samples.png"),
+    "samples_grid": ("figure.FigureDataset", "samples.png"),
     "training_history": ("history.HistoryDataset", "training_history.csv"),
 }
 

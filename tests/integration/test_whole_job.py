@@ -330,7 +330,7 @@ def stop_in_mid_training(project: Project, number: signal.Signals) -> list[str]:
     rest = process.stdout.read()
     assert process.wait() == 128 + number
     assert time.monotonic() - start < 10
-    assert "the same command goes on from it" in rest
+    assert "the same command resumes from it" in rest
     assert not (project.data / "06_models/model").exists()
     return command
 
@@ -370,9 +370,9 @@ def test_a_lost_terminal_that_nohup_ignores_is_ignored(project: Project, monkeyp
 
 
 def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) -> None:
-    from ddpm_kedro.hooks.run_guard import RunGuard  # noqa: PLC0415
+    from ddpm_kedro.hooks.graceful_stop import GracefulStop  # noqa: PLC0415
 
-    guard = RunGuard()
+    guard = GracefulStop()
     with pytest.raises(SystemExit) as outside:
         guard._on_signal(signal.SIGTERM, None)
     assert outside.value.code == 143
@@ -417,7 +417,7 @@ def test_signals_are_given_back_after_a_run(project: Project) -> None:
 def test_a_stop_gives_signals_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a sweep other runs follow: a guard that took its own handler for the one before would call itself for ever."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("ddpm_kedro.hooks.run_guard.Event", lambda: SimpleNamespace(is_set=lambda: True))
+    monkeypatch.setattr("ddpm_kedro.hooks.graceful_stop.Event", lambda: SimpleNamespace(is_set=lambda: True))
     assert project.kedro_run("--params", TINY).exit_code == 128
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -494,7 +494,7 @@ def test_a_finished_training_outlives_a_new_one_that_is_killed(
     [run] = (project.data / "runs").iterdir()
     ok(project.kedro_run(*command, other))
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_kedro.hooks.run_guard.Event", lambda: SimpleNamespace(is_set=lambda: True))
+        patch.setattr("ddpm_kedro.hooks.graceful_stop.Event", lambda: SimpleNamespace(is_set=lambda: True))
         assert project.kedro_run(*command, f"{TINY},training.resume=never").exit_code == 128
     ok(project.kedro_run(*command, other))
     seen = {path.parent.name: torch.load(path)["images_seen"] for path in run.rglob("checkpoint.pt")}

@@ -191,7 +191,7 @@ OWN_PICTURES = [
         ("weights for their owner alone", "each.chmod(folder.stat().st_mode & 0o666)", "pass"),
         ("no copy to another disk", "if error.errno != errno.EXDEV:", "if True:"),
     ),
-    *one("datasets/catalog.py", ("Kedro's own datasets write in place", "own or name is None or", "True or")),
+    *one("datasets/catalog.py", ("Kedro's own datasets write in place", "if path is None:", "if True:")),
     *one(
         "datasets/base.py",
         ("what is elsewhere is not fetched", "                if fetched:", "                if False:"),

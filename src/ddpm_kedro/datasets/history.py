@@ -4,12 +4,11 @@ import csv
 from io import StringIO
 from pathlib import Path
 
-from kedro_datasets._typing import PlotlyPreview
-
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import PlotlyPreview
 from ddpm_kedro.training.run import Row
 
 

@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import describe
 
 logger = logging.getLogger(__name__)
 TRAINING = "model_training"
@@ -37,7 +38,7 @@ class Unwritten(AbstractDataset[Any, Any]):
         return self.kept is not None or self.dataset.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return self.dataset._describe()
+        return describe(self.dataset)
 
 
 class Together:

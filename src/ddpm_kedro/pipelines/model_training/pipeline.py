@@ -38,7 +38,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:training",
                     "initial_model",
                 ],
-                # The checkpoint last: see hooks.run_guard.
+                # The checkpoint last: see hooks.graceful_stop.
                 ["training_previews", "training_history", "best_checkpoint", "checkpoint"],
                 name="train_model",
                 preview_fn=NETWORK_PREVIEW,
