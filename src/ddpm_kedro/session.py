@@ -17,8 +17,8 @@ from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.files import DAMAGE, reason_of
 from ddpm_kedro.provenance import redact_text
 
 OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

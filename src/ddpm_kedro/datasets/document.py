@@ -7,7 +7,7 @@ from kedro_datasets._typing import JSONPreview
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import read_document, reading, seal
+from ddpm_kedro.files import read_document, reading, seal
 
 Document = dict[str, Any] | list[Any]
 ROWS = "rows"

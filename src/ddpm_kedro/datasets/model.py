@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 
 from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import file_checksum, provenance_of, read_document, reading, seal
 from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import file_checksum, provenance_of, read_document, reading, seal
 from ddpm_kedro.models import TrainedModel, weights_fingerprint
 
 WEIGHTS_CHECKSUM = "weights_sha256"

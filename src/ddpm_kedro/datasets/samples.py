@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import check_zip, provenance_of, reading
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import check_zip, provenance_of, reading
 from ddpm_kedro.provenance import Provenance
 
 REMEDY = "`kedro run --pipelines sampling` samples them again."

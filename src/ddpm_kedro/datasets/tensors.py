@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_kedro.datasets.atomic import replaced
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import reading
+from ddpm_kedro.files import reading
 
 
 class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import logging
 import tokenize
 import zipfile
 import zlib
@@ -18,7 +17,6 @@ from safetensors import SafetensorError
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import Provenance
 
-logger = logging.getLogger(__name__)
 MISPLACED = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 DAMAGE = (
     ArithmeticError,
