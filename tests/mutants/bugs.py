@@ -131,7 +131,7 @@ NETWORK = [
             "torch.zeros_like(timesteps, dtype",
         ),
     ),
-    *one("models/trained.py", ("dropout goes on in an exported model", "network=network.eval()", "network=network")),
+    *one("models/networks.py", ("dropout is active in an exported model", "return network.eval()", "return network")),
 ]
 
 OWN_PICTURES = [

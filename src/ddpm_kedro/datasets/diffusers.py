@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import DiffusersModel
 from ddpm_kedro.models.diffusers_config import VERSION
+from ddpm_kedro.models.weights import write_tensors
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 CLASSES, OWN = "unet_with_classes", "ddpm_kedro.json"

@@ -1,17 +1,12 @@
 """Tensors by name, for looking into what went wrong."""
 
-import errno
-import re
-from collections.abc import Mapping
-from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm_kedro.datasets.atomic import replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.files import reading
+from ddpm_kedro.models.weights import write_tensors
 
 
 class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
@@ -26,16 +21,3 @@ class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
         """Replace the file."""
         with replaced(self._filepath) as new:
             write_tensors(data, new)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: where it cannot be written; the library itself raises an error of its own.
-    """
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from error

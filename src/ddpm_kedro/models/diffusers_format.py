@@ -20,7 +20,9 @@ from ddpm_kedro.models.diffusers_config import (
     scheduler_config,
     unet_config,
 )
-from ddpm_kedro.models.trained import TrainedModel, weights_fingerprint
+from ddpm_kedro.models.trained import TrainedModel
+from ddpm_kedro.models.unet import UNet
+from ddpm_kedro.models.weights import weights_fingerprint
 from ddpm_kedro.parameters import ModelParameters
 
 Weights = dict[str, Tensor]
@@ -55,6 +57,8 @@ class DiffusersModel:
 def unsupported_reason(model: TrainedModel) -> str | None:
     """Why a model has no equal in diffusers, or None where it has one."""
     p, diffusion, (_, height, width) = model.parameters, model.diffusion, model.image_shape
+    if not isinstance(model.network, UNet):
+        return f"diffusers' UNet2DModel is a U-Net, and model.network is {p.network}"
     multiple = 2 ** (len(p.channel_multipliers) - 1)
     if p.patch_size != 1:
         return f"diffusers' UNet2DModel has no patches, and model.patch_size is {p.patch_size}"

@@ -24,7 +24,7 @@ from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
 from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import UNet
+from ddpm_kedro.models import build_network
 from ddpm_kedro.training.loader import StepPixels, read_steps
 from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
@@ -44,7 +44,7 @@ class Trainer:
         self.run, self.images, self.holdout, self.hardware, self.processes = run, images, holdout, hardware, processes
         self.device, self.seed = hardware.device, run.training.seed
         with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
-            network = UNet(run.model, run.image_shape[0], len(run.class_names))
+            network = build_network(run.model, run.image_shape[0], len(run.class_names))
         if run.initial_weights is not None:
             network.load_state_dict(run.initial_weights)
         network.recompute_activations(run.training.activation_checkpointing)
