@@ -14,7 +14,7 @@ from ddpm_kedro.cli import cli, run
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.sampling.sample import labels_of
+from ddpm_kedro.sampling.generation import labels_of
 from tests.conftest import Project
 
 

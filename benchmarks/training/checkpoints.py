@@ -12,7 +12,7 @@ from benchmarks.training.results import Row
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.pipelines.model_training.nodes import export_model
-from ddpm_kedro.sampling.sample import draw, plan_of
+from ddpm_kedro.sampling.generation import draw, plan_of
 from ddpm_kedro.training.run import Checkpoint
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.training.results import Row
 
-from ddpm_kedro.sampling.sample import USUAL_GUIDANCE
+from ddpm_kedro.sampling.generation import USUAL_GUIDANCE
 
 PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "growth")
 SHOWN = 12  # operations, those that take the most time

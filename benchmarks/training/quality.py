@@ -20,7 +20,7 @@ from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.scores import frechet_distance, kernel_distance
 from ddpm_kedro.parameters import OptimizerParameters
-from ddpm_kedro.sampling.sample import USUAL_GUIDANCE
+from ddpm_kedro.sampling.generation import USUAL_GUIDANCE
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.randomness import batch_indices
 

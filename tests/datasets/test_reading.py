@@ -19,12 +19,13 @@ from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.datasets.tensors import TensorsDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.metrics.table import Metrics
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY
 from tests.datasets.test_datasets import CHECKPOINT, TestShards, trained_model
 

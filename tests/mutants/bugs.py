@@ -92,7 +92,7 @@ SAMPLING = [
         ("options of the sampler lost", "noise, **plan.options or {})", "noise)"),
     ),
     *one(
-        "sampling/sample.py",
+        "sampling/generation.py",
         ("every batch of drawing begins at number 0", "indices.tolist(),\n", "range(len(indices)),\n"),
     ),
 ]

@@ -22,7 +22,7 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.reporting.grid import labelled_grid
-from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
+from ddpm_kedro.sampling.generation import draw, labels_of, plan_of
 from ddpm_kedro.training.loop import train
 from ddpm_kedro.training.run import Checkpoint, Run, made_by
 

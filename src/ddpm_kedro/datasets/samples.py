@@ -1,7 +1,7 @@
 """Drawn images on disk, in the layout that OpenAI's evaluator reads."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,15 @@ from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import check_zip, provenance_of, reading
-from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.samples import Samples
 
 REMEDY = "`kedro run --pipelines sampling` samples them again."
 
 
-class SamplesDataset(FileDataset["Samples", "Samples"]):
+class SamplesDataset(FileDataset[Samples, Samples]):
     """An ``.npz`` with ``arr_0`` (N, H, W, C) uint8 and, for a model with classes, ``arr_1`` (N,) int64."""
 
-    def load(self) -> "Samples":
+    def load(self) -> Samples:
         """Images, labels, class names and what made them."""
         if not self._exists():
             raise UserError(f"No samples in {self._filepath}; run `kedro run --pipelines sampling` first.")
@@ -34,7 +34,7 @@ class SamplesDataset(FileDataset["Samples", "Samples"]):
         with reading(self._filepath, REMEDY), np.load(self._filepath) as arrays:
             return provenance_of(json.loads(str(arrays["made_by"]))).fingerprint
 
-    def save(self, data: "Samples") -> None:
+    def save(self, data: Samples) -> None:
         """Write uncompressed: samples hardly compress."""
         arrays: dict[str, NDArray[Any]] = {
             "arr_0": data.images,
@@ -44,22 +44,6 @@ class SamplesDataset(FileDataset["Samples", "Samples"]):
             arrays |= {"arr_1": data.labels, "class_names": np.array(data.class_names)}
         with atomic_write(self._filepath) as file:
             np.savez(file, allow_pickle=False, **arrays)
-
-
-class Samples(NamedTuple):
-    """Drawn images.
-
-    Attributes:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64, the classes asked for, or None.
-        class_names: one name a class.
-        made_by: the model and the parameters of sampling.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-    class_names: tuple[str, ...]
-    made_by: Provenance
 
 
 def _checked(samples: Samples) -> Samples:

@@ -9,7 +9,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import read_pixels, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.sampling.sample import labels_of
+from ddpm_kedro.sampling.generation import labels_of
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

@@ -8,8 +8,8 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ImageToImageParameters, SamplingParameters
 from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.sampling.generation import draw, plan_of
 from ddpm_kedro.sampling.inputs import pictures_to_change
-from ddpm_kedro.sampling.sample import draw, plan_of
 
 
 def vary_images(

@@ -10,7 +10,7 @@ from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InterpolationParameters, SamplingParameters
 from ddpm_kedro.reporting.fonts import titles
 from ddpm_kedro.reporting.grid import rows_of_tiles
-from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
+from ddpm_kedro.sampling.generation import draw, labels_of, plan_of
 
 
 def interpolate_seeds(

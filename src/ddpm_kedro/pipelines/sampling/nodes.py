@@ -4,13 +4,13 @@ from typing import Any
 
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.images.class_names import file_names
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.grid import labelled_grid, to_picture
-from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
+from ddpm_kedro.sampling.generation import draw, labels_of, plan_of
+from ddpm_kedro.sampling.samples import Samples
 
 GRID = 100  # images of the grid, at most
 
