@@ -198,7 +198,7 @@ def test_what_was_tried_is_not_run_again(project: Project, caplog: pytest.LogCap
     done(kedro_sweep(project, "training.seed=7", "--trials", "2", "--sampler", "random", "--name", "mine"))
     first, second = trials(project, "mine")
     assert (first.value, first.user_attrs) == (second.value, second.user_attrs)
-    assert caplog.text.count("Drawing 1 images") == 1
+    assert caplog.text.count("Generating 1 images") == 1
 
 
 def test_values_that_do_not_fit_each_other_fail_as_one_trial(

@@ -68,7 +68,7 @@ def theirs(scheduler: Any, p: DiffusionParameters, count: int, x: Tensor, **step
 def ours(p: DiffusionParameters, sampler: str, count: int, x: Tensor, spacing: str = "trailing", **of: Any) -> Tensor:
     noise, _ = seeded_noise(x.shape, dtype=x.dtype)
     denoise = Denoiser(Toy(), TARGETS[p.target], threshold=of.pop("threshold", "clamp"))
-    return SAMPLERS[sampler](denoise, x, make_schedule(p).steps(count, spacing), noise, **of)
+    return SAMPLERS[sampler].sample(denoise, x, make_schedule(p).steps(count, spacing), noise, **of)
 
 
 @pytest.mark.parametrize("p", PLANS[:4], ids=name_of)
@@ -102,7 +102,7 @@ def precise(scheduler: Any, p: DiffusionParameters, count: int, dtype: torch.dty
     """A scheduler that steps over noise levels, with ours, which are not rounded to float32."""
     scheduler.set_timesteps(count)
     steps = make_schedule(p).steps(count)
-    assert [step.timestep for step in steps[:-1]] == list(dict.fromkeys(scheduler.timesteps.tolist()))
+    assert [step.c_noise for step in steps[:-1]] == list(dict.fromkeys(scheduler.timesteps.tolist()))
     levels = torch.tensor([step.sigma / step.alpha for step in steps], dtype=dtype)
     repeated = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
     scheduler.sigmas = levels if len(levels) == len(scheduler.sigmas) else repeated
@@ -156,8 +156,8 @@ def test_edm_is_preconditioned_as_theirs() -> None:
     x, answer = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
     for step in steps:
         assert step.alpha == 1
-        assert step.timestep == pytest.approx(float(scheduler.precondition_noise(step.sigma)))
-        torch.testing.assert_close(step.scale * x, scheduler.precondition_inputs(x, step.sigma))
+        assert step.c_noise == pytest.approx(float(scheduler.precondition_noise(step.sigma)))
+        torch.testing.assert_close(step.c_in * x, scheduler.precondition_inputs(x, step.sigma))
         expected = scheduler.precondition_outputs(x, answer, torch.tensor(step.sigma))
         torch.testing.assert_close(TARGETS["edm"].to_x0(answer, x, step.alpha, step.sigma), expected)
 
@@ -167,7 +167,7 @@ def test_ddim_is_eulers_method_on_a_rectified_flow() -> None:
     steps = make_schedule(p).steps(20)
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=[step.sigma for step in steps[:-1]])
-    torch.testing.assert_close(scheduler.timesteps, torch.tensor([step.timestep for step in steps[:-1]]))
+    torch.testing.assert_close(scheduler.timesteps, torch.tensor([step.c_noise for step in steps[:-1]]))
     x = start(torch.float32)
     for t in scheduler.timesteps:
         x = scheduler.step(Toy()(x, t.expand(len(x))), t, x).prev_sample
@@ -183,7 +183,7 @@ def test_spacings(spacing: str, count: int) -> None:
     scheduler = DDIMScheduler(**options(NOISE), timestep_spacing=spacing)
     scheduler.set_timesteps(count)
     *steps, _ = make_schedule(NOISE).steps(count, spacing)
-    assert [step.timestep for step in steps] == scheduler.timesteps.tolist()
+    assert [step.c_noise for step in steps] == scheduler.timesteps.tolist()
 
 
 def test_karras_spacing_is_theirs_at_the_nearest_timestep() -> None:
@@ -192,6 +192,6 @@ def test_karras_spacing_is_theirs_at_the_nearest_timestep() -> None:
     p = changed(NOISE, schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     ends = [float(make_schedule(p).step(row).sigma / make_schedule(p).step(row).alpha) for row in (0, -1)]
     *steps, _ = make_schedule(p).steps(10, "karras")
-    assert (steps[0].timestep, steps[-1].timestep) == (999, 0)
+    assert (steps[0].c_noise, steps[-1].c_noise) == (999, 0)
     ramp = torch.linspace(ends[1] ** (1 / 7), ends[0] ** (1 / 7), 10) ** 7
     torch.testing.assert_close(torch.tensor([s.sigma / s.alpha for s in steps]), ramp, rtol=0.06, atol=0.002)

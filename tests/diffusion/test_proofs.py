@@ -20,7 +20,7 @@ from ddpm_kedro.diffusion import (
     SamplingPlan,
     Step,
     diffusion_loss,
-    draw_images,
+    generate_images,
     image_noise,
     make_schedule,
 )
@@ -62,7 +62,7 @@ def test_order_of_convergence(sampler: str, order: int, preserving: bool) -> Non
         first, last = steps[0], steps[-1]
         levels = [(DEVIATION**2 + (step.sigma / step.alpha) ** 2) ** 0.5 for step in (first, last)]
         exact = last.alpha * (MEAN + (start / first.alpha - MEAN) * levels[1] / levels[0])
-        return float((SAMPLERS[sampler](ideal, start, steps, lambda: torch.zeros(())) - exact).abs().max())
+        return float((SAMPLERS[sampler].sample(ideal, start, steps, lambda: torch.zeros(())) - exact).abs().max())
 
     errors = [error(count) for count in (80, 160, 320)]
     found = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
@@ -79,7 +79,7 @@ def test_every_process_samples_a_gaussian(name: str, sampler: str) -> None:
     def noise() -> Tensor:
         return torch.randn(4000, 1, 2, 2, generator=generator)
 
-    x = SAMPLERS[sampler](ideal, steps[0].sigma * noise(), steps, noise)
+    x = SAMPLERS[sampler].sample(ideal, steps[0].sigma * noise(), steps, noise)
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.05)
 
@@ -90,7 +90,7 @@ def test_every_spacing_samples_a_gaussian_where_the_steps_do_not_divide_the_time
     steps = make_schedule(NOISE).steps(count, spacing)
     assert steps[0].alpha < 0.02, "sampling starts at noise"
     generator = torch.Generator().manual_seed(0)
-    x = SAMPLERS["ddim"](ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
+    x = SAMPLERS["ddim"].sample(ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.03)
 
@@ -116,7 +116,7 @@ def test_heun_does_not_take_the_mean_of_slopes_from_almost_pure_noise() -> None:
     """The cosine schedule ends at sigma / alpha = 20,000; a few steps on, it is 6."""
     steps = make_schedule(PLANS["cosine"]).steps(10)
     generator = torch.Generator().manual_seed(0)
-    x = SAMPLERS["heun"](ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
+    x = SAMPLERS["heun"].sample(ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.03)
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.1)
 
@@ -141,7 +141,7 @@ def test_a_known_picture_is_always_found(
     assert levels == sorted(levels, reverse=True)
     picture = torch.rand(shape, dtype=torch.float64) * 2 - 1
     x = steps[0].sigma * torch.randn(shape, dtype=torch.float64)
-    found = SAMPLERS[sampler](lambda x, step: picture, x, steps, lambda: torch.randn_like(picture))
+    found = SAMPLERS[sampler].sample(lambda x, step: picture, x, steps, lambda: torch.randn_like(picture))
     torch.testing.assert_close(found, picture, atol=1e-6, rtol=0)
 
 
@@ -158,11 +158,11 @@ class Answer(nn.Module):
     def __init__(self, p: DiffusionParameters, meant: Tensor, timesteps: Tensor) -> None:
         super().__init__()
         self.target, self.meant, schedule = TARGETS[p.target], meant, make_schedule(p).to("cpu")
-        (self.alpha, self.sigma), self.scale = schedule.at(timesteps), schedule.scale[timesteps][:, None, None, None]
+        (self.alpha, self.sigma), self.scale = schedule.at(timesteps), schedule.c_in[timesteps][:, None, None, None]
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
         noise = (x / self.scale - self.alpha * self.meant) / self.sigma
-        return self.target.make(self.meant, noise, self.alpha, self.sigma)
+        return self.target.compute(self.meant, noise, self.alpha, self.sigma)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "edm"])
@@ -172,7 +172,7 @@ def test_what_a_network_means_is_what_is_predicted(schedule: str, target: str) -
     p = changed(DIFFUSION, num_timesteps=1000, schedule=schedule, target=target)
     x, meant, table = torch.randn(2, *SHAPE), torch.rand(2, *SHAPE) * 2 - 1, make_schedule(p).to("cpu")
     step = table.steps(10)[4]
-    row = int((table.timestep - step.timestep).abs().argmin())
+    row = int((table.c_noise - step.c_noise).abs().argmin())
     found = Denoiser(Answer(p, meant, torch.full((2,), row)), TARGETS[target])(x, step)
     torch.testing.assert_close(found, meant, atol=1e-4, rtol=1e-4)
 
@@ -229,7 +229,7 @@ def test_the_loss_of_edm_is_that_of_the_paper() -> None:
 
 def test_the_noise_levels_of_edm_are_log_normal_in_training() -> None:
     table = make_schedule(EDM).to("cpu")
-    levels = table.sigma[table.rows((torch.arange(100_000) + 0.5) / 100_000)].log()
+    levels = table.sigma[table.indices((torch.arange(100_000) + 0.5) / 100_000)].log()
     assert float(levels.mean()) == pytest.approx(-1.2, abs=0.01)
     assert float(levels.std()) == pytest.approx(1.2, rel=0.01)
     assert [float(table.sigma[0]), float(table.sigma[-1])] == pytest.approx([0.002, 80], rel=1e-4)
@@ -238,17 +238,17 @@ def test_the_noise_levels_of_edm_are_log_normal_in_training() -> None:
 @pytest.mark.parametrize("name", ["ddpm", "flow"])
 def test_other_timesteps_are_equally_frequent_in_training(name: str) -> None:
     table = make_schedule(PLANS[name]).to("cpu")
-    rows = table.rows((torch.arange(100_000) + 0.5) / 100_000)
+    rows = table.indices((torch.arange(100_000) + 0.5) / 100_000)
     counts = torch.bincount(rows, minlength=1000)
     assert 99 <= counts.min() <= counts.max() <= 101
-    assert table.rows(torch.tensor([0.0, 1 - 2**-24])).tolist() == [0, 999]
+    assert table.indices(torch.tensor([0.0, 1 - 2**-24])).tolist() == [0, 999]
 
 
 def test_a_rectified_flow_goes_along_a_straight_line_at_the_predicted_velocity() -> None:
     table = make_schedule(FLOW)
     x0, noise = torch.randn(2, *SHAPE, dtype=torch.float64), torch.randn(2, *SHAPE, dtype=torch.float64)
     before, after = (table.add_noise(x0, noise, torch.tensor([row, row])) for row in (499, 500))
-    velocity = TARGETS["velocity"].make(x0, noise, torch.tensor(0.5), torch.tensor(0.5))
+    velocity = TARGETS["velocity"].compute(x0, noise, torch.tensor(0.5), torch.tensor(0.5))
     torch.testing.assert_close((after - before) * 1000, velocity)
 
 
@@ -299,7 +299,7 @@ def test_no_sampler_waits_for_the_device(sampler: str, threshold: str) -> None:
     plan = SamplingPlan(DIFFUSION, sampler, 5, 1.5, guidance_interval=(0.1, 10.0), threshold=threshold)
     denoise, steps = plan.denoiser(network, torch.tensor([0, 1])), plan.steps
     with Synchronisations() as seen:
-        SAMPLERS[sampler](denoise, torch.randn(2, *SHAPE), steps, lambda: torch.zeros(2, *SHAPE))
+        SAMPLERS[sampler].sample(denoise, torch.randn(2, *SHAPE), steps, lambda: torch.zeros(2, *SHAPE))
     assert seen.count == 0
     with Synchronisations() as seen:
         torch.zeros(1).item()
@@ -312,7 +312,7 @@ def test_a_noised_picture_is_where_drawing_starts() -> None:
     seen: list[Tensor] = []
     plan = SamplingPlan(NOISE, "ddim", 10, strength=0.3)
     assert len(plan.steps) == 4
-    draw_images(network, plan, SHAPE, 0, range(2), watch=lambda x, x0: seen.append(x), image=picture)
+    generate_images(network, plan, SHAPE, 0, range(2), callback=lambda x, x0: seen.append(x), image=picture)
     noise = torch.stack([seen[0][i] - plan.steps[0].alpha * picture[i] for i in range(2)]) / plan.steps[0].sigma
     torch.testing.assert_close(noise, image_noise(0, range(2), SHAPE)(), atol=1e-5, rtol=0)
 
@@ -322,7 +322,7 @@ def test_what_a_mask_keeps_is_kept_to_the_bit(sampler: str) -> None:
     network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
     picture, mask = torch.rand(2, *SHAPE) * 2 - 1, torch.zeros(2, 1, 8, 8)
     mask[:, :, :, :5] = 1
-    found = draw_images(network, SamplingPlan(NOISE, sampler, 5), SHAPE, 0, range(2), image=picture, mask=mask)
+    found = generate_images(network, SamplingPlan(NOISE, sampler, 5), SHAPE, 0, range(2), image=picture, mask=mask)
     assert torch.equal(found[..., :5], picture[..., :5])
     assert (found[..., 5:] - picture[..., 5:]).abs().max() > 0.1
 
@@ -330,9 +330,9 @@ def test_what_a_mask_keeps_is_kept_to_the_bit(sampler: str) -> None:
 def test_a_given_start_is_taken_in_place_of_the_seeds() -> None:
     network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
     plan, start = SamplingPlan(NOISE, "ddim", 5), torch.randn(2, *SHAPE)
-    found = [draw_images(network, plan, SHAPE, seed, range(2), start_noise=start) for seed in (0, 1)]
+    found = [generate_images(network, plan, SHAPE, seed, range(2), start_noise=start) for seed in (0, 1)]
     assert torch.equal(*found)
-    assert not torch.equal(found[0], draw_images(network, plan, SHAPE, 0, range(2)))
+    assert not torch.equal(found[0], generate_images(network, plan, SHAPE, 0, range(2)))
 
 
 def test_samplers_compute_in_float32_though_the_network_does_not() -> None:
@@ -340,14 +340,14 @@ def test_samplers_compute_in_float32_though_the_network_does_not() -> None:
     seen: list[Tensor] = []
     inside: list[torch.dtype] = []
     network.conv_in.register_forward_hook(lambda module, given, made: inside.append(made.dtype))
-    drawn = draw_images(
+    drawn = generate_images(
         network,
         SamplingPlan(NOISE, "dpm_solver++", 5),
         SHAPE,
         0,
         range(2),
         autocast=lambda: torch.autocast("cpu", torch.bfloat16),
-        watch=lambda x, x0: seen.extend((x, x0)),
+        callback=lambda x, x0: seen.extend((x, x0)),
     )
     assert {tensor.dtype for tensor in (*seen, drawn)} == {torch.float32}
     assert set(inside) == {torch.bfloat16}

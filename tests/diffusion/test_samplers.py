@@ -16,11 +16,12 @@ from ddpm_kedro.diffusion import (
     Step,
     ddim,
     ddpm,
-    draw_images,
+    generate_images,
     image_noise,
     make_schedule,
 )
 from ddpm_kedro.models import UNet
+from ddpm_kedro.parameters import SamplingParameters
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
 from tests.fake_gpu import GPU, fake_gpu
 
@@ -79,7 +80,9 @@ def test_ddim_with_eta_one_is_ddpm_with_the_small_variance() -> None:
 def test_a_perfect_denoiser_is_followed_to_its_picture(sampler: str) -> None:
     picture = torch.rand(1, *SHAPE) * 2 - 1
     steps = make_schedule(COSINE).steps(20)
-    found = SAMPLERS[sampler](lambda x, step: picture, torch.randn(1, *SHAPE), steps, lambda: torch.randn(1, *SHAPE))
+    found = SAMPLERS[sampler].sample(
+        lambda x, step: picture, torch.randn(1, *SHAPE), steps, lambda: torch.randn(1, *SHAPE)
+    )
     torch.testing.assert_close(found, picture)
 
 
@@ -93,7 +96,7 @@ def test_a_gaussian_is_sampled_with_its_own_mean_and_deviation(sampler: str) -> 
         return mean + gain * (x - step.alpha * mean)
 
     noise, _ = seeded_noise((4000, 1, 2, 2))
-    x = SAMPLERS[sampler](denoise, noise(), make_schedule(COSINE).steps(200), noise)
+    x = SAMPLERS[sampler].sample(denoise, noise(), make_schedule(COSINE).steps(200), noise)
     assert float(x.mean()) == pytest.approx(mean, abs=0.01)
     assert float(x.std()) == pytest.approx(deviation, rel=0.05)
 
@@ -121,8 +124,8 @@ def test_a_picture_is_the_same_in_a_batch_of_1_and_of_64(
     network = randomise(UNet(MODEL, 1, 3), 0.1).eval().to(device)
     plan = SamplingPlan(DIFFUSION, sampler, 10, 1.5, options)
     labels = torch.arange(64) % 3
-    together = draw_images(network, plan, SHAPE, 3, range(64), labels)
-    alone = torch.cat([draw_images(network, plan, SHAPE, 3, [i], labels[i : i + 1]) for i in (0, 17, 63)])
+    together = generate_images(network, plan, SHAPE, 3, range(64), labels)
+    alone = torch.cat([generate_images(network, plan, SHAPE, 3, [i], labels[i : i + 1]) for i in (0, 17, 63)])
     assert together.std() > 0.1
     torch.testing.assert_close(alone, together[[0, 17, 63]], atol=1e-4, rtol=0)
 
@@ -149,7 +152,7 @@ def test_x0_is_clamped() -> None:
 def test_samples_do_not_leave_the_range(device: torch.device) -> None:
     network = randomise(UNet(MODEL, 1, 0)).eval().to(device)
     for sampler in SAMPLERS:
-        drawn = draw_images(network, SamplingPlan(DIFFUSION, sampler, 5), SHAPE, 0, range(4))
+        drawn = generate_images(network, SamplingPlan(DIFFUSION, sampler, 5), SHAPE, 0, range(4))
         assert drawn.dtype == torch.float32
         assert drawn.abs().max() <= 1
         assert drawn.device.type == device.type
@@ -161,5 +164,31 @@ def test_drawing_leaves_nothing_on_the_cpu(sampler: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(Schedule, "steps", lambda *_: steps)  # a fake table has no numbers
     with fake_gpu():
         network = UNet(MODEL, 1, 3).to(GPU.device)
-        drawn = draw_images(network, SamplingPlan(DIFFUSION, sampler, 3, 1.5), SHAPE, 0, range(4), torch.arange(4) % 3)
+        drawn = generate_images(
+            network, SamplingPlan(DIFFUSION, sampler, 3, 1.5), SHAPE, 0, range(4), torch.arange(4) % 3
+        )
     assert drawn.device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options"), [*((name, {}) for name in SAMPLERS), ("ddim", {"eta": 0.5}), ("ddim", {"eta": 0.0})]
+)
+def test_the_table_says_whether_a_sampler_is_stochastic_and_how_often_it_evaluates(
+    sampler: str, options: dict[str, Any]
+) -> None:
+    plan = SamplingPlan(changed(COSINE, schedule="edm", target="edm"), sampler, 10, options=options)
+    noised: list[Tensor] = []
+    evaluated: list[Step] = []
+
+    def noise() -> Tensor:
+        noised.append(torch.zeros(1, *SHAPE))
+        return noised[-1]
+
+    def denoise(x: Tensor, step: Step) -> Tensor:
+        evaluated.append(step)
+        return x * 0.1
+
+    SAMPLERS[sampler].sample(denoise, torch.ones(1, *SHAPE), plan.steps, noise, **options)
+    assert plan.stochastic == bool(noised)
+    assert plan.evaluations - 1 <= len(evaluated) <= plan.evaluations  # a last step of heun needs one
+    assert set(SAMPLERS[sampler].options.values()) <= set(SamplingParameters.model_fields)

@@ -80,7 +80,7 @@ def test_each_picture_has_its_own_timestep() -> None:
 def test_steps_go_down_from_the_noisiest_to_the_clean(num_timesteps: int, share: float) -> None:
     count = max(1, round(share * num_timesteps))
     *steps, end = make_schedule(changed(COSINE, num_timesteps=num_timesteps)).steps(count)
-    timesteps = [step.timestep for step in steps]
+    timesteps = [step.c_noise for step in steps]
     assert end == CLEAN
     assert len(timesteps) == count
     assert timesteps[0] == num_timesteps - 1
@@ -92,7 +92,7 @@ def test_steps_go_down_from_the_noisiest_to_the_clean(num_timesteps: int, share:
 def test_steps_equal_the_trailing_spacing_of_diffusers(count: int) -> None:
     scheduler = diffusers_scheduler(LINEAR, timestep_spacing="trailing")
     scheduler.set_timesteps(count)
-    assert [step.timestep for step in make_schedule(LINEAR).steps(count)[:-1]] == scheduler.timesteps.tolist()
+    assert [step.c_noise for step in make_schedule(LINEAR).steps(count)[:-1]] == scheduler.timesteps.tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -107,21 +107,21 @@ def test_x0_is_found_again_from_every_target(name: str, t: int) -> None:
     schedule = make_schedule(COSINE)
     alpha, sigma = schedule.alpha[t], schedule.sigma[t]
     x0, noise = torch.randn(2, 1, 3, 3, dtype=torch.float64), torch.randn(2, 1, 3, 3, dtype=torch.float64)
-    target = TARGETS[name].make(x0, noise, alpha, sigma)
+    target = TARGETS[name].compute(x0, noise, alpha, sigma)
     found = TARGETS[name].to_x0(target, alpha * x0 + sigma * noise, float(alpha), float(sigma))
     torch.testing.assert_close(found, x0, atol=1e-9, rtol=1e-6)
 
 
 def test_targets_are_those_of_the_papers() -> None:
     x0, noise, alpha, sigma = torch.randn(5), torch.randn(5), torch.tensor(0.8), torch.tensor(0.6)
-    torch.testing.assert_close(TARGETS["noise"].make(x0, noise, alpha, sigma), noise)
-    torch.testing.assert_close(TARGETS["v"].make(x0, noise, alpha, sigma), 0.8 * noise - 0.6 * x0)
+    torch.testing.assert_close(TARGETS["noise"].compute(x0, noise, alpha, sigma), noise)
+    torch.testing.assert_close(TARGETS["v"].compute(x0, noise, alpha, sigma), 0.8 * noise - 0.6 * x0)
     t = torch.tensor([500])
     scheduler = diffusers_scheduler(COSINE)
     schedule = make_schedule(COSINE).to("cpu")
     picture, e = torch.randn(1, 1, 2, 2), torch.randn(1, 1, 2, 2)
     torch.testing.assert_close(
-        TARGETS["v"].make(picture, e, *schedule.at(t)),
+        TARGETS["v"].compute(picture, e, *schedule.at(t)),
         scheduler.get_velocity(picture, e, t),
         atol=1e-5,
         rtol=1e-4,

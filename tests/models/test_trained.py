@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import NETWORKS, TrainedModel, build_network, unsupported_reason
 from ddpm_kedro.parameters import ModelParameters
@@ -20,12 +20,12 @@ from tests.conftest import DIFFUSION, MODEL, randomise
 PARAMETERS = {"model": MODEL.fingerprint_fields(), "diffusion": DIFFUSION.fingerprint_fields()}
 SNIPPET = """
 import sys
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.models import TrainedModel
 
 model = TrainedModel.load(sys.argv[1])
 plan = SamplingPlan(model.diffusion, sampler="ddim", num_inference_steps=2)
-images = draw_images(model.network, plan, model.image_shape, seed=0, indices=range(4))
+images = generate_images(model.network, plan, model.image_shape, seed=0, indices=range(4))
 assert images.shape == (4, 1, 8, 8)
 print([name for name in sys.modules if name.split(".")[0] in ("kedro", "kedro_datasets")])
 """
@@ -107,5 +107,5 @@ def test_another_network_needs_one_line_of_the_table(tmp_path: Path, monkeypatch
     assert model.knows_empty_label
     assert "UNet2DModel is a U-Net, and model.network is convolution" in str(unsupported_reason(model))
     plan = SamplingPlan(model.diffusion, num_inference_steps=2, guidance_scale=1.5)
-    drawn = draw_images(model.network, plan, model.image_shape, 0, range(2), torch.tensor([0, 1]))
+    drawn = generate_images(model.network, plan, model.image_shape, 0, range(2), torch.tensor([0, 1]))
     assert drawn.shape == (2, 1, 8, 8)

@@ -19,7 +19,7 @@ from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.inpainting.nodes import fill_in
 from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.sampling.inputs import mask_of, pictures_to_change
+from ddpm_kedro.sampling.inputs import inpainting_mask, input_images
 from tests.conftest import DIFFUSION, MODEL, SAMPLING, changed, make_store, randomise
 
 TILE, STEP = 56, 60  # pixels of an enlarged image of 8, and from one to the next
@@ -70,21 +70,21 @@ def test_an_own_mask_and_picture_are_taken(model: TrainedModel, store: ImageStor
     filled = tile(picture, 2, 1)
     assert np.array_equal(filled[:, 1:], np.asarray(own.convert("L"))[:, 1:])
     assert not np.array_equal(filled[:, 0], np.asarray(own.convert("L"))[:, 0])
-    assert pictures_to_change(model, own, store, 2, "class 1")[1].tolist() == [1, 1]
-    assert pictures_to_change(model, own, store, 2, None)[1] is None
+    assert input_images(model, own, store, 2, "class 1")[1].tolist() == [1, 1]
+    assert input_images(model, own, store, 2, None)[1] is None
 
 
 def test_pictures_and_masks_that_do_not_fit(model: TrainedModel, store: ImageStore) -> None:
-    with pytest.raises(UserError, match=r"mask is 9×8 pixels, but the model draws 8×8"):
-        mask_of(model, Image.new("L", (9, 8), 255), (0, 0, 1, 1))
+    with pytest.raises(UserError, match=r"mask is 9×8 pixels, but the model generates 8×8"):
+        inpainting_mask(model, Image.new("L", (9, 8), 255), (0, 0, 1, 1))
     with pytest.raises(UserError, match="mask keeps nothing"):
-        mask_of(model, None, (0, 0, 1, 1))
+        inpainting_mask(model, None, (0, 0, 1, 1))
     with pytest.raises(UserError, match="mask keeps everything"):
-        mask_of(model, Image.new("L", (8, 8)), (0, 0, 1, 1))
-    with pytest.raises(UserError, match=r"given picture is 8×10 pixels, but the model draws 8×8"):
-        pictures_to_change(model, Image.new("RGB", (8, 10)), store, 1, None)
-    with pytest.raises(UserError, match=r"hold-out's images are \(3, 8, 8\), but the model draws \(1, 8, 8\)"):
-        pictures_to_change(model, None, make_store(channels=3), 1, None)
+        inpainting_mask(model, Image.new("L", (8, 8)), (0, 0, 1, 1))
+    with pytest.raises(UserError, match=r"given image is 8×10 pixels, but the model generates 8×8"):
+        input_images(model, Image.new("RGB", (8, 10)), store, 1, None)
+    with pytest.raises(UserError, match=r"holdout images are \(3, 8, 8\), but the model generates \(1, 8, 8\)"):
+        input_images(model, None, make_store(channels=3), 1, None)
 
 
 def test_interpolation_begins_and_ends_at_the_pictures_of_its_seeds(model: TrainedModel) -> None:
@@ -103,7 +103,7 @@ def test_interpolation_begins_and_ends_at_the_pictures_of_its_seeds(model: Train
 
 @pytest.mark.parametrize("changes", [{"sampler": "ddpm"}, {"ddim_eta": 0.5}])
 def test_interpolation_needs_a_sampler_without_noise(changes: dict[str, Any], model: TrainedModel) -> None:
-    with pytest.raises(UserError, match="adds noise on the way"):
+    with pytest.raises(UserError, match=r"adds noise at each step.*ddim, dpm_solver\+\+, heun"):
         interpolate_seeds(
             model, changed(SAMPLING, **changes), InterpolationParameters(num_images=1, seeds=(0, 1), frames=2)
         )

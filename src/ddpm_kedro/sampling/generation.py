@@ -1,15 +1,16 @@
-"""Pictures of a trained model, drawn batch by batch on the hardware that is there."""
+"""Generate images with a trained model, batch by batch on the available hardware."""
 
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SAMPLERS, SamplingPlan, generate_images
 from ddpm_kedro.errors import UserError, nearest
 from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.pixels import to_uint8
@@ -18,26 +19,26 @@ from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.progress import progress
 
 logger = logging.getLogger(__name__)
-USUAL_GUIDANCE = 1.75  # of models with classes that were trained with the empty label, too
+DEFAULT_GUIDANCE = 1.75  # for models that were trained with classes and the empty label
 INDEX = re.compile("0|[1-9][0-9]*")
 
 
-def draw(
+def generate(
     model: TrainedModel,
     plan: SamplingPlan,
     sampling: SamplingParameters,
     labels: Tensor | None,
     count: int,
-    **given: Any,
+    **conditions: Tensor,
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Draw pictures 0 … count-1 of ``sampling.seed``.
+    """Generate images 0 … count-1 of ``sampling.seed``.
 
     Args:
         labels: (count,) int64, or None.
-        given: what :func:`draw_images` takes for each picture, such as ``image`` and ``mask``, (count, …) each.
+        conditions: per-image arguments of :func:`generate_images`, such as ``image`` and ``mask``, (count, …) each.
 
     Returns:
-        (count, H, W, C) uint8, and a report on how they were drawn, as plain data.
+        (count, H, W, C) uint8, and a report on how they were sampled, as plain data.
 
     Raises:
         UserError: for images that are not finite.
@@ -45,40 +46,25 @@ def draw(
     _warn_without_empty_label(model, labels, plan.guidance_scale)
     hardware = choose_hardware(sampling.device, sampling.precision)
     logger.info(
-        "Drawing %d images with %d steps of %s on %s", count, len(plan.steps) - 1, plan.sampler, hardware.reason
+        "Generating %d images with %d steps of %s on %s", count, len(plan.steps) - 1, plan.sampler, hardware.reason
     )
     start = time.perf_counter()
     network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
-    batches, numbers = [], torch.arange(count).split(sampling.batch_size)
-    # Heun's method asks the network once or twice a step.
-    steps = None if plan.sampler == "heun" else len(numbers) * (len(plan.steps) - 1)
-    with _Evaluations(network) as evaluations, progress("drawing", steps, "steps") as advance:
-        for indices in numbers:
-            chosen = None if labels is None else labels[indices]
-            parts = {name: tensor[indices] for name, tensor in given.items()}
-            drawn = draw_images(
-                network,
-                plan,
-                model.image_shape,
-                sampling.seed,
-                indices.tolist(),
-                chosen,
-                hardware.autocast,
-                watch=lambda *_: advance(1),
-                **parts,
-            )
-            if not drawn.isfinite().all():
-                raise UserError(
-                    f"The model gives images that are not finite, on {hardware.reason} with {plan.sampler}. Try "
-                    "sampling.precision=fp32; if that does not help, train it again with a lower optimizer.lr."
-                )
-            batches.append(to_uint8(drawn).cpu())
-    images = torch.cat(batches).numpy()
-    return images, _report(model, plan, hardware, count, evaluations.images / count, time.perf_counter() - start)
+    batches = torch.arange(count).split(sampling.batch_size)
+    conditions = conditions if labels is None else conditions | {"labels": labels}
+    with (
+        _EvaluationCounter(network) as counter,
+        progress("sampling", len(batches) * plan.evaluations, "network evaluations") as advance,
+    ):
+        images = [
+            _generate_batch(model, plan, sampling.seed, batch, hardware, advance, conditions) for batch in batches
+        ]
+    report = _report(model, plan, hardware, count, counter.images / count, time.perf_counter() - start)
+    return torch.cat(images).numpy(), report
 
 
-def plan_of(model: TrainedModel, sampling: SamplingParameters, strength: float = 1.0) -> SamplingPlan:
-    """How to draw, each sampler with its own options.
+def sampling_plan(model: TrainedModel, sampling: SamplingParameters, strength: float = 1.0) -> SamplingPlan:
+    """Return the plan that the parameters describe, with the options of the chosen sampler.
 
     Raises:
         UserError: for more steps than the model has, or a spacing that its schedule does not allow.
@@ -89,10 +75,6 @@ def plan_of(model: TrainedModel, sampling: SamplingParameters, strength: float =
             f"sampling.num_inference_steps = {sampling.num_inference_steps} is more than the {timesteps} timesteps "
             "the model was trained with."
         )
-    options: dict[str, dict[str, Any]] = {
-        "ddim": {"eta": sampling.ddim_eta},
-        "ddpm": {"variance": sampling.ddpm_variance},
-    }
     plan = SamplingPlan(
         diffusion=model.diffusion,
         sampler=sampling.sampler,
@@ -103,7 +85,7 @@ def plan_of(model: TrainedModel, sampling: SamplingParameters, strength: float =
         spacing=sampling.timestep_spacing,
         rho=sampling.karras_rho,
         strength=strength,
-        options=options.get(sampling.sampler),
+        options={option: getattr(sampling, name) for option, name in SAMPLERS[sampling.sampler].options.items()},
     )
     try:
         _ = plan.steps
@@ -112,19 +94,19 @@ def plan_of(model: TrainedModel, sampling: SamplingParameters, strength: float =
     return plan
 
 
-def labels_of(model: TrainedModel, wanted: int | str | None, count: int) -> Tensor | None:
-    """Return the class of each image (count,): the wanted one, or all in turn; None for a model without classes.
+def choose_labels(model: TrainedModel, label: int | str | None, count: int) -> Tensor | None:
+    """Return the class of each image (count,) int64: the given one, or all in turn; None for a model without classes.
 
-    The wanted class is the one that is called so. A number is its index, where no class is called so.
+    A label is the name of a class. A number that no class is named after is an index.
 
     Raises:
         UserError: for a class that the model does not know.
     """
     classes = model.class_names
-    name = None if wanted is None or (wanted == "null" and "null" not in classes) else str(wanted)
+    name = None if label is None or (label == "null" and "null" not in classes) else str(label)
     if not classes:
         if name is not None:
-            raise UserError(f"sampling.label = {wanted!r}, but this model was trained without classes.")
+            raise UserError(f"sampling.label = {label!r}, but this model was trained without classes.")
         return None
     if name is None:
         return torch.arange(count) % len(classes)
@@ -133,42 +115,69 @@ def labels_of(model: TrainedModel, wanted: int | str | None, count: int) -> Tens
     if INDEX.fullmatch(name) and int(name) < len(classes):
         logger.info("sampling.label = %s is the index of the class %s.", name, classes[int(name)])
         return torch.full((count,), int(name))
-    raise UserError(f"sampling.label = {wanted!r} is no class of this model. {nearest(name, list(classes))}")
+    raise UserError(f"sampling.label = {label!r} is not a class of this model. {nearest(name, list(classes))}")
+
+
+def _generate_batch(
+    model: TrainedModel,
+    plan: SamplingPlan,
+    seed: int,
+    indices: Tensor,
+    hardware: Hardware,
+    advance: Callable[[int], None],
+    conditions: dict[str, Tensor],
+) -> Tensor:
+    images = generate_images(
+        model.network,
+        plan,
+        model.image_shape,
+        seed,
+        indices.tolist(),
+        autocast=hardware.autocast,
+        callback=lambda *_: advance(1),
+        **{name: tensor[indices] for name, tensor in conditions.items()},
+    )
+    if not images.isfinite().all():
+        raise UserError(
+            f"The model generated images that are not finite, on {hardware.reason} with {plan.sampler}. Try "
+            "sampling.precision=fp32; if that does not help, train it again with a lower optimizer.lr."
+        )
+    return to_uint8(images).cpu()
 
 
 def _guidance_scale(model: TrainedModel, sampling: SamplingParameters) -> float:
     if sampling.guidance_scale is None:
-        return USUAL_GUIDANCE if model.knows_empty_label else 1.0
+        return DEFAULT_GUIDANCE if model.knows_empty_label else 1.0
     if sampling.guidance_scale != 1 and not model.class_names:
         raise UserError(
-            f"sampling.guidance_scale = {sampling.guidance_scale:g}, but this model was trained without classes: "
-            "there is nothing to guide it by. Leave it at null, or at 1."
+            f"sampling.guidance_scale = {sampling.guidance_scale:g}, but this model was trained without classes, "
+            "which guidance needs. Leave it at null, or set it to 1."
         )
     return sampling.guidance_scale
 
 
 def _warn_without_empty_label(model: TrainedModel, labels: Tensor | None, guidance_scale: float) -> None:
-    """Warn where the network is asked about the empty label, but was never trained with it."""
+    """Warn if the network is evaluated with the empty label, but was never trained with it."""
     if model.knows_empty_label or not model.class_names or (labels is not None and guidance_scale == 1):
         return
-    asked = "No class is chosen" if labels is None else f"sampling.guidance_scale = {guidance_scale:g}"
-    better = "Choose sampling.label" if labels is None else "Leave sampling.guidance_scale at null"
+    cause = "No class is chosen" if labels is None else f"sampling.guidance_scale = {guidance_scale:g}"
+    remedy = "Choose sampling.label" if labels is None else "Leave sampling.guidance_scale at null"
     logger.warning(
         "%s, but this model has never learnt images without a label (training.label_dropout = 0, or imported without "
         "an empty label): colours and shapes will be wrong. %s.",
-        asked,
-        better,
+        cause,
+        remedy,
     )
 
 
-class _Evaluations:
-    """Counts the pictures that a network is asked about."""
+class _EvaluationCounter:
+    """Count the images that a network evaluates."""
 
     def __init__(self, network: nn.Module) -> None:
         self.images = 0
         self._handle = network.register_forward_hook(self._count)
 
-    def __enter__(self) -> "_Evaluations":
+    def __enter__(self) -> "_EvaluationCounter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -181,7 +190,7 @@ class _Evaluations:
 def _report(
     model: TrainedModel, plan: SamplingPlan, hardware: Hardware, count: int, evaluations: float, seconds: float
 ) -> dict[str, Any]:
-    """How samples were drawn: what a figure of merit must be read with."""
+    """Report how samples were generated: the conditions under which a metric is valid."""
     return {
         "run_id": model.run_id,
         "images_seen": model.images_seen,

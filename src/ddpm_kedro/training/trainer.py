@@ -14,7 +14,7 @@ from ddpm_kedro.diffusion import (
     SamplingPlan,
     derive_seed,
     diffusion_loss,
-    draw_images,
+    generate_images,
     generator_for,
     image_noise,
     make_schedule,
@@ -149,7 +149,7 @@ class Trainer:
         )
         x0 = x0.contiguous(memory_format=self.hardware.memory_format)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
-        timesteps = self.schedule.rows(torch.rand(n, generator=generator, device=self.device))[here]
+        timesteps = self.schedule.indices(torch.rand(n, generator=generator, device=self.device))[here]
         noise = torch.randn(n, *x0.shape[1:], generator=generator, device=self.device)[here]
         indices = batch_indices(self.seed, step, n, len(self.images))[rows]
         labels = self.images.labels(indices, self.device) if self.run.class_names else None
@@ -176,7 +176,7 @@ class Trainer:
         count = min(p.validation_images, len(self.holdout))
         chosen = torch.arange(count) * len(self.holdout) // count
         shuffled = torch.randperm(count, generator=generator_for(self.seed, Stream.VALIDATION))
-        timesteps = self.schedule.rows(((shuffled + 0.5) / count).to(self.device))
+        timesteps = self.schedule.indices(((shuffled + 0.5) / count).to(self.device))
         seed, total = derive_seed(self.seed, Stream.VALIDATION), torch.zeros((), device=self.device)
         here = self.processes.share(count)
         for part in here.split(p.batch_size) if len(here) else ():
@@ -210,7 +210,7 @@ class Trainer:
         if len(here):
             theirs = None if labels is None else labels[here]
             shape, autocast = self.run.image_shape, self.hardware.autocast
-            drawn = draw_images(self.average, plan, shape, self.seed, here.tolist(), theirs, autocast)
+            drawn = generate_images(self.average, plan, shape, self.seed, here.tolist(), theirs, autocast)
         return self.processes.gather(to_uint8(drawn).cpu()), labels
 
     def _shared(self, network: nn.Module) -> Any:

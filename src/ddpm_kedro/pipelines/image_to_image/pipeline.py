@@ -1,4 +1,4 @@
-"""The wiring of image-to-image."""
+"""The pipeline for variations of images."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model and pictures → variations."""
+    """Create the pipeline: model and images → variations."""
     return Pipeline(
         [
             Node(

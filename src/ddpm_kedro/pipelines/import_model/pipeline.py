@@ -1,4 +1,4 @@
-"""The wiring of the import."""
+"""The pipeline that imports a model."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from ddpm_kedro.pipelines.import_model.nodes import convert_model
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """model_to_import → model, to sample from, and imported_model, which stays there for fine-tuning."""
+    """Create the pipeline: model_to_import → model, for sampling, and imported_model, kept for fine-tuning."""
     return Pipeline(
         [
             Node(

@@ -1,4 +1,4 @@
-"""The wiring of inpainting."""
+"""The pipeline for inpainting."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from ddpm_kedro.pipelines.inpainting.nodes import fill_in
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model, pictures and mask → inpainted."""
+    """Create the pipeline: model, images and mask → inpainted."""
     return Pipeline(
         [
             Node(

@@ -1,4 +1,4 @@
-"""The wiring of interpolation."""
+"""The pipeline for interpolation between seeds."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model → interpolated."""
+    """Create the pipeline: model → interpolated."""
     return Pipeline(
         [
             Node(
