@@ -22,7 +22,7 @@ from ddpm_kedro.diffusion import (
 from ddpm_kedro.distributed import World
 from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
-from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.pixels import read_pixels, to_device, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import build_network
 from ddpm_kedro.training.loader import StepPixels, read_steps
@@ -143,7 +143,7 @@ class Trainer:
         """
         p = self.run.training
         n, rows = p.batch_size, self.rows if rows is None else rows
-        here = moved(rows, self.device)
+        here = to_device(rows, self.device)
         x0 = self.images.from_pixels(
             pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
         )
@@ -155,7 +155,7 @@ class Trainer:
         labels = self.images.labels(indices, self.device) if self.run.class_names else None
         if labels is not None and p.label_dropout:
             drop = torch.rand(n, generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))[rows]
-            labels = torch.where(moved(drop < p.label_dropout, self.device), self.network.num_classes, labels)
+            labels = torch.where(to_device(drop < p.label_dropout, self.device), self.network.num_classes, labels)
         return x0, timesteps, noise, labels
 
     def whole_batch(self, step: int) -> dict[str, Tensor]:
