@@ -252,7 +252,7 @@ class TestClasses:
         same_pictures(model.network(x, t), theirs(x, t, torch.full((4,), 3)).sample)
 
     def test_other_numbers_of_names_are_an_error(self, theirs: UNet2DModel) -> None:
-        with pytest.raises(UserError, match="has 2 names, but the model has 4 class embeddings: give 4, or 3 where"):
+        with pytest.raises(UserError, match="has 2 names, but the model has 4 class embeddings: give 4, or 3 if"):
             from_diffusers(as_found(theirs), ["cat", "dog"])
         with pytest.raises(UserError, match="no class embeddings"):
             from_diffusers(as_found(published()), ["cat", "dog"])
@@ -284,7 +284,7 @@ class TestClasses:
         ("attn_norm_num_groups", 4, "Supported: null"),
         ("class_embed_type", "timestep", "Supported: null"),
         ("down_block_types", ["DownBlock2D", "SkipDownBlock2D", "DownBlock2D", "DownBlock2D"], "DownBlock2D or Attn"),
-        ("up_block_types", ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"], "the way down mirrored"),
+        ("up_block_types", ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"], "down_block_types mirrored"),
         ("block_out_channels", [16, 24, 32, 32], "Supported: multiples of the first one"),
         ("block_out_channels", [], "Supported: multiples of the first one"),
         ("out_channels", 6, "Supported: 3, as in_channels"),

@@ -1,4 +1,4 @@
-"""Drawn images on disk, in the layout that OpenAI's evaluator reads."""
+"""Samples on disk, in the layout that OpenAI's evaluator reads."""
 
 import json
 from typing import Any
@@ -19,7 +19,11 @@ class SamplesDataset(FileDataset[Samples, Samples]):
     """An ``.npz`` with ``arr_0`` (N, H, W, C) uint8 and, for a model with classes, ``arr_1`` (N,) int64."""
 
     def load(self) -> Samples:
-        """Images, labels, class names and what made them."""
+        """Load the samples, and check shapes and types.
+
+        Raises:
+            UserError: if there are none, or the file is damaged.
+        """
         if not self._exists():
             raise UserError(f"No samples in {self._filepath}; run `kedro run --pipelines sampling` first.")
         with reading(self._filepath, REMEDY):
@@ -30,12 +34,12 @@ class SamplesDataset(FileDataset[Samples, Samples]):
                 return _checked(Samples(arrays["arr_0"], arrays.get("arr_1"), names, made_by))
 
     def fingerprint(self) -> str:
-        """That of what made the saved samples."""
+        """Return the fingerprint of the model and parameters that made the saved samples."""
         with reading(self._filepath, REMEDY), np.load(self._filepath) as arrays:
             return provenance_of(json.loads(str(arrays["made_by"]))).fingerprint
 
     def save(self, data: Samples) -> None:
-        """Write uncompressed: samples hardly compress."""
+        """Write the samples, uncompressed: they hardly compress."""
         arrays: dict[str, NDArray[Any]] = {
             "arr_0": data.images,
             "made_by": np.array(json.dumps(data.made_by.as_dict())),
@@ -47,7 +51,7 @@ class SamplesDataset(FileDataset[Samples, Samples]):
 
 
 def _checked(samples: Samples) -> Samples:
-    """Compare shapes and types with what :class:`Samples` says."""
+    """Check shapes and types: see :class:`Samples`."""
     images, labels, names = samples.images, samples.labels, samples.class_names
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise UserError(f"arr_0 is {images.dtype} {images.shape}, not uint8 (N, H, W, C)")

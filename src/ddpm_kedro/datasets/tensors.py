@@ -1,4 +1,4 @@
-"""Tensors by name, for looking into what went wrong."""
+"""Tensors by name on disk, for debugging."""
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,8 +13,8 @@ class TensorsDataset(LocalDataset[dict[str, Tensor], dict[str, Tensor]]):
     """A safetensors file."""
 
     def load(self) -> dict[str, Tensor]:
-        """On the CPU."""
-        with reading(self._filepath, "It is not needed for anything: remove it."):
+        """Load the tensors, on the CPU."""
+        with reading(self._filepath, "Nothing needs it: remove it."):
             return load_file(self._filepath)
 
     def save(self, data: dict[str, Tensor]) -> None:

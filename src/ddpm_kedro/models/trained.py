@@ -63,7 +63,7 @@ class TrainedModel:
         with reading(folder, remedy):
             config = read_document(folder / CONFIG)
             if config.get(WEIGHTS_CHECKSUM) not in {None, file_checksum(folder / WEIGHTS)}:  # None: earlier versions
-                raise UserError(f"the content of {WEIGHTS} is not that of its checksum in {CONFIG}")
+                raise UserError(f"the content of {WEIGHTS} does not match its checksum in {CONFIG}")
             return cls.from_config(config, load_file(folder / WEIGHTS))
 
     def save(self, folder: Path | str) -> None:
