@@ -57,7 +57,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, …) → the same."""
-        if x.device.type != "cuda":  # other devices keep the precision, whatever that of the weights
+        if x.device.type != "cuda":  # other devices keep the precision of the input
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)

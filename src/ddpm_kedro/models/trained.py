@@ -52,7 +52,7 @@ class TrainedModel:
 
         Args:
             folder: with ``config.json`` and ``model.safetensors``, such as ``data/06_models/model``.
-            remedy: the sentence that ends an error: what to do about a damaged file.
+            remedy: last sentence of an error about a damaged file: the advice.
 
         Raises:
             UserError: if there is no model, a file is damaged, or the files do not fit together.

@@ -53,7 +53,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor])
         ],
     }
     if any(wrong.values()):
-        problems = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in wrong.items() if names)
+        problems = "; ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in wrong.items() if names)
         raise UserError(f"the weights do not fit the configuration: tensors {problems}")
     if infinite := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise UserError(f"weights are not finite: {_first(infinite)}")

@@ -15,13 +15,13 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def input_images(
-    model: TrainedModel, given: Image.Image | None, holdout: ImageStore, count: int, label: int | str | None
+    model: TrainedModel, user_image: Image.Image | None, holdout: ImageStore, count: int, label: int | str | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the images that a task starts from, and their classes.
 
     Args:
-        given: the user's image, repeated ``count`` times; None for ``count`` evenly spaced holdout images.
-        label: class of the given image; None for no class.
+        user_image: the user's image, repeated ``count`` times; None for ``count`` evenly spaced holdout images.
+        label: class of the user's image; None for no class.
 
     Returns:
         (count, C, H, W) float32 in [-1, 1], and (count,) int64 or None.
@@ -29,8 +29,8 @@ def input_images(
     Raises:
         UserError: for images of another shape than the model generates.
     """
-    if given is not None:
-        image = _to_model_input(model, given)
+    if user_image is not None:
+        image = _to_model_input(model, user_image)
         no_class = label is None or (label == "null" and "null" not in model.class_names)
         return image.repeat(count, 1, 1, 1), None if no_class else choose_labels(model, label, count)
     if holdout.image_shape != model.image_shape:
@@ -44,11 +44,13 @@ def input_images(
     return to_float(read_pixels(holdout, indices)), labels
 
 
-def inpainting_mask(model: TrainedModel, given: Image.Image | None, box: tuple[float, float, float, float]) -> Tensor:
+def inpainting_mask(
+    model: TrainedModel, user_mask: Image.Image | None, box: tuple[float, float, float, float]
+) -> Tensor:
     """Return the mask of the pixels to keep.
 
     Args:
-        given: the user's mask, white where the image is to be generated; None for the box.
+        user_mask: the user's mask, white where the image is to be generated; None for the box.
         box: the part to generate: top, left, bottom and right as fractions of height and width.
 
     Returns:
@@ -58,12 +60,13 @@ def inpainting_mask(model: TrainedModel, given: Image.Image | None, box: tuple[f
         UserError: for a mask of another size, or one that keeps all or nothing.
     """
     _, height, width = model.image_shape
-    if given is not None:
-        if given.size != (width, height):
+    if user_mask is not None:
+        if user_mask.size != (width, height):
             raise UserError(
-                f"The mask is {given.width}×{given.height} pixels, but the model generates {width}×{height}: resize it."
+                f"The mask is {user_mask.width}×{user_mask.height} pixels, but the model generates {width}×{height}: "
+                "resize it."
             )
-        generated = torch.from_numpy(np.asarray(given.convert("L")) > 127)
+        generated = torch.from_numpy(np.asarray(user_mask.convert("L")) > 127)
     else:
         generated = torch.zeros(height, width, dtype=torch.bool)
         rows, columns = (torch.tensor(ends) * size for ends, size in ((box[0::2], height), (box[1::2], width)))
@@ -76,14 +79,14 @@ def inpainting_mask(model: TrainedModel, given: Image.Image | None, box: tuple[f
     return (~generated).float()[None, None]
 
 
-def _to_model_input(model: TrainedModel, given: Image.Image) -> Tensor:
+def _to_model_input(model: TrainedModel, image: Image.Image) -> Tensor:
     channels, height, width = model.image_shape
-    if given.size != (width, height):
+    if image.size != (width, height):
         raise UserError(
-            f"The given image is {given.width}×{given.height} pixels, but the model generates {width}×{height}: "
+            f"The given image is {image.width}×{image.height} pixels, but the model generates {width}×{height}: "
             "resize it."
         )
     if channels not in MODES:
         raise UserError(f"The model generates {channels} channels, which no image file has.")
-    pixels = np.asarray(given.convert(MODES[channels])).reshape(1, height, width, channels)
+    pixels = np.asarray(image.convert(MODES[channels])).reshape(1, height, width, channels)
     return to_float(torch.from_numpy(pixels.copy()))

@@ -15,7 +15,7 @@ def convert_model(
     """Convert a model, and return it twice: training replaces the first and may start from the second.
 
     Raises:
-        UserError: for what this project does not support, and for weights that do not fit.
+        UserError: for values that this project does not support, and for weights that do not fit.
     """
     names = import_model.class_names
     model = from_diffusers(model_to_import, None if names is None else tuple(readable(names)))
