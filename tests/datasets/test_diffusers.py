@@ -14,7 +14,7 @@ from ddpm_kedro.datasets.diffusers import DiffusersDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import from_diffusers, to_diffusers
-from tests.models.test_diffusers_format import inputs, published, same_pictures, trained
+from tests.models.test_diffusers_format import assert_same_images, inputs, published, trained
 
 Layout = Any
 
@@ -67,7 +67,7 @@ def test_every_layout_is_read(layout: Layout, tmp_path: Path) -> None:
     layout(tmp_path / "found", theirs)
     model = from_diffusers(load(tmp_path / "found"))
     x, t = inputs((32, 32))
-    same_pictures(model.network(x, t), theirs(x, t).sample)
+    assert_same_images(model.network(x, t), theirs(x, t).sample)
     assert (model.diffusion.schedule, model.diffusion.num_timesteps, model.diffusion.target) == (
         "linear",
         1000,
@@ -75,7 +75,7 @@ def test_every_layout_is_read(layout: Layout, tmp_path: Path) -> None:
     )
 
 
-def test_other_files_are_another_model(tmp_path: Path) -> None:
+def test_other_files_have_another_fingerprint(tmp_path: Path) -> None:
     flat(tmp_path / "one", published())
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
     one, copy = (from_diffusers(load(tmp_path / name)) for name in ("one", "copy"))
@@ -88,7 +88,7 @@ def test_other_files_are_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [0, 3])
-def test_what_is_saved_is_loaded_and_replaces_what_was_there(classes: int, tmp_path: Path) -> None:
+def test_load_returns_what_save_wrote_in_place_of_an_earlier_model(classes: int, tmp_path: Path) -> None:
     dataset = DiffusersDataset(filepath=str(tmp_path / "diffusers"))
     dataset.save(to_diffusers(trained(3 - classes)))
     model = trained(classes)
@@ -100,7 +100,7 @@ def test_what_is_saved_is_loaded_and_replaces_what_was_there(classes: int, tmp_p
     assert os.listdir(tmp_path) == ["diffusers"]
 
 
-def test_a_model_that_is_not_exported_leaves_no_folder_of_another(tmp_path: Path) -> None:
+def test_a_model_that_is_not_exported_removes_the_earlier_folder(tmp_path: Path) -> None:
     dataset = DiffusersDataset(filepath=str(tmp_path / "diffusers"))
     dataset.save({})
     assert not list(tmp_path.iterdir())
@@ -152,7 +152,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_missing_or_damaged_is_named(damage: str, tmp_path: Path) -> None:
+def test_missing_and_damaged_files_of_diffusers_are_named(damage: str, tmp_path: Path) -> None:
     change, message = DAMAGE[damage]
     flat(tmp_path / "found", published())
     change(tmp_path / "found")
@@ -161,7 +161,7 @@ def test_what_is_missing_or_damaged_is_named(damage: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["truncated", "empty", "text", "a list"])
-def test_an_older_file_that_is_damaged_is_named(content: str, tmp_path: Path) -> None:
+def test_a_damaged_bin_file_is_named(content: str, tmp_path: Path) -> None:
     flat_of_bin_with_older_names(tmp_path / "found", published())
     path = tmp_path / "found/diffusion_pytorch_model.bin"
     if content == "a list":
@@ -172,14 +172,14 @@ def test_an_older_file_that_is_damaged_is_named(content: str, tmp_path: Path) ->
         load(tmp_path / "found")
 
 
-def test_no_path_is_named() -> None:
+def test_an_import_without_a_path_is_an_error() -> None:
     dataset = DiffusersDataset(filepath=None)
     assert not dataset.exists()
     with pytest.raises(DatasetError, match=r"import_model\.path names no folder"):
         dataset.load()
 
 
-def test_a_model_of_this_project_is_told_from_one_of_diffusers(tmp_path: Path) -> None:
+def test_importing_a_model_of_this_project_is_an_error(tmp_path: Path) -> None:
     ModelDataset(filepath=str(tmp_path / "model")).save(trained())
     with pytest.raises(DatasetError, match=r"is a model of this project already.*training\.initial_model"):
         load(tmp_path / "model")

@@ -107,5 +107,5 @@ def test_another_network_needs_one_line_of_the_table(tmp_path: Path, monkeypatch
     assert model.knows_empty_label
     assert "UNet2DModel is a U-Net, and model.network is convolution" in str(unsupported_reason(model))
     plan = SamplingPlan(model.diffusion, num_inference_steps=2, guidance_scale=1.5)
-    drawn = generate_images(model.network, plan, model.image_shape, 0, range(2), torch.tensor([0, 1]))
-    assert drawn.shape == (2, 1, 8, 8)
+    samples = generate_images(model.network, plan, model.image_shape, 0, range(2), torch.tensor([0, 1]))
+    assert samples.shape == (2, 1, 8, 8)
