@@ -1,4 +1,4 @@
-"""Folders in diffusers' format: every layout is read, nothing in them is executed, and mistakes are named."""
+"""Folders in diffusers' format: every layout is read, no code in them is executed, and mistakes are named."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def flat(folder: Path, network: UNet2DModel) -> None:
 
 
 def flat_of_bin_with_older_names(folder: Path, network: UNet2DModel) -> None:
-    """As the first models were published."""
+    """Save in the layout of the first published models."""
     flat(folder, network)
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     weights = network.state_dict()
@@ -111,7 +111,7 @@ def test_a_model_that_is_not_exported_removes_the_earlier_folder(tmp_path: Path)
 
 
 class Code:
-    """What a file of pickles may do to whoever reads it."""
+    """An object whose unpickling executes code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -128,7 +128,7 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path) -> None:
         load(tmp_path / "found")
     assert not trap.exists()
     torch.load(tmp_path / "found/diffusion_pytorch_model.bin", weights_only=False)
-    assert trap.exists()  # it would have been
+    assert trap.exists()  # the trap works
 
 
 def write(name: str, content: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Damaged and foreign artefacts: each is what was saved, or is refused in one sentence that says what to do."""
+"""Damaged files: a dataset returns what was saved, or an error says in one sentence what to do."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ IMAGES = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 
 
 def saved(name: str, folder: Path) -> Any:
-    """A dataset with something in it."""
+    """Return a dataset after a save."""
     path = str(folder / name)
     dataset: Any
     match name:
@@ -65,7 +65,7 @@ SAVED = ("checkpoint.pt", "model", "samples.npz", "metrics.json", "document.json
 
 
 def plain(data: Any) -> Any:
-    """All that was loaded, in a form that can be compared."""
+    """Return loaded data in a form that can be compared."""
     if isinstance(data, torch.Tensor | np.ndarray):
         return str(data.dtype), data.tolist()
     if isinstance(data, torch.nn.Module):
@@ -106,7 +106,7 @@ def test_damaged_files_are_refused_or_read_correctly(name: str, tmp_path: Path) 
                 assert str(found.__cause__).startswith(f"{tmp_path / name} is damaged"), (path, what, found)
                 assert "\n" not in str(found.__cause__)
                 refused += 1
-            else:  # the name of the checksum itself may have changed: nothing else has
+            else:  # only the name of the checksum itself can have changed
                 assert found == expected or expected.items() <= found.items(), (path, what)
         path.write_bytes(content)
         assert plain(dataset.load()) == expected
@@ -159,7 +159,7 @@ def test_a_checkpoint_whose_run_id_is_not_a_plain_name_is_refused(name: str, run
 
 
 def edited(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
-    """Change a model's config.json as a person would, who then removes its checksum."""
+    """Change a model's config.json by hand, without its checksum."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     del config["checksum"]

@@ -1,4 +1,4 @@
-"""Models there and back: diffusers computes the same with what is exported, and this project with what is imported."""
+"""Export to diffusers and import: both sides compute the same with the converted weights."""
 
 import json
 import time
@@ -25,7 +25,7 @@ from ddpm_kedro.parameters import DiffusionParameters
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
 
-# What the published google/ddpm-cifar10-32 says of itself, at an eighth of its width.
+# The configuration of the published google/ddpm-cifar10-32, at an eighth of its width.
 PUBLISHED: dict[str, Any] = {
     "act_fn": "silu",
     "attention_head_dim": None,
@@ -86,7 +86,7 @@ def in_diffusers(part: tuple[dict[str, Any], dict[str, torch.Tensor]]) -> UNet2D
 
 
 def inputs(size: tuple[int, int] = (8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(4, 3, *size), torch.tensor([0, 3, 50, 300])  # later ones round the sinusoid otherwise
+    return torch.randn(4, 3, *size), torch.tensor([0, 3, 50, 300])  # for later timesteps the sinusoids are rounded differently
 
 
 def assert_same_images(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -187,7 +187,7 @@ def test_the_exported_schedule_equals_diffusers(schedule: str, target: str) -> N
 
 
 def test_every_schedule_and_target_can_be_exported() -> None:
-    """A new one needs its line in the tables, or, where diffusers has no such thing, an exception here."""
+    """A new one needs a line in the tables, or an exception here if diffusers has no equivalent."""
     fields = DiffusionParameters.model_fields
     assert {*SCHEDULES, "edm", "flow"} == set(fields["schedule"].annotation.__args__)  # type: ignore[union-attr]
     assert {*PREDICTION_TYPES, "edm", "velocity"} == set(fields["target"].annotation.__args__)  # type: ignore[union-attr]
