@@ -86,7 +86,7 @@ def in_diffusers(part: tuple[dict[str, Any], dict[str, torch.Tensor]]) -> UNet2D
 
 
 def inputs(size: tuple[int, int] = (8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(4, 3, *size), torch.tensor([0, 3, 50, 300])  # for later timesteps the sinusoids are rounded differently
+    return torch.randn(4, 3, *size), torch.tensor([0, 3, 50, 300])  # later sinusoids are rounded differently
 
 
 def assert_same_images(ours: torch.Tensor, theirs: torch.Tensor) -> None:
