@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm_kedro.datasets.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import file_checksum
 from ddpm_kedro.models import DiffusersModel
 from ddpm_kedro.models.diffusers_config import VERSION
 from ddpm_kedro.models.weights import write_tensors
@@ -52,7 +53,7 @@ class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
             scheduler=_read_json(scheduler),
             with_classes=_read_part(with_classes) if with_classes else None,
             own=_read_json(own) if own.exists() else None,
-            fingerprint=_hash(files),
+            fingerprint=hashlib.sha256(b"".join(bytes.fromhex(file_checksum(path)) for path in files)).hexdigest()[:12],
         )
 
     def save(self, data: DiffusersModel | Nothing) -> None:
@@ -140,11 +141,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise UserError(f"{path} contains something other than tensors by name.")
     return dict(tensors)
-
-
-def _hash(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]

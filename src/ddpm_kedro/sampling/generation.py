@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm_kedro.diffusion import SAMPLERS, SamplingPlan, generate_images
 from ddpm_kedro.errors import UserError, nearest
@@ -52,14 +52,15 @@ def generate(
     network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
     batches = torch.arange(count).split(sampling.batch_size)
     conditions = conditions if labels is None else conditions | {"labels": labels}
+    evaluated: list[int] = []  # images per evaluation of the network
     with (
-        _EvaluationCounter(network) as counter,
+        network.register_forward_hook(lambda network, inputs, output: evaluated.append(len(output))),
         progress("sampling", len(batches) * plan.evaluations, "network evaluations") as advance,
     ):
         images = [
             _generate_batch(model, plan, sampling.seed, batch, hardware, advance, conditions) for batch in batches
         ]
-    report = _report(model, plan, hardware, count, counter.images / count, time.perf_counter() - start)
+    report = _report(model, plan, hardware, count, sum(evaluated) / count, time.perf_counter() - start)
     return torch.cat(images).numpy(), report
 
 
@@ -168,23 +169,6 @@ def _warn_without_empty_label(model: TrainedModel, labels: Tensor | None, guidan
         cause,
         remedy,
     )
-
-
-class _EvaluationCounter:
-    """Count the images that a network evaluates."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.images = 0
-        self._handle = network.register_forward_hook(self._count)
-
-    def __enter__(self) -> "_EvaluationCounter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.remove()
-
-    def _count(self, network: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        self.images += len(output)
 
 
 def _report(

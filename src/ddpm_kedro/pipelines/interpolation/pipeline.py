@@ -7,16 +7,6 @@ from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
 
 def create_pipeline(**_: object) -> Pipeline:
     """Create the pipeline: model → interpolated."""
-    return Pipeline(
-        [
-            Node(
-                interpolate_seeds,
-                ["model", "params:sampling", "params:interpolation"],
-                "interpolated",
-                name="interpolate_seeds",
-            )
-        ],
-        tags="interpolation",
-        namespace="interpolation",
-        prefix_datasets_with_namespace=False,
-    )
+    inputs = ["model", "params:sampling", "params:interpolation"]
+    nodes = [Node(interpolate_seeds, inputs, "interpolated", name="interpolate_seeds")]
+    return Pipeline(nodes, tags="interpolation", namespace="interpolation", prefix_datasets_with_namespace=False)
