@@ -1,7 +1,7 @@
 """Samplers against closed forms and diffusers, and their noise."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import (
     SAMPLERS,
+    SPACINGS,
     TARGETS,
+    THRESHOLDS,
+    WEIGHTINGS,
     Denoiser,
     SamplingPlan,
     Schedule,
@@ -21,7 +24,7 @@ from ddpm_kedro.diffusion import (
     make_schedule,
 )
 from ddpm_kedro.models import UNet
-from ddpm_kedro.parameters import SamplingParameters
+from ddpm_kedro.parameters import DiffusionParameters, Group, SamplingParameters
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
 from tests.fake_gpu import GPU, fake_gpu
 
@@ -192,3 +195,17 @@ def test_samplers_are_stochastic_and_evaluate_the_network_as_their_records_say(
     assert plan.stochastic == bool(noised)
     assert plan.evaluations - 1 <= len(evaluated) <= plan.evaluations  # a last step of heun needs one
     assert set(SAMPLERS[sampler].options.values()) <= set(SamplingParameters.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "table"),
+    [
+        (SamplingParameters, "sampler", SAMPLERS),
+        (SamplingParameters, "timestep_spacing", SPACINGS),
+        (SamplingParameters, "threshold", THRESHOLDS),
+        (DiffusionParameters, "target", TARGETS),
+        (DiffusionParameters, "weighting", WEIGHTINGS),
+    ],
+)
+def test_a_parameter_accepts_the_names_of_its_table(group: type[Group], name: str, table: dict[str, Any]) -> None:
+    assert set(get_args(group.model_fields[name].annotation)) == set(table)
