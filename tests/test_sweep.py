@@ -202,7 +202,7 @@ def test_the_result_of_a_trial_with_the_same_parameters_is_reused(
     done(kedro_sweep(project, "training.seed=7", "--trials", "2", "--sampler", "random", "--name", "mine"))
     first, second = trials(project, "mine")
     assert (first.value, first.user_attrs) == (second.value, second.user_attrs)
-    assert caplog.text.count("Drawing 1 images") == 1
+    assert caplog.text.count("Generating 1 images") == 1
 
 
 def test_conflicting_values_fail_one_trial(project: Project, caplog: pytest.LogCaptureFixture) -> None:

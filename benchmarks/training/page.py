@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.training.results import Row
 
-from ddpm_kedro.sampling.sample import USUAL_GUIDANCE
+from ddpm_kedro.sampling.generation import DEFAULT_GUIDANCE
 
 PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "growth")
 SHOWN = 12  # operations, those that take the most time
@@ -160,7 +160,7 @@ def operations(found: Found) -> str:
 
 def quality(found: Found) -> str:
     """One table for each time of training."""
-    text = QUALITY.format(usual=USUAL_GUIDANCE)
+    text = QUALITY.format(usual=DEFAULT_GUIDANCE)
     for seconds in sorted({row["seconds"] for row in found["rows"]}):
         rows = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
         text += f"\nAfter {seconds:g} s:\n\n" + quality_table(rows, found["floor"])

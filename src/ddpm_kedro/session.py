@@ -16,8 +16,8 @@ from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.files import DAMAGE, reason_of
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error, project_path_of
 from ddpm_kedro.provenance import redact_text
 

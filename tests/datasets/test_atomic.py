@@ -22,7 +22,7 @@ from PIL import Image
 from ddpm_kedro.datasets import atomic
 from ddpm_kedro.datasets.atomic import atomic_write, copy, move, replaced_folder
 from ddpm_kedro.datasets.catalog import AtomicCatalog
-from ddpm_kedro.datasets.tensors import write_tensors
+from ddpm_kedro.models.weights import write_tensors
 
 HOLD = """
 import os, pathlib, signal, sys

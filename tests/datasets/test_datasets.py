@@ -27,12 +27,13 @@ from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.ingestion.statistics import known, perceptual_hashes
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.samples import Samples
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
 from tests.datasets.test_atomic import across_disks

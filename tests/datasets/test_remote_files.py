@@ -19,8 +19,9 @@ from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY, Project
 from tests.datasets.test_datasets import trained_model
 

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.images.class_names import LONGEST, file_names, readable
 from ddpm_kedro.ingestion.source import classes_of
 from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.sampling.nodes import render_samples
 from ddpm_kedro.reporting.fonts import legend, titles
 from ddpm_kedro.reporting.grid import labelled_grid
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY
 
 ODD = ["cat\nblack", "c" * 300, "d" * 300, "../../etc", "<b>bold</b>", "a b", "a-b", "A-B", "猫", "\udcff", "", "[/b]"]

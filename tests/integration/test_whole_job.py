@@ -239,7 +239,7 @@ class TestMistakes:
             ("dataset.source=cifar-10", ["'cifar-10'", "Did you mean 'cifar10'"]),
             ("training.device=tpu", ["'training.device' = 'tpu'"]),
             ("training.batch_size=5000", ["training.batch_size = 5000 is more than the 4500 training images"]),
-            ("sampling.label=cat", ["sampling.label = 'cat' is no class of this model"]),
+            ("sampling.label=cat", ["sampling.label = 'cat' is not a class of this model"]),
         ],
     )
     def test_wrong_parameters(self, parameters: str, words: list[str], project: Project) -> None:

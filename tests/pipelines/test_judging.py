@@ -17,7 +17,6 @@ from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
@@ -34,6 +33,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.animation import Frames
 from ddpm_kedro.reporting.page import Page
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
 
 REPORT = {

@@ -13,7 +13,6 @@ from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
@@ -42,6 +41,7 @@ from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import (
     DIFFUSION,
     EVALUATION,
@@ -285,7 +285,7 @@ class TestSampling:
     @pytest.mark.parametrize("label", [3, -1, "class 4"])
     def test_an_unknown_class_is_an_error(self, label: Any, model: Any) -> None:
         with pytest.raises(
-            UserError, match=r"sampling.label = .* is no class of this model.*class 0, class 1, class 2"
+            UserError, match=r"sampling.label = .* is not a class of this model.*class 0, class 1, class 2"
         ):
             sample_images(model, changed(SAMPLING, label=label))
 
@@ -345,7 +345,7 @@ class TestSampling:
         with pytest.raises(UserError, match=r"gives no model: weights are not finite: conv_in.bias.*Train it again"):
             export_model(checkpoint, None, TRAINING)
         model.network.conv_in.bias.data[0] = float("inf")
-        with pytest.raises(UserError, match=r"The model gives images that are not finite, on cpu"):
+        with pytest.raises(UserError, match=r"The model generated images that are not finite, on cpu"):
             sample_images(model, SAMPLING)
 
     def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, draw_images, make_schedule
+from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, generate_images, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
@@ -132,7 +132,7 @@ def test_one_picture_is_learnt_by_heart_and_drawn(device: torch.device) -> None:
     with torch.no_grad():
         predicted = network(cumprod.sqrt() * picture + (1 - cumprod).sqrt() * noise, torch.arange(30, 100).to(device))
     assert float(((predicted - noise) ** 2).mean()) < 0.03
-    drawn = draw_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
+    drawn = generate_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
     assert float((drawn - picture).abs().mean()) < 0.05
 
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write, take_place
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.datasets.store_check import (
     HASHES,
     LABELS,
@@ -35,6 +34,7 @@ from ddpm_kedro.datasets.store_check import (
     read_meta,
 )
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import provenance_of, read_document, reading, seal
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.ingestion.statistics import (
     HASH,

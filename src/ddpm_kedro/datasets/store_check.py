@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.reading import DAMAGE, MISPLACED, file_checksum, provenance_of, read_document, reason_of
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import DAMAGE, MISPLACED, file_checksum, provenance_of, read_document, reason_of
 from ddpm_kedro.ingestion.statistics import HASH
 from ddpm_kedro.progress import progress
 
@@ -45,7 +45,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Read ``store.json``, and compare labels and hashes with their checksums.
 
     Raises:
-        UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.datasets.reading.reading`.
+        UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.files.reading`.
     """
     meta = read_document(folder / META)
     provenance_of(meta["made_by"])

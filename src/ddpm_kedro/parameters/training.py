@@ -104,6 +104,8 @@ class AugmentationParameters(Group):
 class ModelParameters(Group):
     """The U-Net (Ho et al. 2020, Appendix B). The data gives the numbers of image channels and classes."""
 
+    network: ClassVar[str] = "unet"
+    """A name in ``ddpm_kedro.models.NETWORKS``, which has one entry."""
     width: Annotated[PositiveInt, Field(multiple_of=2, ge=4)]
     """Channels at full resolution."""
     channel_multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]

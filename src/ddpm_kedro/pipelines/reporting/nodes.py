@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import torch
 from PIL import Image
 
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.models import TrainedModel
@@ -59,11 +59,11 @@ def draw_trajectory(model: TrainedModel, reporting: ReportingParameters) -> Imag
     noised: list[torch.Tensor] = []
     predicted: list[torch.Tensor] = []
 
-    def watch(x: torch.Tensor, x0: torch.Tensor) -> None:
+    def callback(x: torch.Tensor, x0: torch.Tensor) -> None:
         noised.append(to_uint8(x))
         predicted.append(to_uint8(x0))
 
-    draw_images(model.network, plan, model.image_shape, 0, range(count), labels, watch=watch)
+    generate_images(model.network, plan, model.image_shape, 0, range(count), labels, callback=callback)
     rows = [row for image in range(count) for row in ([x[image] for x in noised], [x[image] for x in predicted])]
     names = ["noised", "predicted"] * count
     return rows_of_tiles([torch.stack(row).numpy() for row in rows], names)
