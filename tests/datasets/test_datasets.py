@@ -32,6 +32,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.ingestion.statistics import known, perceptual_hashes
 from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
@@ -441,7 +442,7 @@ class TestCheckpoint:
         assert dataset.load() is None
 
     def test_nothing_due_writes_nothing(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
-        dataset.save({})
+        dataset.save(NOTHING)
         assert not list(tmp_path.iterdir())
 
     def test_round_trip(self, dataset: CheckpointDataset) -> None:

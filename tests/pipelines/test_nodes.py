@@ -20,6 +20,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
 from ddpm_kedro.ingestion.small_sets import NamedSource, Split
 from ddpm_kedro.models import UNet
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
 from ddpm_kedro.pipelines import (
     data_ingestion,
@@ -179,7 +180,7 @@ class TestTraining:
     def test_every_report_is_saved_and_the_last_has_a_checkpoint(self, store: ImageStore) -> None:
         outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))
         assert [len(history) for _, history, _, _ in outputs] == [1, 2]
-        assert outputs[0][2:] == ({}, {})
+        assert outputs[0][2:] == (NOTHING, NOTHING)
         assert outputs[1][3].finished
         assert outputs[1][2] is outputs[1][3]  # the only one is the best
         names = [name for previews, _, _, _ in outputs for name in previews]
@@ -192,7 +193,7 @@ class TestTraining:
     ) -> None:
         caplog.set_level("INFO")
         finished = train(store)[-1][3]
-        assert train(store, finished) == [({}, finished.history, {}, {})]
+        assert train(store, finished) == [({}, finished.history, NOTHING, NOTHING)]
         assert f"Run {finished.run_id} is already trained: 64 images seen." in caplog.text
 
     def test_an_unfinished_run_goes_on(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,11 +19,10 @@ from ddpm_kedro.training.run import Checkpoint
 logger = logging.getLogger(__name__)
 FORMAT = "ddpm_kedro checkpoint 2"
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-Nothing = dict[str, Any]
 
 
-class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
-    """The latest checkpoint. Loading gives None where there is none; saving ``{}`` writes nothing.
+class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
+    """The latest checkpoint. Loading gives None where there is none.
 
     The last checkpoint of an earlier run is kept, not overwritten, when the first of another run is saved.
 
@@ -48,10 +47,8 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         """
         return self._read() if self._exists() else None
 
-    def save(self, data: Checkpoint | Nothing) -> None:
+    def save(self, data: Checkpoint) -> None:
         """Write, with whatever another run left put aside first."""
-        if not isinstance(data, Checkpoint):
-            return
         self._keep_earlier(data)
         content = {field.name: getattr(data, field.name) for field in fields(data)}
         with atomic_write(self._filepath) as file:

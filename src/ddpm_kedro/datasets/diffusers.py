@@ -27,12 +27,11 @@ PIPELINE = {
     "scheduler": ["diffusers", "DDPMScheduler"],
     "unet": ["diffusers", "UNet2DModel"],
 }
-Nothing = dict[str, Any]
 Part = tuple[Path, Path]  # config.json and the tensors
 
 
-class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
-    """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving ``{}`` leaves no folder behind.
+class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
+    """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving NOTHING removes it.
 
     Also read: folders without ``unet/``, as the first published ones are, and tensors in a ``.bin`` file.
     """
@@ -55,11 +54,12 @@ class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
             fingerprint=_hash(files),
         )
 
-    def save(self, data: DiffusersModel | Nothing) -> None:
-        """Write beside the old folder, then take its place; or only remove the old one, which is of another model."""
-        if not isinstance(data, DiffusersModel):
-            shutil.rmtree(self._filepath, ignore_errors=True)
-            return
+    def save_nothing(self) -> None:
+        """Remove the folder, which holds another model."""
+        shutil.rmtree(self._filepath, ignore_errors=True)
+
+    def save(self, data: DiffusersModel) -> None:
+        """Write beside the old folder, then take its place."""
         documents = {"model_index.json": PIPELINE, "scheduler/scheduler_config.json": data.scheduler}
         parts = {"unet": data.unet, CLASSES: data.with_classes}
         with replaced_folder(self._filepath) as new:

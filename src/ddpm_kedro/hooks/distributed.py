@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.nothing import NOTHING
 
 logger = logging.getLogger(__name__)
 TRAINING = "model_training"
@@ -29,8 +30,8 @@ class Unwritten(AbstractDataset[Any, Any]):
         return self.dataset.load() if self.kept is None else self.kept
 
     def save(self, data: Any) -> None:
-        """Keep it; an empty dict is a checkpoint that is not due."""
-        if not (isinstance(data, dict) and not data):
+        """Keep the data, unless there is nothing to save."""
+        if data is not NOTHING:
             self.kept = data
 
     def _exists(self) -> bool:

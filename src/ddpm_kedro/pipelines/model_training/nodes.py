@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
-from typing import Any
 
 from PIL import Image
 
@@ -14,6 +13,7 @@ from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, unsupported_reason
+from ddpm_kedro.nothing import NOTHING, Nothing
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
@@ -31,8 +31,7 @@ from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by
 
 logger = logging.getLogger(__name__)
 PREVIEW = 100  # images of the preview, at most
-Perhaps = Checkpoint | dict[str, Any]
-TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Perhaps, Perhaps]
+TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Checkpoint | Nothing, Checkpoint | Nothing]
 
 
 def augment_images(
@@ -61,15 +60,15 @@ def train_model(
     Goes on from ``resume_checkpoint`` where ``training.resume`` allows it: see :class:`ResumePlan`.
 
     Yields:
-        Preview pictures by name, all rows of the history, the best checkpoint ({} where this is not the best so far),
-        and the latest ({} where none is due).
+        Preview figures by name, all rows of the history, the checkpoint if it is the best so far, else NOTHING, and
+        the checkpoint if one is due, else NOTHING.
     """
     asked = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
     start = ResumePlan.of(asked, resume_checkpoint)
     run, resume = start.run, start.checkpoint
     _tell(start)
     if resume is not None and start.finished:
-        yield {}, resume.history, {}, _under(run, resume) if start.other else {}
+        yield {}, resume.history, NOTHING, _under(run, resume) if start.other else NOTHING
         return
     if resume is None and initial_model is not None:
         _tell_start(initial_model, run)
@@ -80,8 +79,8 @@ def train_model(
     for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
         if report.history and report.history[-1]["images_seen"] == report.images_seen:
             logger.info(summary(report.history[-1], run.num_images))
-        checkpoint: Perhaps = report.checkpoint or {}
-        yield _previews(report, run), report.history, checkpoint if report.best else {}, checkpoint
+        checkpoint = report.checkpoint or NOTHING
+        yield _previews(report, run), report.history, checkpoint if report.best else NOTHING, checkpoint
 
 
 def export_model(
@@ -105,11 +104,11 @@ def export_model(
         ) from error
 
 
-def export_to_diffusers(model: TrainedModel) -> DiffusersModel | dict[str, Any]:
-    """The model in diffusers' format; {} where it has no equal there, which is said."""
+def export_to_diffusers(model: TrainedModel) -> DiffusersModel | Nothing:
+    """Return the model in diffusers' format; NOTHING, with a log line, if diffusers has no equivalent network."""
     if reason := unsupported_reason(model):
         logger.info("Not exported to diffusers: %s.", reason)
-        return {}
+        return NOTHING
     return to_diffusers(model)
 
 
