@@ -409,7 +409,7 @@ TRAINING = [
             "list(average.parameters()), list(network.parameters())",
             "list(average.state_dict().values()), list(network.state_dict().values())",
         ),
-        ("momentum ignored", "momentum=p.momentum or 0", "momentum=0"),
+        ("momentum ignored", "{name: getattr(p, name)", "{name: 0 if name == 'momentum' else getattr(p, name)"),
     ),
     *one(
         "hardware.py",

@@ -1,30 +1,21 @@
-"""Optimizers, the learning rate, and the average of the weights."""
+"""The optimizer, its learning rate, and the EMA of the weights."""
 
 import math
 from collections.abc import Callable, Iterable
+from pkgutil import resolve_name
 
 import torch
 from torch import nn
 
-from ddpm_kedro.parameters import OptimizerParameters
-
-Weights = Iterable[nn.Parameter]
+from ddpm_kedro.parameters.training import OPTIMIZERS, OptimizerParameters
 
 
-def _adam(kind: type[torch.optim.Adam], weights: Weights, p: OptimizerParameters) -> torch.optim.Optimizer:
-    assert p.betas is not None  # the parameters were checked
-    return kind(weights, lr=p.lr, betas=p.betas, weight_decay=p.weight_decay, fused=True)
-
-
-def _sgd(weights: Weights, p: OptimizerParameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(weights, lr=p.lr, momentum=p.momentum or 0, weight_decay=p.weight_decay, fused=True)
-
-
-OPTIMIZERS: dict[str, Callable[[Weights, OptimizerParameters], torch.optim.Optimizer]] = {
-    "adam": lambda weights, p: _adam(torch.optim.Adam, weights, p),
-    "adamw": lambda weights, p: _adam(torch.optim.AdamW, weights, p),
-    "sgd": _sgd,
-}
+def make_optimizer(weights: Iterable[nn.Parameter], p: OptimizerParameters) -> torch.optim.Optimizer:
+    """Return the optimizer of these weights."""
+    kind = OPTIMIZERS[p.name]
+    hyperparameters = {name: getattr(p, name) for name in kind.hyperparameters}
+    build: Callable[..., torch.optim.Optimizer] = resolve_name(kind.path)
+    return build(weights, lr=p.lr, weight_decay=p.weight_decay, **hyperparameters, **kind.options)
 
 
 def learning_rate(images_seen: int, num_images: int, p: OptimizerParameters) -> float:

@@ -26,7 +26,7 @@ from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from ddpm_kedro.training.loader import StepPixels, read_steps
-from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_ema
+from ddpm_kedro.training.optimizers import lay_like_weights, learning_rate, make_optimizer, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 
@@ -50,7 +50,7 @@ class Trainer:
         network.recompute_activations(run.training.activation_checkpointing)
         self.network = network.to(self.device).to(memory_format=hardware.memory_format)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = OPTIMIZERS[run.optimizer.name](self.network.parameters(), run.optimizer)
+        self.optimizer = make_optimizer(self.network.parameters(), run.optimizer)
         self.scaler = hardware.grad_scaler()
         self.schedule = make_schedule(run.diffusion).to(self.device)
         self.target = TARGETS[run.diffusion.target]
