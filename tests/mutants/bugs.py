@@ -346,10 +346,10 @@ TRAINING = [
         ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
         ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
         ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
-        ("EMA not updated", "update_ema(self.average, self.network, step, p.ema_decay)", "pass"),
+        ("EMA not updated", "update_ema(self.ema, self.network, step, p.ema_decay)", "pass"),
         ("EMA in training mode", ".eval().requires_grad_(False)", ".requires_grad_(False)"),
-        ("EMA not drawn from", "draw_images(self.average, plan", "draw_images(self.network, plan"),
-        ("EMA lost when resumed", "self.average.load_state_dict(checkpoint.average)", "pass"),
+        ("EMA not drawn from", "draw_images(self.ema, plan", "draw_images(self.network, plan"),
+        ("EMA lost when resumed", "self.ema.load_state_dict(checkpoint.ema)", "pass"),
         ("optimizer lost when resumed", "self.optimizer.load_state_dict(checkpoint.optimizer)", "pass"),
         ("processes: two exchanges a step on a CPU", '25 if self.device.type == "cpu" else None', "None"),
         ("learning rate never set", 'group["lr"] = lr', "pass"),
@@ -406,8 +406,8 @@ TRAINING = [
         ("EMA without warm-up", "warmed_up = min(decay, (1 + step) / (10 + step))", "warmed_up = decay"),
         (
             "EMA of buffers too",
-            "list(average.parameters()), list(network.parameters())",
-            "list(average.state_dict().values()), list(network.state_dict().values())",
+            "list(ema.parameters()), list(network.parameters())",
+            "list(ema.state_dict().values()), list(network.state_dict().values())",
         ),
         ("momentum ignored", "{name: getattr(p, name)", "{name: 0 if name == 'momentum' else getattr(p, name)"),
     ),
@@ -427,7 +427,7 @@ TRAINING = [
     ),
     *one(
         "pipelines/model_training/nodes.py",
-        ("EMA not exported", "from_config(config, checkpoint.average)", "from_config(config, checkpoint.network)"),
+        ("EMA not exported", "from_config(config, checkpoint.ema)", "from_config(config, checkpoint.network)"),
     ),
 ]
 

@@ -181,7 +181,7 @@ class TestTraining:
         outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))
         assert [len(history) for _, history, _, _ in outputs] == [1, 2]
         assert outputs[0][2:] == (NOTHING, NOTHING)
-        assert outputs[1][3].finished
+        assert outputs[1][3].images_seen == 64
         assert outputs[1][2] is outputs[1][3]  # the only one is the best
         names = [name for previews, _, _, _ in outputs for name in previews]
         run_id = outputs[1][3].run_id
@@ -208,8 +208,8 @@ class TestTraining:
         unfinished = train(store)[0][3]
         [(_, history, _, taken)] = train(store, unfinished, training=changed(TRAINING, num_images=32))
         assert history == unfinished.history
-        assert taken.finished
-        assert taken.continued_from == f"{unfinished.run_id}@32"
+        assert taken.images_seen == 32
+        assert taken.record.made_by.inputs["continued_from"] == f"{unfinished.run_id}@32"
         assert taken.run_id != unfinished.run_id
         assert export_model(taken, None, TRAINING).run_id == taken.run_id
 
@@ -228,7 +228,7 @@ class TestTraining:
         assert export_model(last, first, TRAINING).images_seen == 64
         model = export_model(last, first, best)
         assert model.images_seen == 32
-        assert all(tensor.equal(first.average[name]) for name, tensor in model.network.state_dict().items())
+        assert all(tensor.equal(first.ema[name]) for name, tensor in model.network.state_dict().items())
         other = train(store, training=changed(best, seed=1))[0][3]
         for wrong in (None, other):
             with pytest.raises(UserError, match="the best checkpoint on disk is of another run"):
@@ -254,14 +254,14 @@ class TestTraining:
 
     def test_classes_can_be_left_out(self, store: ImageStore) -> None:
         checkpoint = train(store, model=changed(MODEL, class_conditional=False))[-1][3]
-        assert checkpoint.class_names == ()
+        assert checkpoint.record.class_names == ()
         assert export_model(checkpoint, None, TRAINING).network.class_embedding is None
 
     def test_the_exported_weights_are_the_average(self, store: ImageStore) -> None:
         checkpoint = train(store)[-1][3]
         model = export_model(checkpoint, None, TRAINING)
         for name, tensor in model.network.state_dict().items():
-            assert tensor.equal(checkpoint.average[name])
+            assert tensor.equal(checkpoint.ema[name])
         assert any(not tensor.equal(checkpoint.network[name]) for name, tensor in model.network.state_dict().items())
         assert model.class_names == store.class_names
         assert not model.network.training  # else dropout would go on
@@ -342,7 +342,7 @@ class TestSampling:
 
     def test_images_and_weights_that_are_not_finite_are_refused(self, store: ImageStore, model: Any) -> None:
         checkpoint = train(store)[-1][3]
-        checkpoint.average["conv_in.bias"][0] = float("nan")
+        checkpoint.ema["conv_in.bias"][0] = float("nan")
         with pytest.raises(UserError, match=r"gives no model: weights are not finite: conv_in.bias.*Train it again"):
             export_model(checkpoint, None, TRAINING)
         model.network.conv_in.bias.data[0] = float("inf")

@@ -184,9 +184,9 @@ class TestStart:
         assert len(start.changed) == sum(len(group) for group in groups.values())
 
     def test_other_images_begin_anew(self, run: Run, checkpoint: Checkpoint) -> None:
-        start = ResumePlan.of(replace(run, data="others"), checkpoint)
+        start = ResumePlan.of(replace(run, training_images="others"), checkpoint)
         assert start.checkpoint is None
-        assert start.changed == (f"training images: {run.data} → others",)
+        assert start.changed == (f"training images: {run.training_images} → others",)
 
     def test_a_longer_training_with_a_constant_learning_rate_is_as_if_never_ended(self, store: ImageStore) -> None:
         constant = {"lr_schedule": "constant"}
@@ -203,7 +203,7 @@ class TestStart:
         assert same(weights(longer), weights(whole))
         assert figures(longer[-1].history) == figures(whole[-1].history)
         assert at_end(longer).run_id == at_end(whole).run_id
-        assert at_end(longer).tracking_id == short.run_id
+        assert at_end(longer).record.tracking_id == short.run_id
 
     def test_a_longer_training_whose_learning_rate_had_fallen_already_has_a_name_of_its_own(
         self, run: Run, store: ImageStore

@@ -2,9 +2,9 @@
 
 import itertools
 import logging
+import math
 import os
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from ddpm_kedro.datasets.atomic import atomic_write, copy, move
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.reading import DAMAGE, check_zip, reason_of
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.models import RunRecord
 from ddpm_kedro.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
-FORMAT = "ddpm_kedro checkpoint 2"
+FORMAT, FORMAT_2 = "ddpm_kedro checkpoint 3", "ddpm_kedro checkpoint 2"
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -50,9 +51,8 @@ class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
     def save(self, data: Checkpoint) -> None:
         """Write, with whatever another run left put aside first."""
         self._keep_earlier(data)
-        content = {field.name: getattr(data, field.name) for field in fields(data)}
         with atomic_write(self._filepath) as file:
-            torch.save({"format": FORMAT} | content, file)
+            torch.save({"format": FORMAT, **data.as_dict()}, file)
         self._remember(data)
         for surplus in self._earlier(data.run_id)[self._keep - 1 :]:
             surplus.unlink()
@@ -136,13 +136,10 @@ class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
         try:
             check_zip(self._filepath, "data.pkl" if mmap else "")  # without the tensors, where they are not read
             content = torch.load(self._filepath, map_location="cpu", weights_only=True, mmap=mmap)
-            if content.pop("format") != FORMAT:
-                raise ValueError("unknown format")
-            content["image_shape"], content["class_names"] = (
-                tuple(content["image_shape"]),
-                tuple(content["class_names"]),
-            )
-            return _checked(Checkpoint(**content))
+            found = content.pop("format")
+            if found not in {FORMAT, FORMAT_2}:
+                raise ValueError(f"its format is {found!r:.60}")
+            return _check(Checkpoint.from_dict(content if found == FORMAT else _convert_format_2(content)))
         except DAMAGE as error:
             raise UserError(
                 f"{self._filepath} is damaged or no checkpoint of this version ({reason_of(error)}). "
@@ -154,11 +151,30 @@ class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
         return f", or put an earlier one in its place: mv {found[-1]} {self._filepath}" if found else ""
 
 
-def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """Refuse names that could lead out of the data folder, and what no checkpoint of this project holds."""
-    for name in (checkpoint.run_id, checkpoint.tracking_id or checkpoint.run_id):
-        _plain(name)
-    if not isinstance(checkpoint.parameters.get("training"), dict):
+def _convert_format_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert a checkpoint of the earlier format: the same values under other names.
+
+    Raises:
+        ValueError: if the run has another name than its parameters and inputs give it.
+    """
+    names = {"training_images": "data", "initial_model": "initial_model", "continued_from": "continued_from"}
+    inputs = {name: content.get(old) for name, old in names.items()}
+    record = {name: content[name] for name in ("parameters", "image_shape", "class_names")} | {
+        "inputs": {name: value for name, value in inputs.items() if value is not None},
+        "tracking_id": content.get("tracking_id"),
+    }
+    if RunRecord.from_dict(record).run_id != content["run_id"]:
+        raise ValueError(f"its parameters are not those of run {content['run_id']!r:.60}, which it names")
+    kept = ("images_seen", "network", "optimizer", "scaler", "history", "meter")
+    best = content.get("best_validation_loss", math.inf)
+    renamed = {"record": record, "ema": content["average"], "best_validation_loss": best}
+    return {name: content[name] for name in kept} | renamed
+
+
+def _check(checkpoint: Checkpoint) -> Checkpoint:
+    """Refuse a name that could lead out of the data folder, and parameters that no training has."""
+    _plain(checkpoint.record.tracking_id or checkpoint.run_id)
+    if not isinstance(checkpoint.record.made_by.parameters.get("training"), dict):
         raise TypeError("no parameters of training")
     return checkpoint
 

@@ -72,7 +72,7 @@ class Tracking:
         if not start.finished:
             with self._safely():
                 seen = None if start.checkpoint is None else start.checkpoint.images_seen
-                self._begin(start.run.tracking_id or start.run.run_id, seen)
+                self._begin(start.run.record.tracking_id or start.run.run_id, seen)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:

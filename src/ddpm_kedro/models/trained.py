@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from torch import Tensor
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.models.record import RunRecord
 from ddpm_kedro.models.unet import UNet
 from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
 from ddpm_kedro.provenance import Provenance
@@ -25,24 +26,35 @@ class TrainedModel:
 
     Attributes:
         network: with the averaged (EMA) weights.
-        made_by: every parameter that shaped the training, and its images.
-        image_shape: (C, H, W).
-        class_names: one name a class the network knows; empty for a model without classes.
+        record: what made the model, and the images that it generates.
         images_seen: in training.
         imported: from elsewhere: it is what it is, whatever the parameters of now.
     """
 
     network: UNet
-    made_by: Provenance
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
+    record: RunRecord
     images_seen: int
     imported: bool = False
 
     @property
     def run_id(self) -> str:
-        """Of the training run."""
-        return self.made_by.fingerprint
+        """Return the name of the training run."""
+        return self.record.run_id
+
+    @property
+    def made_by(self) -> Provenance:
+        """Return the parameters and inputs of the training run."""
+        return self.record.made_by
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        return self.record.image_shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return one name per class that the network knows; none for a model without classes."""
+        return self.record.class_names
 
     @property
     def parameters(self) -> ModelParameters:
@@ -93,18 +105,12 @@ class TrainedModel:
             problem = error.errors(include_url=False)[0]
             raise UserError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
         made_by = Provenance(dict(config["parameters"]), dict(checked.inputs))
-        if checked.run_id not in {None, made_by.fingerprint}:
+        record = RunRecord(made_by, checked.image_shape, checked.class_names)
+        if checked.run_id not in {None, record.run_id}:
             raise UserError(f"its parameters are not those of run {checked.run_id}, which it names")
         network = empty_network(checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights)
         network.load_state_dict({name: tensor.float().contiguous() for name, tensor in weights.items()}, assign=True)
-        return cls(
-            network=network.eval(),
-            made_by=made_by,
-            image_shape=checked.image_shape,
-            class_names=checked.class_names,
-            images_seen=checked.images_seen,
-            imported=checked.imported,
-        )
+        return cls(network=network.eval(), record=record, images_seen=checked.images_seen, imported=checked.imported)
 
 
 class _Parameters(BaseModel):

@@ -39,11 +39,11 @@ def lay_like_weights(optimizer: torch.optim.Optimizer) -> None:
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
+def update_ema(ema: nn.Module, network: nn.Module, step: int, decay: float) -> None:
     """Exponential moving average of the parameters alone, average ← d · average + (1 - d) · network.
 
     Early on d = (1 + step) / (10 + step), so that the average forgets the random start. Only parameters are
     averaged: tables kept as buffers must stay as they are.
     """
     warmed_up = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - warmed_up)
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - warmed_up)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import differences
-from ddpm_kedro.training.run import Checkpoint, Run, network_differences
+from ddpm_kedro.training.run import Checkpoint, Run
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ResumePlan:
             if resume == "require":
                 raise UserError("training.resume = require, but there is no checkpoint; auto begins a training.")
             return cls(run)
-        again = replace(run, continued_from=latest.continued_from, tracking_id=latest.tracking_id)
+        again = _under_its_name(run, latest)
         if again.run_id == latest.run_id:
             return cls(again, latest)
         changed, longer = tuple(_changes(latest, run)), _only_longer(latest, run)
@@ -53,27 +53,34 @@ class ResumePlan:
         return self.checkpoint is not None and self.checkpoint.images_seen >= self.run.num_images
 
 
+def _under_its_name(run: Run, latest: Checkpoint) -> Run:
+    record = latest.record
+    return replace(run, continued_from=record.made_by.inputs.get("continued_from"), tracking_id=record.tracking_id)
+
+
 def _changes(latest: Checkpoint, run: Run) -> list[str]:
     """What differs between the run of a checkpoint and this one, one readable line a value."""
-    changed = differences(latest.parameters, run.parameters)
-    if latest.data != run.data:
-        changed.append(f"training images: {latest.data} → {run.data}")
-    if latest.initial_model != run.initial_model:
-        changed.append(f"initial weights: {latest.initial_model or 'none'} → {run.initial_model or 'none'}")
+    then, now = latest.record.made_by, run.record.made_by
+    changed = differences(then.parameters, now.parameters)
+    for name, label in (("training_images", "training images"), ("initial_model", "initial weights")):
+        earlier, current = (made_by.inputs.get(name, "none") for made_by in (then, now))
+        if earlier != current:
+            changed.append(f"{label}: {earlier} → {current}")
     return changed
 
 
 def _only_longer(latest: Checkpoint, run: Run) -> bool:
     """Whether the run asks for what the checkpoint's asked for, but for another length that it has not yet passed."""
-    length = {"num_images": latest.parameters["training"]["num_images"]}
+    length = {"num_images": latest.record.made_by.parameters["training"]["num_images"]}
     as_long = replace(run, training=run.training.model_copy(update=length))
     return not _changes(latest, as_long) and latest.images_seen <= run.num_images
 
 
 def _check_fits(latest: Checkpoint, run: Run) -> None:
     """The state of a checkpoint must be that of this network and this optimizer."""
-    optimizers = [{"optimizer": {"name": p["optimizer"]["name"]}} for p in (latest.parameters, run.parameters)]
-    if unfit := network_differences(latest, run) + differences(*optimizers):
+    records = (latest.record, run.record)
+    optimizers = [{"optimizer": {"name": record.made_by.parameters["optimizer"]["name"]}} for record in records]
+    if unfit := latest.record.network_differences(run.record) + differences(*optimizers):
         raise UserError(
             f"training.resume = require, but what the checkpoint of run {latest.run_id} holds does not fit: "
             f"{'; '.join(unfit)}. Give it the parameters of before, or begin anew: training.resume=auto."

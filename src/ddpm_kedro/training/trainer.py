@@ -49,7 +49,7 @@ class Trainer:
             network.load_state_dict(run.initial_weights)
         network.recompute_activations(run.training.activation_checkpointing)
         self.network = network.to(self.device).to(memory_format=hardware.memory_format)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.network.parameters(), run.optimizer)
         self.scaler = hardware.grad_scaler()
         self.schedule = make_schedule(run.diffusion).to(self.device)
@@ -63,7 +63,7 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Stand where the checkpoint stood."""
         self.network.load_state_dict(checkpoint.network)
-        self.average.load_state_dict(checkpoint.average)
+        self.ema.load_state_dict(checkpoint.ema)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         lay_like_weights(self.optimizer)
         self.scaler.load_state_dict(checkpoint.scaler)
@@ -71,23 +71,15 @@ class Trainer:
     def checkpoint(self, images_seen: int, history: list[Row], meter: Row, best_validation_loss: float) -> Checkpoint:
         """All that :meth:`restore` and the rest of the run need."""
         return Checkpoint(
-            run_id=self.run.run_id,
-            parameters=self.run.parameters,
-            data=self.run.data,
+            record=self.run.record,
             images_seen=images_seen,
-            num_images=self.run.num_images,
             network=self.network.state_dict(),
-            average=self.average.state_dict(),
+            ema=self.ema.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
             history=history,
             meter=meter,
-            image_shape=self.run.image_shape,
-            class_names=self.run.class_names,
             best_validation_loss=best_validation_loss,
-            initial_model=self.run.initial_model,
-            continued_from=self.run.continued_from,
-            tracking_id=self.run.tracking_id or self.run.run_id,
         )
 
     def read(self, steps: range) -> Iterator[Tensor]:
@@ -122,7 +114,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        update_ema(self.average, self.network, step, p.ema_decay)
+        update_ema(self.ema, self.network, step, p.ema_decay)
         return torch.stack(losses).sum(), norm, lr
 
     def _gradients(self, step: int, part: int, batch: Batch) -> Tensor:
@@ -185,7 +177,7 @@ class Trainer:
             labels = self.holdout_labels(chosen[part])
             with self.hardware.autocast():
                 loss = diffusion_loss(
-                    self.average, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
+                    self.ema, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
                 )
             total += loss.sum()
         return float(self.processes.sum(total)) / count
@@ -210,7 +202,7 @@ class Trainer:
         if len(here):
             theirs = None if labels is None else labels[here]
             shape, autocast = self.run.image_shape, self.hardware.autocast
-            drawn = draw_images(self.average, plan, shape, self.seed, here.tolist(), theirs, autocast)
+            drawn = draw_images(self.ema, plan, shape, self.seed, here.tolist(), theirs, autocast)
         return self.processes.gather(to_uint8(drawn).cpu()), labels
 
     def _shared(self, network: nn.Module) -> Any:

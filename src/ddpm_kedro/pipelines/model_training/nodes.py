@@ -12,7 +12,7 @@ from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, unsupported_reason
+from ddpm_kedro.models import DiffusersModel, RunRecord, TrainedModel, to_diffusers, unsupported_reason
 from ddpm_kedro.nothing import NOTHING, Nothing
 from ddpm_kedro.parameters import (
     AugmentationParameters,
@@ -27,7 +27,7 @@ from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
 from ddpm_kedro.training.resume_plan import ResumePlan
-from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by
+from ddpm_kedro.training.run import Checkpoint, Row, Run
 
 logger = logging.getLogger(__name__)
 PREVIEW = 100  # images of the preview, at most
@@ -89,14 +89,9 @@ def export_model(
     """The averaged weights of the last or the best checkpoint, with the configuration that rebuilds the network."""
     if training.export == "best":
         checkpoint = _best(checkpoint, best_checkpoint)
-    config = {
-        "images_seen": checkpoint.images_seen,
-        "image_shape": checkpoint.image_shape,
-        "class_names": checkpoint.class_names,
-        **made_by(checkpoint).as_dict(),
-    }
+    config = checkpoint.record.as_dict() | {"images_seen": checkpoint.images_seen}
     try:
-        return TrainedModel.from_config(config, checkpoint.average)
+        return TrainedModel.from_config(config, checkpoint.ema)
     except UserError as error:
         raise UserError(
             f"The checkpoint of run {checkpoint.run_id} gives no model: {error}. Train it again "
@@ -142,18 +137,12 @@ def _tell(start: ResumePlan) -> None:
 
 def _under(run: Run, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint of a run that asks for no more than was trained already, under its own name."""
-    return replace(
-        checkpoint,
-        run_id=run.run_id,
-        parameters=run.parameters,
-        num_images=run.num_images,
-        continued_from=run.continued_from,
-    )
+    return replace(checkpoint, record=run.record)
 
 
 def _best(checkpoint: Checkpoint, best: Checkpoint | None) -> Checkpoint:
     """The best checkpoint, if it is of the same training."""
-    if best is None or (best.tracking_id, best.data) != (checkpoint.tracking_id, checkpoint.data):
+    if best is None or not _same_training(best.record, checkpoint.record):
         raise UserError(
             "training.export = best, but the best checkpoint on disk is of another run. Train this one again "
             "(training.resume=never), or export its last checkpoint: training.export=last."
@@ -164,6 +153,11 @@ def _best(checkpoint: Checkpoint, best: Checkpoint | None) -> Checkpoint:
         best.best_validation_loss,
     )
     return best
+
+
+def _same_training(one: RunRecord, other: RunRecord) -> bool:
+    images = [record.made_by.inputs["training_images"] for record in (one, other)]
+    return one.tracking_id == other.tracking_id and images[0] == images[1]
 
 
 def _previews(report: Report, run: Run) -> dict[str, Image.Image]:
