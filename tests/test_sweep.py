@@ -163,7 +163,7 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
     assert [trial.state for trial in trials(project, "mine")] == [TrialState.COMPLETE, TrialState.RUNNING]
     caplog.clear()
     done(kedro_sweep(project, *arguments, params=params))
-    assert "goes on after 16 images" in caplog.text
+    assert "resumes after 16 images" in caplog.text
     found = trials(project, "mine")
     assert [trial.state.name for trial in found] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert found[2].params == found[1].params

@@ -145,7 +145,7 @@ def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project
     text = "".join(said)
     assert process.wait() == 0, text
     assert killed
-    assert re.search(r"goes on after \d+ images", text), text
+    assert re.search(r"resumes after \d+ images", text), text
     assert [row["images_seen"] for row in history(ingested)] == list(range(80, 801, 80))
 
 

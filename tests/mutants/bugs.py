@@ -378,7 +378,7 @@ TRAINING = [
     ),
     *one(
         "training/resume_plan.py",
-        ("resume: another run's checkpoint gone on from", "elif not longer:", "elif False:"),
+        ("resume: another run's checkpoint resumed", "elif not longer:", "elif False:"),
         ("resume: fewer images than were seen", " and latest.images_seen <= run.num_images", ""),
         ("resume: an older course of the learning rate denied", "if not longer or run", "if False and run"),
         ("resume: never ignored", ' or resume == "never"', ""),

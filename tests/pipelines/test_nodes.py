@@ -40,7 +40,7 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import (
     suitable_model,
 )
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
-from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, make_resume_plan, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import (
@@ -88,7 +88,7 @@ NODES = [node for package in (*PIPELINES, *JUDGING, *TASKS) for node in package.
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
     p = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING} | groups
     images = AugmentedImages(store, NO_AUGMENTATION)
-    return list(train_model(images, store, resume, Event(), **p))
+    return list(train_model(images, store, make_resume_plan(images, resume, **p), Event()))
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -200,7 +200,7 @@ class TestTraining:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         assert [row["images_seen"] for row in train(store, unfinished)[-1][1]] == [32, 64]
-        assert "goes on after 32 images" in caplog.text
+        assert "resumes after 32 images" in caplog.text
 
     def test_a_run_that_asks_for_no_more_than_was_trained_takes_it_over(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
@@ -219,7 +219,7 @@ class TestTraining:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         train(store, unfinished, training=changed(TRAINING, resume="require", seed=5))
-        assert f"goes on from run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
+        assert f"continues run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
         assert "would lead to another model" in caplog.text
 
     def test_the_best_checkpoint_is_exported_when_asked_for(self, store: ImageStore) -> None:
@@ -242,14 +242,18 @@ class TestTraining:
         other = Provenance({}, {"raw_images": "other"})
         outputs = train(replace(store, made_by=other), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
         assert [row["images_seen"] for row in outputs[-1][1]] == [32, 64]
-        assert f"starts anew, since these differ from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005" in caplog.text
+        assert (
+            f"starts from scratch, because it differs from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005"
+            in caplog.text
+        )
         assert f"training images: {store.made_by.fingerprint} → {other.fingerprint}" in caplog.text
 
     def test_a_stop_is_noticed(self, store: ImageStore) -> None:
         stop = Event()
         stop.set()
         images = AugmentedImages(store, NO_AUGMENTATION)
-        outputs = list(train_model(images, store, None, stop, MODEL, DIFFUSION, OPTIMIZER, TRAINING))
+        plan = make_resume_plan(images, None, MODEL, DIFFUSION, OPTIMIZER, TRAINING)
+        outputs = list(train_model(images, store, plan, stop))
         assert [output[3].images_seen for output in outputs] == [8]
 
     def test_classes_can_be_left_out(self, store: ImageStore) -> None:
@@ -343,7 +347,9 @@ class TestSampling:
     def test_images_and_weights_that_are_not_finite_are_refused(self, store: ImageStore, model: Any) -> None:
         checkpoint = train(store)[-1][3]
         checkpoint.ema["conv_in.bias"][0] = float("nan")
-        with pytest.raises(UserError, match=r"gives no model: weights are not finite: conv_in.bias.*Train it again"):
+        with pytest.raises(
+            UserError, match=r"cannot be exported: weights are not finite: conv_in.bias.*Train it again"
+        ):
             export_model(checkpoint, None, TRAINING)
         model.network.conv_in.bias.data[0] = float("inf")
         with pytest.raises(UserError, match=r"The model gives images that are not finite, on cpu"):
