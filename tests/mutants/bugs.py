@@ -355,8 +355,8 @@ TRAINING = [
         ("learning rate never set", 'group["lr"] = lr', "pass"),
         (
             "processes: all compute the same rows of the noise",
-            "device=self.device)[here]\n        indices",
-            "device=self.device)[:len(here)]\n        indices",
+            "device=self.device)[device_rows]\n        indices",
+            "device=self.device)[:len(device_rows)]\n        indices",
         ),
         ("processes: all have the same labels", "len(self.images))[rows]", "len(self.images))[:len(rows)]"),
         (
@@ -372,7 +372,7 @@ TRAINING = [
         ("a later step is blamed", "(self.first_bad < 0) & ", ""),
         ("the gradient is not watched", "else loss + norm", "else loss"),
         ("sums of the history lost when resumed", "None if resume is None else resume.meter", "None"),
-        ("a row of the history lost where a stop came", "if standing.meter.steps and", "if False and"),
+        ("a row of the history lost where a stop came", "if state.meter.steps and", "if False and"),
         ("the best checkpoint forgotten when resumed", "self.best = resume.best_validation_loss", "pass"),
         ("the worst checkpoint taken for the best", "due and loss < self.best", "due and loss >= self.best"),
     ),
@@ -392,8 +392,8 @@ TRAINING = [
         "distributed.py",
         (
             "processes: parts of a batch interleaved",
-            ".view(parts, self.count, -1)[:, self.rank]",
-            ".view(-1, parts, self.count)[:, :, self.rank]",
+            ".view(parts, self.size, -1)[:, self.rank]",
+            ".view(-1, parts, self.size)[:, :, self.rank]",
         ),
     ),
     *one(

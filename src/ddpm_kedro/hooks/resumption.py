@@ -27,7 +27,7 @@ class Resumption:
 
         world = World.current()
         checkpoint = self._arrange(catalog, inputs) if world.rank == 0 else None
-        world.wait()
+        world.barrier()
         return {"resume_checkpoint": checkpoint if world.rank == 0 else catalog.load("resume_checkpoint")}
 
     def _arrange(self, catalog: DataCatalog, inputs: dict[str, Any]) -> "Checkpoint | None":
