@@ -138,7 +138,7 @@ def test_a_hopeless_trial_is_ended_early(
     assert [trial.state for trial in found] == [TrialState.PRUNED] * 3
     assert [list(trial.intermediate_values) for trial in found] == [[16]] * 3
     assert output.count(" pruned ") == 3
-    assert caplog.text.count("This trial is ended early") == 3
+    assert caplog.text.count("Pruning this trial") == 3
     assert not (project.data / "06_models/model").exists()
     left = CheckpointDataset(filepath=str(project.data / "06_models/checkpoint.pt"), archive="").load()
     assert (left.run_id, left.images_seen) == (found[-1].user_attrs["run_id"], 24)

@@ -4,7 +4,7 @@ from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.hooks.archive import Archive
 from ddpm_kedro.hooks.chosen import Chosen
-from ddpm_kedro.hooks.distributed import Together
+from ddpm_kedro.hooks.distributed import Distributed
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
@@ -25,9 +25,9 @@ only_rank_0_logs()
 show_brackets_in_logs()
 keep_secrets_out_of_logs()
 
-# Called from last to first: a checkpoint is found before it is tracked from where it goes on; a trial asks for a stop,
-# and a stop ends the process once all is tracked. Before all, processes that train together meet.
-HOOKS = (Summary(), Archive(), RunGuard(), Staleness(), Tracking(), TRIAL, Chosen(), Resumption(), Together())
+# Called from last to first. Processes join their group before anything else. A run's checkpoint is put in its place
+# before tracking resumes from it. A trial requests a stop, and a stop ends the process after everything is logged.
+HOOKS = (Summary(), Archive(), RunGuard(), Staleness(), Tracking(), TRIAL, Chosen(), Resumption(), Distributed())
 SESSION_CLASS = Session
 DATA_CATALOG_CLASS = AtomicCatalog
 CONFIG_LOADER_CLASS = GroupConfigLoader

@@ -473,7 +473,7 @@ class TestCheckpoint:
         kept = sorted((archive / RUN_A.run_id / "checkpoints").iterdir())
         assert [file.name for file in kept] == ["images_seen_0000000016.pt", "images_seen_0000000024.pt"]
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(DatasetError, match=rf"or put an earlier one in its place: mv {re.escape(str(kept[1]))}"):
+        with pytest.raises(DatasetError, match=rf"or replace it by an earlier one: mv {re.escape(str(kept[1]))}"):
             dataset.load()
         kept[1].rename(path)
         assert dataset.load().images_seen == 24
@@ -508,7 +508,7 @@ class TestCheckpoint:
         assert dataset.load() is None
         assert dataset.restore(RUN_A.run_id) is None
         (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
-        with pytest.raises(DatasetError, match=r"Move it away to train from the beginning\.$"):
+        with pytest.raises(DatasetError, match=r"Move it away to train from scratch\.$"):
             dataset.load()
 
     def test_the_best_checkpoint_leaves_the_earlier_ones_alone(self, tmp_path: Path) -> None:
@@ -581,7 +581,7 @@ class TestCheckpoint:
                 torch.save({"format": Bomb(tmp_path)}, path)
             case _:
                 torch.save({"format": "something else"}, path)
-        with pytest.raises(DatasetError, match=r"checkpoint.pt is damaged or no checkpoint of this version"):
+        with pytest.raises(DatasetError, match=r"checkpoint.pt is damaged or not a checkpoint of this version"):
             dataset.load()
         assert not (tmp_path / "executed").exists()
 

@@ -155,7 +155,7 @@ def test_a_checkpoint_whose_run_is_no_plain_name_is_refused(name: str, run_id: A
         dataset.save(CHECKPOINT)
         torch.save(in_format_2(CHECKPOINT) | {"run_id": run_id}, tmp_path / "data/checkpoint.pt")
     else:
-        words = "which is no plain name"
+        words = "which is not a plain name"
         dataset.save(replace(CHECKPOINT, record=replace(RUN_A, tracking_id=run_id)))
     before = sorted(tmp_path.rglob("*"))
     fresh = CheckpointDataset(filepath=str(tmp_path / "data/checkpoint.pt"), archive=str(tmp_path / "data/runs"))

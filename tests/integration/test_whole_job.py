@@ -452,7 +452,7 @@ def test_a_run_keeps_nothing_that_was_made_from_another_run(
     run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir() if path.suffix != ".pt")
     assert kept == ["model", "parameters.json", "training_history.csv"]
-    assert f"metrics is not kept: it was not made from what run {run_id} has made." in caplog.text
+    assert f"metrics is not kept: it was not made from the outputs of run {run_id}." in caplog.text
 
 
 def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: Project) -> None:

@@ -179,9 +179,14 @@ CAUSES = {
     "no CUDA in torch": (None, None, (), "torch was installed without CUDA"),
     "no driver": ("13.0", None, (), "no NVIDIA driver was found"),
     "no driver in a container": ("13.0", None, ("container",), "start the container with --gpus all, on a host"),
-    "old driver": ("13.0", (12, 4), (), "made for CUDA 12.4; this torch needs CUDA 13.0, that is driver 580 or newer"),
+    "old driver": (
+        "13.0",
+        (12, 4),
+        (),
+        "made for CUDA 12.4; this torch needs CUDA 13.0, which means driver 580 or newer",
+    ),
     "old driver, new CUDA": ("99.1", (13, 0), (), "made for CUDA 13.0; this torch needs CUDA 99.0 (nvidia-smi"),
-    "driver of an older minor version": ("13.2", (13, 0), (), "No GPU is visible, though its driver is"),
+    "driver of an older minor version": ("13.2", (13, 0), (), "A GPU driver is installed, but no GPU is visible"),
     "hidden GPU": ("13.0", (13, 1), ("container",), "CUDA_VISIBLE_DEVICES"),
     "CUDA's own words": ("13.0", (13, 1), (), "CUDA says: CUDA initialization: Error 803"),
 }
