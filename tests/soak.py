@@ -54,7 +54,7 @@ def kill_once(command: list[str], project: Project, chance: random.Random, momen
     said = ""
     for line in process.stdout:
         said = line.split("INFO")[-1].strip()
-        if any(words in line for words in ("goes on after", " starts.", "is already trained")):
+        if any(words in line for words in ("resumes after", " starts.", "is already trained")):
             break
     threading.Thread(target=process.stdout.read, daemon=True).start()  # else it would wait for a reader
     if moment == "mid-write":

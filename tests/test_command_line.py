@@ -12,7 +12,7 @@ from kedro.framework.startup import bootstrap_project
 
 from ddpm_kedro.cli import cli, run
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.models import RunRecord, TrainedModel
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.sampling.generation import choose_labels
 from tests.conftest import Project
@@ -155,7 +155,7 @@ def test_text_that_a_run_file_has_lost_is_refused(tmp_path: Path) -> None:
 
 
 def model_of(*names: str) -> TrainedModel:
-    return TrainedModel(None, Provenance({}, {}), (1, 8, 8), names, 0)  # type: ignore[arg-type]
+    return TrainedModel(None, RunRecord(Provenance({}, {}), (1, 8, 8), names), 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

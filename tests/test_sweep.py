@@ -138,7 +138,7 @@ def test_a_trial_is_pruned(project: Project, monkeypatch: pytest.MonkeyPatch, ca
     assert [trial.state for trial in found] == [TrialState.PRUNED] * 3
     assert [list(trial.intermediate_values) for trial in found] == [[16]] * 3
     assert output.count(" pruned ") == 3
-    assert caplog.text.count("This trial is ended early") == 3
+    assert caplog.text.count("Pruning this trial") == 3
     assert not (project.data / "06_models/model").exists()
     left = CheckpointDataset(filepath=str(project.data / "06_models/checkpoint.pt"), archive="").load()
     assert (left.run_id, left.images_seen) == (found[-1].user_attrs["run_id"], 24)
@@ -163,7 +163,7 @@ def test_a_killed_sweep_resumes_the_trial_that_was_killed(
     assert [trial.state for trial in trials(project, "mine")] == [TrialState.COMPLETE, TrialState.RUNNING]
     caplog.clear()
     done(kedro_sweep(project, *arguments, params=params))
-    assert "goes on after 16 images" in caplog.text
+    assert "resumes after 16 images" in caplog.text
     found = trials(project, "mine")
     assert [trial.state.name for trial in found] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert found[2].params == found[1].params

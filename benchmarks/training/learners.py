@@ -51,7 +51,7 @@ class Ours:
     def hardware(self, hardware: Hardware) -> None:
         """Before the first step: the optimizer's state lies as the weights do."""
         self.trainer.hardware = hardware
-        for network in (self.trainer.network, self.trainer.average):
+        for network in (self.trainer.network, self.trainer.ema):
             network.to(memory_format=hardware.memory_format)
 
     def step(self, index: int, pixels: Tensor, labels: Tensor | None, num_images: int) -> Tensor:
@@ -68,5 +68,5 @@ class Ours:
         """Ten steps of DPM-Solver++, with the averaged weights."""
         run = self.trainer.run
         plan = SamplingPlan(run.diffusion, "dpm_solver++", 10, guidance)
-        given = self.trainer.average, plan, run.image_shape, 1, range(count), labels, self.hardware.autocast
+        given = self.trainer.ema, plan, run.image_shape, 1, range(count), labels, self.hardware.autocast
         return generate_images(*given)

@@ -5,7 +5,7 @@ from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.hooks.archive import Archive
 from ddpm_kedro.hooks.chosen_parameters import ChosenParameters
 from ddpm_kedro.hooks.devices import Devices
-from ddpm_kedro.hooks.distributed import Together
+from ddpm_kedro.hooks.distributed import Distributed
 from ddpm_kedro.hooks.diverged_batch import DivergedBatch
 from ddpm_kedro.hooks.graceful_stop import GracefulStop
 from ddpm_kedro.hooks.preflight import Preflight
@@ -41,7 +41,7 @@ HOOKS = (
     TRIAL,  # may ask for a stop
     ChosenParameters(),  # stores the parameters of a training on your own images
     Resumption(),  # finds the checkpoint
-    Together(),  # connects the processes
+    Distributed(),  # connects the processes
 )
 SESSION_CLASS = Session
 DATA_CATALOG_CLASS = AtomicCatalog

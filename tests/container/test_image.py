@@ -221,7 +221,7 @@ class TestStop:
         checkpoint = torch.load(data / "smoke/06_models/checkpoint.pt", weights_only=True)
         assert checkpoint["images_seen"] >= 400
         with started(data, *command) as name:
-            wait_for(lambda: f"goes on after {checkpoint['images_seen']:,} images" in logs(name))
+            wait_for(lambda: f"resumes after {checkpoint['images_seen']:,} images" in logs(name))
             wait_for(lambda: " of 1,000,000 images, loss" in logs(name))
             first = re.findall(r"([\d,]+) of 1,000,000 images", logs(name))[0]
             assert int(first.replace(",", "")) > checkpoint["images_seen"]

@@ -31,7 +31,8 @@ from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.ingestion.statistics import known, perceptual_hashes
-from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.models import RunRecord, TrainedModel, UNet
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.sampling.samples import Samples
 from ddpm_kedro.training.run import Checkpoint
@@ -40,27 +41,29 @@ from tests.datasets.test_atomic import across_disks
 
 WRITTEN = 1 + 3 + 4 + 3  # files of a store: what it is, images and what is known of shards, hashes, labels, the end
 OTHER = Provenance({"other": 1}, {})
+
+
+def record_of(parameters: dict[str, Any]) -> RunRecord:
+    return RunRecord(Provenance(parameters, {"training_images": "x"}), (1, 8, 8), ("a", "b"))
+
+
+RUN_A, RUN_B = (record_of({"training": {"seed": seed}}) for seed in (0, 1))
 CHECKPOINT = Checkpoint(
-    run_id="run-a",
-    parameters={"training": {"seed": 0}},
-    data="x",
+    record=RUN_A,
     images_seen=8,
-    num_images=16,
     network={"w": torch.arange(3.0)},
-    average={"w": torch.ones(3)},
+    ema={"w": torch.ones(3)},
     optimizer={"state": {}},
     scaler={},
     history=[{"images_seen": 8, "loss": 0.5}],
     meter={"steps": 1, "loss": 0.5},
-    image_shape=(1, 8, 8),
-    class_names=("a", "b"),
 )
 
 
 def trained_model() -> TrainedModel:
     network = randomise(UNet(MODEL, 1, 2)).eval()
     groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (1, 8, 8), ("a", "b"), 16)
+    return TrainedModel(network, record_of(groups), 16)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -442,7 +445,7 @@ class TestCheckpoint:
         assert dataset.load() is None
 
     def test_nothing_due_writes_nothing(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
-        dataset.save({})
+        dataset.save(NOTHING)
         assert not list(tmp_path.iterdir())
 
     def test_round_trip(self, dataset: CheckpointDataset) -> None:
@@ -450,29 +453,28 @@ class TestCheckpoint:
         loaded = dataset.load()
         assert loaded is not None
         assert torch.equal(loaded.network["w"], CHECKPOINT.network["w"])
-        plain = {"network": {}, "average": {}}
+        plain = {"network": {}, "ema": {}}
         assert replace(loaded, **plain) == replace(CHECKPOINT, **plain)
-        assert not loaded.finished
 
     def test_the_checkpoint_of_another_run_is_kept(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
         dataset.save(CHECKPOINT)
         dataset.save(replace(CHECKPOINT, images_seen=16))
         assert not (tmp_path / "runs").exists()
-        dataset.save(replace(CHECKPOINT, run_id="run-b"))
-        kept = CheckpointDataset(filepath=str(dataset.archived("run-a")), archive=str(tmp_path / "runs")).load()
+        dataset.save(replace(CHECKPOINT, record=RUN_B))
+        kept = CheckpointDataset(filepath=str(dataset.archived(RUN_A.run_id)), archive=str(tmp_path / "runs")).load()
         assert kept is not None
-        assert (kept.run_id, kept.images_seen) == ("run-a", 16)
-        assert dataset.load().run_id == "run-b"
+        assert (kept.record, kept.images_seen) == (RUN_A, 16)
+        assert dataset.load().record == RUN_B
 
     def test_some_of_a_runs_checkpoints_are_kept(self, tmp_path: Path) -> None:
         path, archive = tmp_path / "checkpoint.pt", tmp_path / "runs"
         dataset = CheckpointDataset(filepath=str(path), archive=str(archive), keep=3)
         for seen in (8, 16, 24, 24, 32):
             dataset.save(replace(CHECKPOINT, images_seen=seen))
-        kept = sorted((archive / "run-a/checkpoints").iterdir())
+        kept = sorted((archive / RUN_A.run_id / "checkpoints").iterdir())
         assert [file.name for file in kept] == ["images_seen_0000000016.pt", "images_seen_0000000024.pt"]
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(DatasetError, match=rf"or put an earlier one in its place: mv {re.escape(str(kept[1]))}"):
+        with pytest.raises(DatasetError, match=rf"or replace it by an earlier one: mv {re.escape(str(kept[1]))}"):
             dataset.load()
         kept[1].rename(path)
         assert dataset.load().images_seen == 24
@@ -481,34 +483,33 @@ class TestCheckpoint:
         self, dataset: CheckpointDataset, tmp_path: Path
     ) -> None:
         """Run a is finished, run b comes, run a is trained once more and killed, and run b comes again."""
-        for run_id, seen in (("run-a", 64), ("run-b", 8), ("run-a", 16), ("run-b", 8)):
-            dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
+        for record, seen in ((RUN_A, 64), (RUN_B, 8), (RUN_A, 16), (RUN_B, 8)):
+            dataset.save(replace(CHECKPOINT, record=record, images_seen=seen))
         kept = {
             path.relative_to(tmp_path).as_posix(): torch.load(path)["images_seen"] for path in tmp_path.rglob("*.pt")
         }
         assert kept == {
             "checkpoint.pt": 8,
-            "runs/run-a/checkpoint.pt": 16,
-            "runs/run-a/retired_1/checkpoint.pt": 64,
-            "runs/run-b/checkpoint.pt": 8,
+            f"runs/{RUN_A.run_id}/checkpoint.pt": 16,
+            f"runs/{RUN_A.run_id}/retired_1/checkpoint.pt": 64,
+            f"runs/{RUN_B.run_id}/checkpoint.pt": 8,
         }
 
     def test_retired_checkpoints_of_all_runs_are_neither_restored_nor_offered(self, tmp_path: Path) -> None:
         dataset = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"), keep=3)
-        for run_id in ("run-a", "run-b"):
+        for record in (RUN_A, RUN_B):
             for seen in (8, 16):
-                dataset.save(replace(CHECKPOINT, run_id=run_id, images_seen=seen))
+                dataset.save(replace(CHECKPOINT, record=record, images_seen=seen))
         retired = dataset.retire()
         assert [path.relative_to(tmp_path / "runs").as_posix() for path in retired] == [
-            "run-a/retired_1",
-            "run-b/retired_1",
+            f"{record.run_id}/retired_1" for record in sorted((RUN_A, RUN_B), key=lambda record: record.run_id)
         ]
         kept = {path.relative_to(folder).as_posix() for folder in retired for path in folder.rglob("*.pt")}
         assert kept == {"checkpoint.pt", "checkpoints/images_seen_0000000008.pt"}
         assert dataset.load() is None
-        assert dataset.restore("run-a") is None
+        assert dataset.restore(RUN_A.run_id) is None
         (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
-        with pytest.raises(DatasetError, match=r"Move it away to train from the beginning\.$"):
+        with pytest.raises(DatasetError, match=r"Move it away to train from scratch\.$"):
             dataset.load()
 
     def test_the_best_checkpoint_leaves_the_earlier_ones_alone(self, tmp_path: Path) -> None:
@@ -519,7 +520,7 @@ class TestCheckpoint:
         for seen in (8, 16, 24, 32):
             best.save(replace(CHECKPOINT, images_seen=seen))
             latest.save(replace(CHECKPOINT, images_seen=seen))
-        assert len(list((tmp_path / "runs/run-a/checkpoints").iterdir())) == 3
+        assert len(list((tmp_path / "runs" / RUN_A.run_id / "checkpoints").iterdir())) == 3
 
     def test_what_is_kept_may_lie_on_another_disk(
         self, dataset: CheckpointDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -528,26 +529,26 @@ class TestCheckpoint:
         keeping = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"), keep=2)
         keeping.save(CHECKPOINT)
         keeping.save(replace(CHECKPOINT, images_seen=16))
-        keeping.save(replace(CHECKPOINT, run_id="run-b"))
+        keeping.save(replace(CHECKPOINT, record=RUN_B))
         assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.pt")) == [
             "checkpoint.pt",
-            "runs/run-a/checkpoint.pt",
-            "runs/run-a/checkpoints/images_seen_0000000008.pt",
+            f"runs/{RUN_A.run_id}/checkpoint.pt",
+            f"runs/{RUN_A.run_id}/checkpoints/images_seen_0000000008.pt",
         ]
-        restored = dataset.restore("run-a")
+        restored = dataset.restore(RUN_A.run_id)
         assert restored is not None
         assert restored.images_seen == 16
-        assert dataset.archived("run-b").exists()
+        assert dataset.archived(RUN_B.run_id).exists()
         dataset.retire()
         assert not (tmp_path / "checkpoint.pt").exists()
 
     def test_what_others_wrote_meanwhile_is_noticed(self, dataset: CheckpointDataset, tmp_path: Path) -> None:
         dataset.save(CHECKPOINT)
         other = CheckpointDataset(filepath=str(tmp_path / "checkpoint.pt"), archive=str(tmp_path / "runs"))
-        other.save(replace(CHECKPOINT, run_id="run-b"))
+        other.save(replace(CHECKPOINT, record=RUN_B))
         dataset.save(replace(CHECKPOINT, images_seen=16))
-        assert dataset.archived("run-a").exists()
-        assert dataset.archived("run-b").exists()
+        assert dataset.archived(RUN_A.run_id).exists()
+        assert dataset.archived(RUN_B.run_id).exists()
 
     def test_a_full_disk_leaves_the_last_checkpoint_whole(
         self, dataset: CheckpointDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -581,7 +582,7 @@ class TestCheckpoint:
                 torch.save({"format": Bomb(tmp_path)}, path)
             case _:
                 torch.save({"format": "something else"}, path)
-        with pytest.raises(DatasetError, match=r"checkpoint.pt is damaged or no checkpoint of this version"):
+        with pytest.raises(DatasetError, match=r"checkpoint.pt is damaged or not a checkpoint of this version"):
             dataset.load()
         assert not (tmp_path / "executed").exists()
 

@@ -14,6 +14,7 @@ from ddpm_kedro.datasets.diffusers import DiffusersDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import from_diffusers, to_diffusers
+from ddpm_kedro.nothing import NOTHING
 from tests.models.test_diffusers_format import assert_same_images, inputs, published, trained
 
 Layout = Any
@@ -102,11 +103,11 @@ def test_load_returns_what_save_wrote_in_place_of_an_earlier_model(classes: int,
 
 def test_a_model_that_is_not_exported_removes_the_earlier_folder(tmp_path: Path) -> None:
     dataset = DiffusersDataset(filepath=str(tmp_path / "diffusers"))
-    dataset.save({})
+    dataset.save(NOTHING)
     assert not list(tmp_path.iterdir())
     dataset.save(to_diffusers(trained()))
     assert dataset.exists()
-    dataset.save({})
+    dataset.save(NOTHING)
     assert not list(tmp_path.iterdir())
 
 

@@ -27,7 +27,8 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY
-from tests.datasets.test_datasets import CHECKPOINT, TestShards, trained_model
+from tests.datasets.test_checkpoint_format import in_format_2
+from tests.datasets.test_datasets import CHECKPOINT, RUN_A, RUN_B, TestShards, trained_model
 
 FLIPS = 60  # positions of a file at which a bit is flipped
 FIGURE = {"name": "KID", "value": 0.5, "n": 9, "better": "lower", "at_floor_n": None, "floor": 0.25, "floor_n": 9}
@@ -148,13 +149,19 @@ def test_a_checkpoint_whose_run_id_is_not_a_plain_name_is_refused(name: str, run
     dataset = CheckpointDataset(filepath=str(tmp_path / "data/checkpoint.pt"), archive=str(tmp_path / "data/runs"))
     if name == "tracking_id" and run_id == "":
         return
-    dataset.save(replace(CHECKPOINT, **{name: run_id}))
+    if name == "run_id":  # only the earlier format names the run
+        words = "which it names"
+        dataset.save(CHECKPOINT)
+        torch.save(in_format_2(CHECKPOINT) | {"run_id": run_id}, tmp_path / "data/checkpoint.pt")
+    else:
+        words = "which is not a plain name"
+        dataset.save(replace(CHECKPOINT, record=replace(RUN_A, tracking_id=run_id)))
     before = sorted(tmp_path.rglob("*"))
     fresh = CheckpointDataset(filepath=str(tmp_path / "data/checkpoint.pt"), archive=str(tmp_path / "data/runs"))
-    with pytest.raises(DatasetError, match=r"which is no plain name"):
+    with pytest.raises(DatasetError, match=words):
         fresh.load()
-    with pytest.raises(DatasetError, match=r"which is no plain name"):
-        fresh.save(replace(CHECKPOINT, run_id="run-b"))
+    with pytest.raises(DatasetError, match=words):
+        fresh.save(replace(CHECKPOINT, record=RUN_B))
     assert sorted(tmp_path.rglob("*")) == before
 
 

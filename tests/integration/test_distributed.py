@@ -72,7 +72,7 @@ def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) 
     said = output_of(process).read()
     assert process.wait() == 0, said
     assert said.count("160 of 160 images") == 1
-    assert "2 processes train together." in said
+    assert "Distributed training in 2 processes." in said
     assert "WARNING" not in said
     again = together(ingested, short)
     said = output_of(again).read()
@@ -145,7 +145,7 @@ def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project
     text = "".join(said)
     assert process.wait() == 0, text
     assert killed
-    assert re.search(r"goes on after \d+ images", text), text
+    assert re.search(r"resumes after \d+ images", text), text
     assert [row["images_seen"] for row in history(ingested)] == list(range(80, 801, 80))
 
 
@@ -169,7 +169,7 @@ def test_torchrun_is_for_training_alone(project: Project) -> None:
     )
     assert done.returncode
     said = done.stdout + done.stderr
-    assert said.count("torchrun is for training alone: torchrun --nproc-per-node") == 1
+    assert said.count("torchrun is only for training: torchrun --nproc-per-node") == 1
     assert not (project.data / "05_model_input").exists()
 
 
@@ -186,6 +186,6 @@ def test_a_master_that_cannot_be_reached_is_named_in_time(ingested: Project) -> 
         check=False,
     )
     assert done.returncode == 1
-    assert f"were not met at 127.0.0.1:{port} within 0:00:02" in done.stderr
+    assert f"did not join at 127.0.0.1:{port} within 0:00:02" in done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - start < 40

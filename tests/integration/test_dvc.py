@@ -145,7 +145,7 @@ def test_a_killed_training_goes_on_unless_its_code_has_changed(code_changes: boo
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert bool(re.search(r"Run \w+ starts\.", said)) == code_changes
-    assert bool(re.search(r"Run \w+ goes on after \d+ images", said)) != code_changes
+    assert bool(re.search(r"Run \w+ resumes after \d+ images", said)) != code_changes
 
 
 def test_outside_of_a_repository_dvc_says_so(tmp_path: Path) -> None:

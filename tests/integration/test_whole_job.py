@@ -139,7 +139,7 @@ def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: 
     kept = digest(project.data / "runs" / earlier)
     caplog.set_level("INFO")
     ok(project.kedro_run("--params", f"{TINY},optimizer.lr=1e-3"))
-    assert f"starts anew, since these differ from run {earlier}: optimizer.lr: 0.003 → 0.001" in caplog.text
+    assert f"starts from scratch, because it differs from run {earlier}: optimizer.lr: 0.003 → 0.001" in caplog.text
     now = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     assert now != earlier
     after = digest(project.data / "runs" / earlier)
@@ -157,7 +157,7 @@ def test_going_back_to_an_earlier_run_takes_up_its_checkpoint(
     assert results(project) != first
     caplog.clear()
     ok(project.kedro_run("--params", TINY))
-    assert "its checkpoint is taken up again" in caplog.text
+    assert "it resumes from its own checkpoint" in caplog.text
     assert "is already trained" in caplog.text
     assert results(project) == first
     assert (project.data / "runs" / other / "checkpoint.pt").exists()
@@ -192,7 +192,7 @@ def test_the_same_training_once_more_ends_the_same_and_keeps_the_first(
 def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     fake = SimpleNamespace(report=lambda *_: None, should_prune=lambda: False)
-    for images, words in ((16, "starts"), (24, "starts"), (32, "goes on from run")):
+    for images, words in ((16, "starts"), (24, "starts"), (32, "continues run")):
         caplog.clear()
         command = "--pipelines", "data_ingestion,model_training", "--params", f"{TINY},training.num_images={images}"
         with TRIAL.of(fake) if images < 32 else nullcontext():
@@ -339,7 +339,7 @@ def stop_in_mid_training(project: Project, number: signal.Signals) -> list[str]:
 def test_a_run_stopped_by_sigterm_goes_on_to_the_same_pictures(project: Project, tmp_path: Path) -> None:
     command = stop_in_mid_training(project, signal.SIGTERM)
     done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
-    assert "goes on after" in done.stdout
+    assert "resumes after" in done.stdout
     resumed = results(project)
     project.data.rename(tmp_path / "elsewhere")
     subprocess.run(command, cwd=project.folder, capture_output=True, check=True)
@@ -452,7 +452,7 @@ def test_a_run_keeps_nothing_that_was_made_from_another_run(
     run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir() if path.suffix != ".pt")
     assert kept == ["model", "parameters.json", "training_history.csv"]
-    assert f"metrics is not kept: it was not made from what run {run_id} has made." in caplog.text
+    assert f"metrics is not kept: it was not made from the outputs of run {run_id}." in caplog.text
 
 
 def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: Project) -> None:
@@ -514,7 +514,13 @@ def test_the_contract_of_pipelines_and_catalog() -> None:
     snapshot = get_project_snapshot(ROOT)
     nodes = {p.name: {node.name.rsplit(".", 1)[-1] for node in p.nodes} for p in snapshot.pipelines}
     assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion", "choose_parameters"}
-    assert nodes["model_training"] == {"augment_images", "train_model", "export_model", "export_to_diffusers"}
+    assert nodes["model_training"] == {
+        "augment_images",
+        "make_resume_plan",
+        "train_model",
+        "export_model",
+        "export_to_diffusers",
+    }
     assert nodes["sampling"] == {"sample_images", "render_samples"}
     assert nodes["evaluation"] == {"fit_feature_extractor", "evaluate_samples", "measure_loss_by_timestep"}
     assert nodes["reporting"] == {

@@ -13,7 +13,15 @@ from diffusers import DDPMScheduler, UNet2DModel
 
 from ddpm_kedro.diffusion import make_schedule
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.models import DiffusersModel, TrainedModel, UNet, from_diffusers, to_diffusers, unsupported_reason
+from ddpm_kedro.models import (
+    DiffusersModel,
+    RunRecord,
+    TrainedModel,
+    UNet,
+    from_diffusers,
+    to_diffusers,
+    unsupported_reason,
+)
 from ddpm_kedro.models.diffusers_config import (
     PREDICTION_TYPES,
     SCHEDULER_DEFAULTS,
@@ -67,7 +75,7 @@ def trained(
     groups = {"model": p.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
     network = randomise(UNet(p, 3, classes)).eval()
     names = tuple(f"class {index}" for index in range(classes))
-    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (3, *size), names, 16)  # type: ignore[arg-type]
+    return TrainedModel(network, RunRecord(Provenance(groups, {"training_images": "x"}), (3, *size), names), 16)
 
 
 def published(**values: Any) -> UNet2DModel:

@@ -346,17 +346,17 @@ TRAINING = [
         ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
         ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
         ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
-        ("EMA not updated", "update_ema(self.average, self.network, step, p.ema_decay)", "pass"),
+        ("EMA not updated", "update_ema(self.ema, self.network, step, p.ema_decay)", "pass"),
         ("EMA in training mode", ".eval().requires_grad_(False)", ".requires_grad_(False)"),
-        ("EMA not sampled from", "generate_images(self.average, plan", "generate_images(self.network, plan"),
-        ("EMA lost when resumed", "self.average.load_state_dict(checkpoint.average)", "pass"),
+        ("EMA not sampled from", "generate_images(self.ema, plan", "generate_images(self.network, plan"),
+        ("EMA lost when resumed", "self.ema.load_state_dict(checkpoint.ema)", "pass"),
         ("optimizer lost when resumed", "self.optimizer.load_state_dict(checkpoint.optimizer)", "pass"),
         ("processes: two exchanges a step on a CPU", '25 if self.device.type == "cpu" else None', "None"),
         ("learning rate never set", 'group["lr"] = lr', "pass"),
         (
             "processes: all compute the same rows of the noise",
-            "device=self.device)[here]\n        indices",
-            "device=self.device)[:len(here)]\n        indices",
+            "device=self.device)[device_rows]\n        indices",
+            "device=self.device)[:len(device_rows)]\n        indices",
         ),
         ("processes: all have the same labels", "len(self.images))[rows]", "len(self.images))[:len(rows)]"),
         (
@@ -372,13 +372,13 @@ TRAINING = [
         ("a later step is blamed", "(self.first_bad < 0) & ", ""),
         ("the gradient is not watched", "else loss + norm", "else loss"),
         ("sums of the history lost when resumed", "None if resume is None else resume.meter", "None"),
-        ("a row of the history lost where a stop came", "if standing.meter.steps and", "if False and"),
+        ("a row of the history lost where a stop came", "if state.meter.steps and", "if False and"),
         ("the best checkpoint forgotten when resumed", "self.best = resume.best_validation_loss", "pass"),
         ("the worst checkpoint taken for the best", "due and loss < self.best", "due and loss >= self.best"),
     ),
     *one(
         "training/resume_plan.py",
-        ("resume: another run's checkpoint gone on from", "elif not longer:", "elif False:"),
+        ("resume: another run's checkpoint resumed", "elif not longer:", "elif False:"),
         ("resume: fewer images than were seen", " and latest.images_seen <= run.num_images", ""),
         ("resume: an older course of the learning rate denied", "if not longer or run", "if False and run"),
         ("resume: never ignored", ' or resume == "never"', ""),
@@ -392,8 +392,8 @@ TRAINING = [
         "distributed.py",
         (
             "processes: parts of a batch interleaved",
-            ".view(parts, self.count, -1)[:, self.rank]",
-            ".view(-1, parts, self.count)[:, :, self.rank]",
+            ".view(parts, self.size, -1)[:, self.rank]",
+            ".view(-1, parts, self.size)[:, :, self.rank]",
         ),
     ),
     *one(
@@ -406,10 +406,10 @@ TRAINING = [
         ("EMA without warm-up", "warmed_up = min(decay, (1 + step) / (10 + step))", "warmed_up = decay"),
         (
             "EMA of buffers too",
-            "list(average.parameters()), list(network.parameters())",
-            "list(average.state_dict().values()), list(network.state_dict().values())",
+            "list(ema.parameters()), list(network.parameters())",
+            "list(ema.state_dict().values()), list(network.state_dict().values())",
         ),
-        ("momentum ignored", "momentum=p.momentum or 0", "momentum=0"),
+        ("momentum ignored", "{name: getattr(p, name)", "{name: 0 if name == 'momentum' else getattr(p, name)"),
     ),
     *one(
         "hardware.py",
@@ -427,7 +427,7 @@ TRAINING = [
     ),
     *one(
         "pipelines/model_training/nodes.py",
-        ("EMA not exported", "from_config(config, checkpoint.average)", "from_config(config, checkpoint.network)"),
+        ("EMA not exported", "from_config(config, checkpoint.ema)", "from_config(config, checkpoint.network)"),
     ),
 ]
 

@@ -21,7 +21,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
-from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
 from ddpm_kedro.pipelines.reporting.nodes import (
     draw_trajectory,
@@ -58,7 +58,9 @@ ROW = {
 def model(store: ImageStore) -> TrainedModel:
     network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
     groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names, 16)
+    return TrainedModel(
+        network, RunRecord(Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names), 16
+    )
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
 from ddpm_kedro.ingestion.small_sets import NamedSource, Split
 from ddpm_kedro.models import UNet
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
 from ddpm_kedro.pipelines import (
     data_ingestion,
@@ -38,7 +39,7 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import (
     suitable_model,
 )
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
-from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, make_resume_plan, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.sampling.samples import Samples
@@ -87,7 +88,7 @@ NODES = [node for package in (*PIPELINES, *JUDGING, *TASKS) for node in package.
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
     p = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING} | groups
     images = AugmentedImages(store, NO_AUGMENTATION)
-    return list(train_model(images, store, resume, Event(), **p))
+    return list(train_model(images, store, make_resume_plan(images, resume, **p), Event()))
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -179,8 +180,8 @@ class TestTraining:
     def test_every_report_is_saved_and_the_last_has_a_checkpoint(self, store: ImageStore) -> None:
         outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))
         assert [len(history) for _, history, _, _ in outputs] == [1, 2]
-        assert outputs[0][2:] == ({}, {})
-        assert outputs[1][3].finished
+        assert outputs[0][2:] == (NOTHING, NOTHING)
+        assert outputs[1][3].images_seen == 64
         assert outputs[1][2] is outputs[1][3]  # the only one is the best
         names = [name for previews, _, _, _ in outputs for name in previews]
         run_id = outputs[1][3].run_id
@@ -192,14 +193,14 @@ class TestTraining:
     ) -> None:
         caplog.set_level("INFO")
         finished = train(store)[-1][3]
-        assert train(store, finished) == [({}, finished.history, {}, {})]
+        assert train(store, finished) == [({}, finished.history, NOTHING, NOTHING)]
         assert f"Run {finished.run_id} is already trained: 64 images seen." in caplog.text
 
     def test_an_unfinished_run_goes_on(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         assert [row["images_seen"] for row in train(store, unfinished)[-1][1]] == [32, 64]
-        assert "goes on after 32 images" in caplog.text
+        assert "resumes after 32 images" in caplog.text
 
     def test_a_run_that_asks_for_no_more_than_was_trained_takes_it_over(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
@@ -207,8 +208,8 @@ class TestTraining:
         unfinished = train(store)[0][3]
         [(_, history, _, taken)] = train(store, unfinished, training=changed(TRAINING, num_images=32))
         assert history == unfinished.history
-        assert taken.finished
-        assert taken.continued_from == f"{unfinished.run_id}@32"
+        assert taken.images_seen == 32
+        assert taken.record.made_by.inputs["continued_from"] == f"{unfinished.run_id}@32"
         assert taken.run_id != unfinished.run_id
         assert export_model(taken, None, TRAINING).run_id == taken.run_id
 
@@ -218,7 +219,7 @@ class TestTraining:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         train(store, unfinished, training=changed(TRAINING, resume="require", seed=5))
-        assert f"goes on from run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
+        assert f"continues run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
         assert "would lead to another model" in caplog.text
 
     def test_the_best_checkpoint_is_exported_when_asked_for(self, store: ImageStore) -> None:
@@ -227,7 +228,7 @@ class TestTraining:
         assert export_model(last, first, TRAINING).images_seen == 64
         model = export_model(last, first, best)
         assert model.images_seen == 32
-        assert all(tensor.equal(first.average[name]) for name, tensor in model.network.state_dict().items())
+        assert all(tensor.equal(first.ema[name]) for name, tensor in model.network.state_dict().items())
         other = train(store, training=changed(best, seed=1))[0][3]
         for wrong in (None, other):
             with pytest.raises(UserError, match="the best checkpoint on disk is of another run"):
@@ -241,26 +242,30 @@ class TestTraining:
         other = Provenance({}, {"raw_images": "other"})
         outputs = train(replace(store, made_by=other), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
         assert [row["images_seen"] for row in outputs[-1][1]] == [32, 64]
-        assert f"starts anew, since these differ from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005" in caplog.text
+        assert (
+            f"starts from scratch, because it differs from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005"
+            in caplog.text
+        )
         assert f"training images: {store.made_by.fingerprint} → {other.fingerprint}" in caplog.text
 
     def test_a_stop_is_noticed(self, store: ImageStore) -> None:
         stop = Event()
         stop.set()
         images = AugmentedImages(store, NO_AUGMENTATION)
-        outputs = list(train_model(images, store, None, stop, MODEL, DIFFUSION, OPTIMIZER, TRAINING))
+        plan = make_resume_plan(images, None, MODEL, DIFFUSION, OPTIMIZER, TRAINING)
+        outputs = list(train_model(images, store, plan, stop))
         assert [output[3].images_seen for output in outputs] == [8]
 
     def test_classes_can_be_left_out(self, store: ImageStore) -> None:
         checkpoint = train(store, model=changed(MODEL, class_conditional=False))[-1][3]
-        assert checkpoint.class_names == ()
+        assert checkpoint.record.class_names == ()
         assert export_model(checkpoint, None, TRAINING).network.class_embedding is None
 
     def test_the_exported_weights_are_the_average(self, store: ImageStore) -> None:
         checkpoint = train(store)[-1][3]
         model = export_model(checkpoint, None, TRAINING)
         for name, tensor in model.network.state_dict().items():
-            assert tensor.equal(checkpoint.average[name])
+            assert tensor.equal(checkpoint.ema[name])
         assert any(not tensor.equal(checkpoint.network[name]) for name, tensor in model.network.state_dict().items())
         assert model.class_names == store.class_names
         assert not model.network.training  # else dropout would go on
@@ -341,8 +346,10 @@ class TestSampling:
 
     def test_images_and_weights_that_are_not_finite_are_refused(self, store: ImageStore, model: Any) -> None:
         checkpoint = train(store)[-1][3]
-        checkpoint.average["conv_in.bias"][0] = float("nan")
-        with pytest.raises(UserError, match=r"gives no model: weights are not finite: conv_in.bias.*Train it again"):
+        checkpoint.ema["conv_in.bias"][0] = float("nan")
+        with pytest.raises(
+            UserError, match=r"cannot be exported: weights are not finite: conv_in.bias.*Train it again"
+        ):
             export_model(checkpoint, None, TRAINING)
         model.network.conv_in.bias.data[0] = float("inf")
         with pytest.raises(UserError, match=r"The model generated images that are not finite, on cpu"):

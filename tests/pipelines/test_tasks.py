@@ -13,7 +13,7 @@ from ddpm_kedro.datasets.figure import OptionalFigureDataset
 from ddpm_kedro.diffusion import slerp
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.parameters import ImageToImageParameters, InpaintingParameters, InterpolationParameters
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.inpainting.nodes import fill_in
@@ -30,7 +30,9 @@ SIDE = 80
 def model(store: ImageStore) -> TrainedModel:
     network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
     groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names, 16)
+    return TrainedModel(
+        network, RunRecord(Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names), 16
+    )
 
 
 def tile(figure: Image.Image, row: int, column: int) -> np.ndarray[Any, Any]:

@@ -25,7 +25,7 @@ def test_classes_are_sampled_in_their_colours_with_every_spacing() -> None:
     run = make_run(store, diffusion={"num_timesteps": 1000}, **changes)
     *_, report = run_training(run, store)
     network = UNet(run.model, 3, 3).eval()
-    network.load_state_dict(report.checkpoint.average)
+    network.load_state_dict(report.checkpoint.ema)
     for spacing in SPACINGS:
         plan = SamplingPlan(run.diffusion, "dpm_solver++", 501, spacing=spacing)
         sampled = generate_images(network, plan, (3, 8, 8), 0, range(3), torch.arange(3))

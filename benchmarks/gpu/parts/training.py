@@ -24,7 +24,7 @@ from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.sampling.generation import choose_labels, generate, sampling_plan
 from ddpm_kedro.training.loop import train
-from ddpm_kedro.training.run import Checkpoint, Run, made_by
+from ddpm_kedro.training.run import Checkpoint, Run
 
 USE = {"diffusion": "cosine_v", "optimizer": "adam", "augmentation": "flips", "training": "ho2020"}
 RECIPE = {
@@ -89,8 +89,8 @@ def make_run(settings: Settings, training: ImageStore) -> Run:
 def model_of(run: Run, checkpoint: Checkpoint) -> TrainedModel:
     """Return the model with the EMA weights of a checkpoint."""
     network = UNet(run.model, run.image_shape[0], len(run.class_names))
-    network.load_state_dict(checkpoint.average)
-    return TrainedModel(network.eval(), made_by(run), run.image_shape, run.class_names, checkpoint.images_seen)
+    network.load_state_dict(checkpoint.ema)
+    return TrainedModel(network.eval(), run.record, checkpoint.images_seen)
 
 
 def score(settings: Settings, model: TrainedModel, training: ImageStore, holdout: ImageStore) -> Iterator[Row]:

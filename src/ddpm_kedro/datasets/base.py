@@ -15,6 +15,7 @@ from kedro.io.core import get_protocol_and_path
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.kedro_adapter import storage
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import redact, redact_text
 
 In = TypeVar("In")
@@ -29,6 +30,12 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         metadata: free-form, for hooks and plugins; not used by Kedro.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Call ``save_nothing`` in place of ``save`` for NOTHING."""
+        if "save" in vars(cls):
+            cls.save = _unless_nothing(cls.save)  # type: ignore[method-assign]
+        super().__init_subclass__(**kwargs)
+
     def __init__(self, *, filepath: str | None, metadata: dict[str, Any] | None = None) -> None:
         self._named, self._filepath = filepath is not None, Path(self._local(filepath or ""))
         self.metadata = metadata
@@ -42,6 +49,9 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
                 "into memory, or replaced in one step. Give it a local path, such as that of a mounted disk."
             )
         return str(path)
+
+    def save_nothing(self) -> None:
+        """Keep the data saved before; a subclass may remove it."""
 
     def _exists(self) -> bool:
         return self._named and self._filepath.exists()
@@ -122,6 +132,17 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": redact(self._url)}
+
+
+def _unless_nothing(save: Callable[..., None]) -> Callable[..., None]:
+    @wraps(save)
+    def wrapped(self: LocalDataset[Any, Any], data: Any) -> None:
+        if data is NOTHING:
+            self.save_nothing()
+        else:
+            save(self, data)
+
+    return wrapped
 
 
 def _through_a_copy(method: Callable[..., Any], put: bool) -> Callable[..., Any]:

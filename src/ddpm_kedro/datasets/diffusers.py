@@ -28,12 +28,11 @@ PIPELINE = {
     "scheduler": ["diffusers", "DDPMScheduler"],
     "unet": ["diffusers", "UNet2DModel"],
 }
-Nothing = dict[str, Any]
 Part = tuple[Path, Path]  # config.json and the tensors
 
 
-class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
-    """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving ``{}`` removes the folder.
+class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
+    """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving NOTHING removes it.
 
     Folders without ``unet/``, as in the first published models, and tensors in a ``.bin`` file can be read too.
     """
@@ -56,11 +55,12 @@ class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
             fingerprint=hashlib.sha256(b"".join(bytes.fromhex(file_checksum(path)) for path in files)).hexdigest()[:12],
         )
 
-    def save(self, data: DiffusersModel | Nothing) -> None:
-        """Write the new folder beside the old one, then replace the old one; for ``{}`` only remove the old one."""
-        if not isinstance(data, DiffusersModel):
-            shutil.rmtree(self._filepath, ignore_errors=True)
-            return
+    def save_nothing(self) -> None:
+        """Remove the folder, which holds another model."""
+        shutil.rmtree(self._filepath, ignore_errors=True)
+
+    def save(self, data: DiffusersModel) -> None:
+        """Write the new folder beside the old one, then replace the old one."""
         documents = {"model_index.json": PIPELINE, "scheduler/scheduler_config.json": data.scheduler}
         parts = {"unet": data.unet, CLASSES: data.with_classes}
         with replaced_folder(self._filepath) as new:

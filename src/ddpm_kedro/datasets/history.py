@@ -13,15 +13,15 @@ from ddpm_kedro.training.run import Row
 
 
 class HistoryDataset(FileDataset[list[Row], list[Row]]):
-    """A CSV file, one line a report; every save writes the whole history."""
+    """A CSV file with one line per report; every save writes the whole history."""
 
     def load(self) -> list[Row]:
-        """One dictionary a line."""
+        """Load one dictionary per line."""
         with reading(self._filepath, "`kedro run --pipelines model_training` writes it again from the checkpoint."):
             return read_history(self._filepath)
 
     def save(self, data: list[Row]) -> None:
-        """Write all rows; floats keep every digit."""
+        """Write all rows, with every digit of floats."""
         text = StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(data[0]) if data else [])
         writer.writeheader()
@@ -30,7 +30,7 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
             file.write(text.getvalue().encode())
 
     def preview(self) -> PlotlyPreview:
-        """The curves so far, for Kedro-Viz: also while a training goes on."""
+        """Return the curves so far, for Kedro-Viz, also during a training."""
         from ddpm_kedro.reporting.curves import training_curves  # noqa: PLC0415  plotly takes a while
 
         return PlotlyPreview(training_curves(self.load()).to_plotly_json())
@@ -44,6 +44,6 @@ def read_history(path: Path) -> list[Row]:
     """
     with path.open(newline="") as file:
         rows = csv.DictReader(file, strict=True)
-        if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is of a history without rows
+        if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is a history without rows
             raise UserError("it has no column images_seen")
         return [{name: float(value) for name, value in row.items()} for row in rows]

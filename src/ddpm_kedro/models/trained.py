@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import file_checksum, read_document, reading, seal
 from ddpm_kedro.models.networks import restore_network
+from ddpm_kedro.models.record import RunRecord
 from ddpm_kedro.models.unet import UNet
 from ddpm_kedro.models.weights import write_tensors
 from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
@@ -32,17 +33,13 @@ class TrainedModel:
 
     Attributes:
         network: with the EMA weights.
-        made_by: all parameters that affect the trained weights, and the fingerprint of the training images.
-        image_shape: (C, H, W).
-        class_names: one name per class of the network; empty for a model without classes.
+        record: what made the model, and the images that it generates.
         images_seen: in training.
         imported: converted from another format; the parameters of its training are unknown.
     """
 
     network: UNet
-    made_by: Provenance
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
+    record: RunRecord
     images_seen: int
     imported: bool = False
 
@@ -77,7 +74,22 @@ class TrainedModel:
     @property
     def run_id(self) -> str:
         """Return the id of the training run."""
-        return self.made_by.fingerprint
+        return self.record.run_id
+
+    @property
+    def made_by(self) -> Provenance:
+        """Return the parameters and inputs of the training run."""
+        return self.record.made_by
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        return self.record.image_shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return one name per class that the network knows; none for a model without classes."""
+        return self.record.class_names
 
     @property
     def parameters(self) -> ModelParameters:
@@ -129,18 +141,11 @@ class TrainedModel:
             problem = error.errors(include_url=False)[0]
             raise UserError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
         made_by = Provenance(dict(config["parameters"]), dict(checked.inputs))
-        if checked.run_id not in {None, made_by.fingerprint}:
+        record = RunRecord(made_by, checked.image_shape, checked.class_names)
+        if checked.run_id not in {None, record.run_id}:
             raise UserError(f"its parameters are not those of run {checked.run_id}, which it names")
-        return cls(
-            network=restore_network(
-                checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights
-            ),
-            made_by=made_by,
-            image_shape=checked.image_shape,
-            class_names=checked.class_names,
-            images_seen=checked.images_seen,
-            imported=checked.imported,
-        )
+        network = restore_network(checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights)
+        return cls(network=network, record=record, images_seen=checked.images_seen, imported=checked.imported)
 
 
 class _Parameters(BaseModel):

@@ -1,6 +1,7 @@
 """The parameter groups of a training: images, network, diffusion, optimizer, loop."""
 
 import re
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -188,16 +189,38 @@ class DiffusionParameters(Group):
         return self
 
 
+@dataclass(frozen=True)
+class OptimizerKind:
+    """Say how an optimizer is built.
+
+    Attributes:
+        path: of the class or function, called with weights, ``lr``, ``weight_decay``, hyperparameters and options.
+        hyperparameters: that it takes besides; fields of :class:`OptimizerParameters` that are None by default.
+        options: that are always the same.
+    """
+
+    path: str
+    hyperparameters: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+OptimizerName = Literal["adam", "adamw", "sgd"]
+OPTIMIZERS: dict[OptimizerName, OptimizerKind] = {
+    "adam": OptimizerKind("torch.optim.Adam", ("betas",), {"fused": True}),
+    "adamw": OptimizerKind("torch.optim.AdamW", ("betas",), {"fused": True}),
+    "sgd": OptimizerKind("torch.optim.SGD", ("momentum",), {"fused": True}),
+}
+
+
 class OptimizerParameters(Group):
     """The optimizer and its learning rate."""
 
-    name: Literal["adam", "adamw", "sgd"]
+    name: OptimizerName
     lr: PositiveFloat
     """Peak learning rate."""
     betas: tuple[Fraction, Fraction] | None = None
-    """Decay rates of Adam's two averages; for adam and adamw alone."""
+    """Decay rates of Adam's two moving averages."""
     momentum: Fraction | None = None
-    """For sgd alone."""
     weight_decay: NonNegativeFloat
     warmup_images: NonNegativeInt
     """Images over which the learning rate rises linearly from 0."""
@@ -208,12 +231,13 @@ class OptimizerParameters(Group):
     """Gradients are scaled down to this 2-norm."""
 
     @model_validator(mode="after")
-    def _of_this_optimizer(self) -> Self:
-        wanted, foreign = ("momentum", "betas") if self.name == "sgd" else ("betas", "momentum")
-        if getattr(self, wanted) is None:
-            raise ValueError(f"{self.name} needs {wanted}; choose it with use.optimizer={self.name}")
-        if getattr(self, foreign) is not None:
-            raise ValueError(f"{self.name} has no {foreign}; did you mean another use.optimizer?")
+    def _check_hyperparameters(self) -> Self:
+        taken = OPTIMIZERS[self.name].hyperparameters
+        if missing := [name for name in taken if getattr(self, name) is None]:
+            raise ValueError(f"{self.name} needs {missing[0]}; choose it with use.optimizer={self.name}")
+        others = {name for kind in OPTIMIZERS.values() for name in kind.hyperparameters if name not in taken}
+        if foreign := [name for name in sorted(others) if getattr(self, name) is not None]:
+            raise ValueError(f"{self.name} has no {foreign[0]}; did you mean another use.optimizer?")
         return self
 
 
