@@ -49,7 +49,7 @@ CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "callback": NETWORK_PREVIEW.of,
+    "callback": NETWORK_PREVIEW.show,
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "config_patterns": {"parameters": ["parameters*", "parameters*/**"]},
 }

@@ -24,6 +24,7 @@ from ddpm_kedro.datasets.tensors import TensorsDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
+from ddpm_kedro.metrics.scores import Score
 from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY
@@ -31,10 +32,8 @@ from tests.datasets.test_checkpoint_format import in_format_2
 from tests.datasets.test_datasets import CHECKPOINT, RUN_A, RUN_B, TestShards, trained_model
 
 FLIPS = 60  # positions of a file at which a bit is flipped
-FIGURE = {"name": "KID", "value": 0.5, "n": 9, "better": "lower", "at_floor_n": None, "floor": 0.25, "floor_n": 9}
-METRICS = Metrics(
-    [FIGURE | {"spread": None, "note": ""}], {"verdict": "no sign of copying"}, {"n": 9}, "inception", 5, MADE_BY
-)
+SCORE = Score(name="KID", value=0.5, n=9, better="lower", holdout_value=0.25, holdout_n=9)
+METRICS = Metrics([SCORE], {"verdict": "no sign of copying"}, {"n": 9}, "inception", 5, MADE_BY)
 EXTRACTOR = FeatureExtractor("classifier", Classifier(1, 2).eval(), (1, 8, 8), ("a", "b"), MADE_BY)
 IMAGES = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 

@@ -9,7 +9,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment
 from ddpm_kedro.images.pixels import read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore, stratified_holdout
-from ddpm_kedro.reporting.grid import labelled_grid, to_picture
+from ddpm_kedro.reporting.grid import labelled_grid, to_pil
 from tests.conftest import NO_AUGMENTATION, changed, make_store
 
 
@@ -123,12 +123,12 @@ def test_black_and_white_are_the_ends_of_the_range() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_image_files_keep_their_pixels(channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
-    assert np.array_equal(np.asarray(to_picture(image)).reshape(image.shape), image)
+    assert np.array_equal(np.asarray(to_pil(image)).reshape(image.shape), image)
 
 
 def test_an_image_of_two_channels_is_an_error() -> None:
     with pytest.raises(UserError, match="1, 3 or 4 channels, not 2"):
-        to_picture(np.zeros((4, 4, 2), dtype=np.uint8))
+        to_pil(np.zeros((4, 4, 2), dtype=np.uint8))
 
 
 def test_a_grid_has_a_column_for_every_class_under_its_name() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.models import NETWORKS, TrainedModel, build_network, unsupported_reason
+from ddpm_kedro.models import NETWORKS, RunRecord, TrainedModel, build_network, unsupported_reason
 from ddpm_kedro.parameters import ModelParameters
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import DIFFUSION, MODEL, randomise
@@ -33,7 +33,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("kedro", "kedro_da
 
 def trained_model() -> TrainedModel:
     network = randomise(build_network(MODEL, 1, 2)).eval()
-    return TrainedModel(network, Provenance(PARAMETERS, {"training_images": "0"}), (1, 8, 8), ("a", "b"), 640)
+    return TrainedModel(network, RunRecord(Provenance(PARAMETERS, {"training_images": "0"}), (1, 8, 8), ("a", "b")), 640)
 
 
 def test_load_returns_what_save_wrote(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_another_network_needs_one_line_of_the_table(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ModelParameters, "network", "convolution")
     parameters = PARAMETERS | {"training": {"label_dropout": 0.1}}
     network = build_network(MODEL, 1, 2)
-    TrainedModel(network, Provenance(parameters, {}), (1, 8, 8), ("a", "b"), 640).save(tmp_path)
+    TrainedModel(network, RunRecord(Provenance(parameters, {}), (1, 8, 8), ("a", "b")), 640).save(tmp_path)
     model = TrainedModel.load(tmp_path)
     assert isinstance(model.network, Convolution)
     assert model.knows_empty_label

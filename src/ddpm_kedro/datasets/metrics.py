@@ -1,7 +1,6 @@
 """Figures of merit on disk."""
 
 import json
-from dataclasses import asdict
 
 from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
@@ -20,14 +19,14 @@ class MetricsDataset(FileDataset[Metrics, Metrics]):
             raise UserError(f"No metrics in {self._filepath}; run `kedro run --pipelines evaluation` first.")
         with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
             content = read_document(self._filepath)
-            metrics = Metrics(**content | {"made_by": provenance_of(content["made_by"])})
+            metrics = Metrics.from_dict(content, provenance_of(content["made_by"]))
             metrics.rows()
             return metrics
 
     def save(self, data: Metrics) -> None:
         """Write all."""
         with atomic_write(self._filepath) as file:
-            file.write(json.dumps(seal(asdict(data)), indent=2, allow_nan=False).encode() + b"\n")
+            file.write(json.dumps(seal(data.as_dict()), indent=2, allow_nan=False).encode() + b"\n")
 
     def preview(self) -> TablePreview:
         """The figures as a table, for Kedro-Viz."""

@@ -85,7 +85,7 @@ class Tracking:
                 self._log(data)
         elif self.run is not None and track == "summary":
             with self._safely():
-                self.run.summary.update({figure["name"]: figure["value"] for figure in data.figures})
+                self.run.summary.update({score.name: score.value for score in data.scores})
         elif self.run is not None and track == "artifact":
             with self._safely():
                 artifact = self._artifact(dataset_name)

@@ -6,7 +6,7 @@ from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ImageToImageParameters, SamplingParameters
-from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.reporting.grid import titled_rows
 from ddpm_kedro.sampling.generation import generate, sampling_plan
 from ddpm_kedro.sampling.inputs import input_images
 
@@ -31,4 +31,4 @@ def vary_images(
         variations, _ = generate(model, plan, sampling, labels, count, image=images)
         rows.append(variations)
         names.append(f"strength {strength:g}")
-    return rows_of_tiles(rows, names)
+    return titled_rows(rows, names)

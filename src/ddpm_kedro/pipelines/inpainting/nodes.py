@@ -6,7 +6,7 @@ from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InpaintingParameters, SamplingParameters
-from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.reporting.grid import titled_rows
 from ddpm_kedro.sampling.generation import generate, sampling_plan
 from ddpm_kedro.sampling.inputs import inpainting_mask, input_images
 
@@ -34,4 +34,4 @@ def fill_in(
         inpainted, _ = generate(model, plan, seeded, labels, count, image=images, mask=mask)
         rows.append(inpainted)
         names.append(f"seed {seeded.seed}")
-    return rows_of_tiles(rows, names)
+    return titled_rows(rows, names)

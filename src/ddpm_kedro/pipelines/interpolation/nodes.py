@@ -8,7 +8,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import InterpolationParameters, SamplingParameters
 from ddpm_kedro.reporting.fonts import titles
-from ddpm_kedro.reporting.grid import rows_of_tiles
+from ddpm_kedro.reporting.grid import titled_rows
 from ddpm_kedro.sampling.generation import choose_labels, generate, sampling_plan
 
 
@@ -42,4 +42,4 @@ def interpolate_seeds(
     rows = list(images.reshape(count, frames, *images.shape[1:]))
     classes = titles(model.class_names)
     names = [f"image {row}" if labels is None else classes[labels[row]] for row in range(count)]
-    return rows_of_tiles(rows, names)
+    return titled_rows(rows, names)

@@ -8,7 +8,7 @@ from ddpm_kedro.images.class_names import file_names
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.reporting.grid import labelled_grid, to_picture
+from ddpm_kedro.reporting.grid import labelled_grid, to_pil
 from ddpm_kedro.sampling.generation import choose_labels, generate, sampling_plan
 from ddpm_kedro.sampling.samples import Samples
 
@@ -45,4 +45,4 @@ def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image
     if samples.labels is not None:
         classes = file_names(samples.class_names)
         names = [f"{name}_{classes[label]}" for name, label in zip(names, samples.labels, strict=True)]
-    return grid, {name: to_picture(image) for name, image in zip(names, samples.images, strict=True)}
+    return grid, {name: to_pil(image) for name, image in zip(names, samples.images, strict=True)}
