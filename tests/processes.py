@@ -12,9 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
+FORKS.set_forkserver_preload(  # not the settings: they ask for the rank when they are imported
     [
-        "ddpm_kedro.settings",
         "kedro.framework.cli.cli",
         "kedro_datasets.json",
         "kedro_datasets.partitions",
@@ -95,6 +94,7 @@ def _run(output: Connection, words: tuple[str, ...], folder: Path, environment: 
     multiprocessing.process._parent_process = None  # type: ignore[attr-defined]  # the tests are not its parent
     os.fsync = lambda _: None  # as in conftest.py
     sys.argv = list(words)
+    sys.modules.pop(words[0], None)  # else runpy warns
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:
