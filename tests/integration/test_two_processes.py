@@ -122,7 +122,7 @@ def test_a_training_refuses_all_others_until_it_is_killed(finished: Project) -> 
 
 def test_a_run_that_waits_follows_the_one_before(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project = finished
-    monkeypatch.setenv("DDPM_KEDRO_WAIT", "120")
+    monkeypatch.setenv("DDPM_KEDRO_WAIT", "3600")
     assert start_together(project, OTHER, OTHER.replace("seed=1", "seed=2")) == [0, 1]
     assert len(list(project.data.glob("runs/*/parameters.json"))) == 3
     assert [row["images_seen"] for row in history(project)] == [8, 16]
