@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +21,7 @@ from ddpm_kedro.hardware import AVAILABLE
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.pipeline_registry import MAIN_JOB
 from tests.conftest import ROOT, Project
+from tests.processes import Process, run
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
 
@@ -316,33 +314,32 @@ class TestMistakes:
         assert isinstance(result.exception, ZeroDivisionError)
 
 
-def stop_in_mid_training(project: Project, number: signal.Signals) -> list[str]:
-    """Start a run in a process of its own, send it a signal after the first report; gives its command."""
+def stop_in_mid_training(project: Project, number: signal.Signals) -> tuple[str, ...]:
+    """Start a run in a process of its own, send it a signal after the first report, and return its command."""
     parameters = "training.num_images=400,training.report_interval=80,training.preview_images=0"
-    command = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--params", parameters]
-    process = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    command = ("ddpm_kedro", "--env", "smoke", "--params", parameters)
+    process = Process(project.folder, *command)
     for line in process.stdout:
         if "80 of 400 images" in line:
             process.send_signal(number)
             break
-    start = time.monotonic()
-    rest = process.stdout.read()
-    assert process.wait() == 128 + number
-    assert time.monotonic() - start < 10
+    rest = process.communicate()
+    assert process.returncode == 128 + number
     assert "the same command resumes from it" in rest
+    assert "400 of 400 images" not in rest
     assert not (project.data / "06_models/model").exists()
     return command
 
 
 @pytest.mark.slow
-def test_a_run_stopped_by_sigterm_goes_on_to_the_same_pictures(project: Project, tmp_path: Path) -> None:
+def test_a_run_stopped_by_sigterm_resumes_to_the_same_images(project: Project, tmp_path: Path) -> None:
     command = stop_in_mid_training(project, signal.SIGTERM)
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    done = run(project.folder, *command)
+    assert done.returncode == 0, done.stdout
     assert "resumes after" in done.stdout
     resumed = results(project)
     project.data.rename(tmp_path / "elsewhere")
-    subprocess.run(command, cwd=project.folder, capture_output=True, check=True)
+    run(project.folder, *command).check_returncode()
     assert results(project) == resumed
 
 

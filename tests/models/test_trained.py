@@ -33,7 +33,9 @@ print([name for name in sys.modules if name.split(".")[0] in ("kedro", "kedro_da
 
 def trained_model() -> TrainedModel:
     network = randomise(build_network(MODEL, 1, 2)).eval()
-    return TrainedModel(network, RunRecord(Provenance(PARAMETERS, {"training_images": "0"}), (1, 8, 8), ("a", "b")), 640)
+    return TrainedModel(
+        network, RunRecord(Provenance(PARAMETERS, {"training_images": "0"}), (1, 8, 8), ("a", "b")), 640
+    )
 
 
 def test_load_returns_what_save_wrote(tmp_path: Path) -> None:
