@@ -20,8 +20,8 @@ import torch
 from kedro.io import DatasetError
 from PIL import Image
 
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets import image_store
-from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.history import HistoryDataset
@@ -411,7 +411,7 @@ class TestPair:
             return change_unless_killed
 
         if not exchange:
-            monkeypatch.setattr("ddpm_kedro.datasets.atomic.ctypes.CDLL", lambda *_, **__: None)
+            monkeypatch.setattr("ddpm_kedro.atomic.ctypes.CDLL", lambda *_, **__: None)
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             self.pair(tmp_path)[0].save(self.lazy("blue"))
             for name in ("os.replace", "shutil.rmtree", "ddpm_kedro.datasets.image_store.take_place"):

@@ -182,7 +182,7 @@ OWN_PICTURES = [
         ("pictures in the order of their shards", 'np.argsort(of, kind="stable")', "np.arange(len(of))"),
     ),
     *one(
-        "datasets/atomic.py",
+        "atomic.py",
         (
             "what another process is writing is removed",
             "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives",

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.errors import UserError

@@ -5,7 +5,7 @@ from typing import Any
 
 from kedro_datasets._typing import JSONPreview
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import read_document, reading, seal
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kedro_datasets._typing import PlotlyPreview
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.errors import UserError

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write, take_place
+from ddpm_kedro.atomic import atomic_write, take_place
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.datasets.store_check import (

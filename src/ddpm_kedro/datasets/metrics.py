@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from kedro_datasets._typing import TablePreview
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.errors import UserError

@@ -4,7 +4,7 @@ import json
 
 from safetensors.torch import load_file
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.datasets.reading import file_checksum, provenance_of, read_document, reading, seal
 from ddpm_kedro.datasets.tensors import write_tensors

@@ -6,7 +6,7 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import put_as_a_whole
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.store_check import META

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.reading import DAMAGE, MISPLACED, file_checksum, provenance_of, read_document, reason_of
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.statistics import HASH

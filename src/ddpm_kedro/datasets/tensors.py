@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import replaced
+from ddpm_kedro.atomic import replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.reading import reading
 
