@@ -1,9 +1,7 @@
 """What lies in a folder or an archive, found without opening a picture and kept in a few arrays."""
 
 import hashlib
-import mmap
 import os
-import re
 import stat
 import tarfile
 import zipfile
@@ -26,8 +24,6 @@ from ddpm_kedro.ingestion.class_folders import Folders, find_folders
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
 MAX_BYTES = 2**28
-BLOCK, PLAIN, OCTAL = 512, {b"0", b"\0", b"5"}, re.compile(rb" *[0-7]*[ \0]*")
-"""Of a .tar: bytes of a header, kinds of members that are files or folders, and how their numbers are written."""
 DEPTH = 4  # folders, from the top, whose names may be classes: those above hold but one folder
 LINK_OUT, LINK_TO_FOLDER, OUTSIDE = "it is a link out of the folder", "it is a link to a folder", "its name leads out"
 LINK_TO_NOWHERE = "it is a link to nothing"
@@ -265,45 +261,6 @@ def _in_zip(path: Path) -> Iterator[Found]:
 
 
 def _in_tar(path: Path) -> Iterator[Found]:
-    members = plain_members(path)
-    yield from members if members is not None else any_members(path)
-
-
-def plain_members(path: Path) -> list[Found] | None:
-    """Those of an archive of files and folders with short names and nothing else, in half the time; else None."""
-    found, place, end = list[Found](), 0, path.stat().st_size
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        while place + BLOCK <= end:
-            header = content[place : place + BLOCK]
-            if not any(header):  # after the last one
-                return found
-            kind, magic = header[156:157], header[257:263]
-            if (
-                kind not in PLAIN
-                or magic not in {b"ustar\0", b"ustar "}
-                or not all(map(OCTAL.fullmatch, _numbers(header)))
-            ):
-                return None
-            size, stamp, checksum = (int(number.strip(b" \0") or b"0", 8) for number in _numbers(header))
-            if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
-                return None
-            place += BLOCK
-            if kind != b"5":
-                name = header[:100].partition(b"\0")[0]
-                above = header[345:500].partition(b"\0")[0] if magic == b"ustar\0" else b""
-                name = b"%b/%b" % (above, name) if above else name
-                found.append(Found(name, place, size, stamp, _name_problem(name) or _size_problem(size)))
-            place += -(-size // BLOCK) * BLOCK
-    return None
-
-
-def _numbers(header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Size, time of change, and checksum, in octal digits."""
-    return header[124:136], header[136:148], header[148:156]
-
-
-def any_members(path: Path) -> Iterator[Found]:
-    """Those of any archive."""
     with _archive(path), tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it keeps all that it has seen
