@@ -19,8 +19,8 @@ from kedro_datasets.plotly import JSONDataset as PlotDataset
 from kedro_datasets.text import TextDataset
 from PIL import Image
 
+from ddpm_kedro import atomic
 from ddpm_kedro.atomic import atomic_write, copy, move, replaced_folder
-from ddpm_kedro.datasets import atomic
 from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.datasets.tensors import write_tensors
 
