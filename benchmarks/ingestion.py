@@ -57,7 +57,7 @@ def images(workers: int):
 
     return ImagesParameters(
         holdout_fraction=0.1, seed=0, size=None, channels=None, fit="crop", background=(255, 255, 255),
-        max_pixels=50_000_000, max_rejected_fraction=0.1, perceptual_hash=False, workers=workers,
+        max_pixels=50_000_000, max_rejected_fraction=0.1, workers=workers,
     )  # fmt: skip
 
 

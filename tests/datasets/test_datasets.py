@@ -30,7 +30,7 @@ from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.samples import Samples, SamplesDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
-from ddpm_kedro.ingestion.statistics import known, perceptual_hashes
+from ddpm_kedro.ingestion.statistics import known
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Checkpoint
@@ -289,23 +289,6 @@ class TestShards:
         assert limits == [1512, 4096]
         with pytest.raises(UserError, match="lie in 5,000 files, more than this process may open: ulimit -n 5512"):
             _allow_open_files(5000)
-
-    def test_pictures_that_look_alike_are_counted_where_asked_for(self, tmp_path: Path) -> None:
-        rng = np.random.default_rng(0)
-        base = rng.integers(0, 200, (5, 8, 9, 3)).repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
-        alike = base[:2] + rng.integers(0, 3, base[:2].shape, dtype=np.uint8)  # as after a lossy format
-        shards = [partial(Shard, images, np.full(len(images), -1)) for images in (base, alike)]
-        for perceptual, expected in ((True, 2), (False, None)):
-            dataset = ImageStoreDataset(filepath=str(tmp_path / str(perceptual)))
-            dataset.save(LazyImageStore(MADE_BY, (), lambda: shards, perceptual=perceptual))
-            facts = dataset.load().facts
-            assert (facts["duplicates"], facts.get("near_duplicates")) == (0, expected)
-
-    @pytest.mark.parametrize("size", [(1, 1), (5, 7), (30, 50)])
-    def test_small_pictures_have_a_look_too(self, size: tuple[int, int]) -> None:
-        images = np.random.default_rng(0).integers(0, 200, (3, *size, 1), dtype=np.uint8)
-        assert perceptual_hashes(images) == perceptual_hashes(images + 50)
-        assert {len(each) for each in perceptual_hashes(images)} == {16}
 
     @pytest.mark.parametrize("after", range(WRITTEN + 1))
     def test_an_interrupted_save_goes_on(self, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

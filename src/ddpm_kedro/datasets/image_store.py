@@ -38,11 +38,9 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
 from ddpm_kedro.ingestion.statistics import (
     HASH,
-    PERCEPTUAL,
     check_rejected,
     facts_of,
     known,
-    perceptual_hashes,
     repeated,
 )
 from ddpm_kedro.progress import progress
@@ -178,8 +176,6 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         data.check()
         hashes, labels, rejected = self._gathered(len(made))
         facts = facts_of(made, repeated(hashes)) | {"rejected_files": rejected}
-        if data.perceptual:
-            facts["near_duplicates"] = repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
         check_rejected(facts, data.max_rejected_fraction)
         with atomic_write(new / HASHES) as file:
             np.save(file, hashes)
@@ -235,14 +231,14 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         first = list(islice(numbered, FEW + 1))
         workers = _cores() if data.workers is None else data.workers
         if not workers or len(first) <= FEW:  # they are decoded before other processes would have begun
-            yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
+            yield from (_written(path, making) for path, making in chain(first, numbered))
             return
         # Not forked: torch's threads, if there are any, would be missing in the copy.
         with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
             waiting = deque[Future[dict[str, Any]]]()
             try:
                 for path, making in chain(first, numbered):
-                    waiting.append(pool.submit(_written, path, making, data.perceptual))
+                    waiting.append(pool.submit(_written, path, making))
                     if len(waiting) > AHEAD * workers:
                         yield waiting.popleft().result()
                 while waiting:
@@ -257,20 +253,13 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
 
     def _gathered(self, shards: int) -> tuple[NDArray[np.bytes_], NDArray[np.int64], list[list[str]]]:
         """Hashes and labels of all images, and names and reasons of the first files that gave none."""
-        labels, rejected = list[NDArray[np.int64]](), list[list[str]]()
+        hashes, labels, rejected = list[NDArray[np.bytes_]](), list[NDArray[np.int64]](), list[list[str]]()
         for number in range(shards):
-            about = self._about(number)
+            about = json.loads((_new(self._filepath) / f"{number:05d}.json").read_text())
+            hashes.append(np.array(about["hashes"], dtype=f"S{2 * HASH}"))
             labels.append(np.array(about["labels"], dtype=np.int64))
             rejected += about["rejected"][: LISTED - len(rejected)]
-        return self._hashes(shards, "hashes", 2 * HASH), np.concatenate(labels), rejected
-
-    def _hashes(self, shards: int, kind: str, digits: int) -> NDArray[np.bytes_]:
-        """One of every image."""
-        return np.concatenate([np.array(self._about(number)[kind], dtype=f"S{digits}") for number in range(shards)])
-
-    def _about(self, number: int) -> dict[str, Any]:
-        about: dict[str, Any] = json.loads((_new(self._filepath) / f"{number:05d}.json").read_text())
-        return about
+        return np.concatenate(hashes), np.concatenate(labels), rejected
 
     def _exists(self) -> bool:
         return (self._filepath / META).exists()
@@ -360,7 +349,7 @@ def _end_with_parent() -> None:
     os._exit(1)  # what is half written is no part of a store
 
 
-def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
+def _written(path: Path, making: Making) -> dict[str, Any]:
     """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
     about, images = path.with_suffix(".json"), path.with_suffix(".npy")
     summary = _summary(about)
@@ -370,8 +359,7 @@ def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
             with atomic_write(images) as file:
                 np.save(file, np.ascontiguousarray(shard.images))
         with atomic_write(about) as file:
-            like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}
-            file.write(json.dumps(known(shard) | like).encode())
+            file.write(json.dumps(known(shard)).encode())
         summary = _summary(about)
         assert summary is not None
     return summary

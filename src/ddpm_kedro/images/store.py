@@ -128,7 +128,6 @@ class LazyImageStore:
         shards: makes the shards; each can be made alone and, where there are workers, in another process.
         workers: processes that make shards; 0 for none, None for one a core.
         max_rejected_fraction: of the files; with more there is no store.
-        perceptual: also count pictures that look like one before them.
         check: called when all shards are made; raises where their source is no longer what it was.
     """
 
@@ -138,7 +137,6 @@ class LazyImageStore:
     workers: int | None = 0
     max_rejected_fraction: float = 0.0
     check: Callable[[], None] = lambda: None
-    perceptual: bool = False
 
     def read(self) -> ImageStore:
         """All of it in memory."""

@@ -14,7 +14,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import Original, Shard
 from ddpm_kedro.ingestion.listing import hints
 
-HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
+HASH = 16  # bytes of an image's hash
 TOLD = 10  # reasons of rejected files in a message
 SUMMED_AT_ONCE = 64
 SIDES = ("height", "width")
@@ -52,23 +52,6 @@ def known(shard: Shard) -> dict[str, Any]:
 def repeated(hashes: NDArray[np.bytes_]) -> int:
     """How many of them came before."""
     return len(hashes) - len(np.unique(hashes))
-
-
-def perceptual_hashes(images: NDArray[np.uint8]) -> list[str]:
-    """Difference hashes of images (N, H, W, C): whether each of 8×8 areas is brighter than the one to its left.
-
-    Pictures that were made larger or smaller, or saved with other losses, mostly keep theirs.
-    """
-    count, height, width, _ = images.shape
-    down, across = (np.arange(areas) * side // areas for areas, side in ((8, height), (9, width)))
-    found = np.empty((count, PERCEPTUAL), dtype=np.uint8)
-    for first in range(0, count, SUMMED_AT_ONCE):
-        rows = slice(first, first + SUMMED_AT_ONCE)
-        grey = images[rows].mean(axis=3)
-        sums = np.add.reduceat(np.add.reduceat(grey, down, axis=1), across, axis=2)
-        means = sums / np.diff(across, append=width).clip(min=1)  # areas side by side need not be equally wide
-        found[rows] = np.packbits((np.diff(means, axis=2) > 0).reshape(len(grey), -1), axis=1)
-    return [row.tobytes().hex() for row in found]
 
 
 def _known_originals(originals: Sequence[Original]) -> dict[str, Any]:

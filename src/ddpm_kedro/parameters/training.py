@@ -85,8 +85,8 @@ class ImagesParameters(Group):
     """Of a picture, before it is decoded; larger ones are rejected."""
     max_rejected_fraction: Fraction
     """Of the files, that may give no picture."""
-    perceptual_hash: bool
-    """Report pictures that look like one before them, too, and not only those that are equal."""
+    perceptual_hash: Literal[False] = False
+    """Removed: only ``false`` is accepted. It stays part of the fingerprint, so that stores made before stay valid."""
     workers: NonNegativeInt | None
     """Processes that decode; null for one a core."""
 

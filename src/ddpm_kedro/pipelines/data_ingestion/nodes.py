@@ -68,8 +68,7 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
         files = fingerprint(raw_images["sha256"], name, class_names, *raw_images.get("parts", ()))
         made_by = Provenance(parameters, {"raw_images": files})
         check = partial(source.check, raw_images)
-        given = images.workers, most_rejected, check, images.perceptual_hash
-        return LazyImageStore(made_by, class_names, shards, *given)
+        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected, check)
 
     training, holdout = source.divided(raw_images, images)
     # What is held out is decided by chance: the training images, most of all, stand for the share of rejected files.
