@@ -61,7 +61,6 @@ IMAGES = ImagesParameters(
     background=(255, 255, 255),
     max_pixels=50_000_000,
     max_rejected_fraction=0.1,
-    perceptual_hash=False,
     workers=0,
 )
 MODEL = ModelParameters(

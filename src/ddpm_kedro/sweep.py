@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.errors import ConflictError, DivergedError, UserError
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.provenance import differences

@@ -268,7 +268,13 @@ class TestImageStore:
 
     def images(self, folder: Path) -> Any:
         store = self.dataset(folder).load()
-        return np.asarray(store.images).tolist(), store.labels.tolist(), store.class_names, store.made_by, store.facts
+        return (
+            np.asarray(store.images).tolist(),
+            store.labels.tolist(),
+            store.class_names,
+            store.made_by,
+            store.statistics,
+        )
 
     def images_or_error(self, folder: Path) -> Any:
         try:

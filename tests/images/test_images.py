@@ -8,7 +8,8 @@ from PIL import Image
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment
 from ddpm_kedro.images.pixels import read_pixels, to_float, to_uint8
-from ddpm_kedro.images.store import ImageStore, stratified_holdout
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion.splitting import stratified_holdout
 from ddpm_kedro.reporting.grid import labelled_grid, to_pil
 from tests.conftest import NO_AUGMENTATION, changed, make_store
 
@@ -44,7 +45,7 @@ def test_holdout_of_images_without_labels() -> None:
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
 def test_an_empty_side_is_an_error(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"images.holdout_fraction = 0\.\d+ leaves \d+ of 10"):
+    with pytest.raises(UserError, match=r"images.holdout_fraction = 0\.\d+ holds out \d+ of 10"):
         stratified_holdout(np.zeros(10, dtype=np.int64), 10, fraction, seed=0)
 
 

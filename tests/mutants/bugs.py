@@ -137,23 +137,26 @@ NETWORK = [
 OWN_PICTURES = [
     *one(
         "ingestion/decoding.py",
-        ("pictures lie on their sides", "_in_srgb(_upright(opened))", "_in_srgb(opened)"),
-        ("profiles of colours not read", "_in_srgb(_upright(opened))", "_upright(opened)"),
+        ("pictures lie on their sides", "_in_srgb(_upright(image))", "_in_srgb(image)"),
+        ("profiles of colours not read", "_in_srgb(_upright(image))", "_upright(image)"),
         ("only the low byte of sixteen bits", "(values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS", "values % 256"),
-        ("transparent pixels black", "(*wanted.background, 255)", "(0, 0, 0, 255)"),
+        ("transparent pixels black", "(*target.background, 255)", "(0, 0, 0, 255)"),
         ("bombs decoded", "if max_pixels is not None and image.width * image.height > max_pixels:", "if False:"),
         ("made smaller without a filter", "Image.Resampling.LANCZOS", "Image.Resampling.NEAREST"),
-        ("a borrowed height", "size = (wanted.width, wanted.height)", "size = (wanted.height, wanted.width)"),
+        ("a borrowed height", "size = (target.width, target.height)", "size = (target.height, target.width)"),
     ),
     *one(
         "ingestion/listing.py",
+        ("names that lead out are classes", "if entry.problem == OUTSIDE:  # no", "if False:  # no"),
+        ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
+        ("changes of files unnoticed", "% (entry.name, entry.size, entry.stamp, ", "% (entry.name, 0, 0, "),
+    ),
+    *one(
+        "ingestion/file_walk.py",
         ("links out of the folder followed", "if common != self.root and not self.follow:", "if False:"),
         ("links in a circle followed", "or target in self.seen", ""),
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
         ("links in archives read", "SPECIAL if not member.isreg() or member.issparse() else", "None or"),
-        ("names that lead out are classes", "if found.problem == OUTSIDE:  # no", "if False:  # no"),
-        ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
-        ("changes of files unnoticed", "% (found.name, found.size, found.stamp, ", "% (found.name, 0, 0, "),
     ),
     *one(
         "ingestion/class_folders.py",
@@ -167,9 +170,12 @@ OWN_PICTURES = [
     ),
     *one(
         "ingestion/image_files.py",
-        ("classes without a training image", "training[kept] = True", "pass"),
         ("images beside the classes are of the last one", "used &= (listing.labels >= 0)", "used &= True"),
-        ("hold-out by place in the listing", "blake2b(listing.name(index),", "blake2b(str(index).encode(),"),
+        ("holdout by place in the listing", "map(self.listing.name, range", "map(lambda row: b'%d' % row, range"),
+    ),
+    *one(
+        "ingestion/splitting.py",
+        ("classes without a training image", "training[kept] = True", "pass"),
     ),
     *one(
         "ingestion/sharding.py",
@@ -182,7 +188,7 @@ OWN_PICTURES = [
         ("pictures in the order of their shards", 'np.argsort(of, kind="stable")', "np.arange(len(of))"),
     ),
     *one(
-        "datasets/atomic.py",
+        "atomic.py",
         (
             "what another process is writing is removed",
             "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives",
@@ -205,23 +211,26 @@ OWN_PICTURES = [
         "datasets/image_store.py",
         (
             "what another left is taken",
-            "if unfinished.is_file() and _json(unfinished) == made_by.as_dict():",
+            "if unfinished.is_file() and read_json(unfinished) == made_by.as_dict():",
             "if unfinished.is_file():",
         ),
-        ("shards made again", "if summary is None or (summary", "if True or (summary"),
-        ("a source that changed meanwhile goes unnoticed", "        data.check()\n", ""),
+        ("a source that changed meanwhile goes unnoticed", "        store.check()\n", ""),
         (
             "what is there may hold any share of rejected files",
             'check_rejected(self._meta()["facts"], data.max_rejected_fraction)',
             "pass",
         ),
+    ),
+    *one(
+        "ingestion/shard_writer.py",
+        ("shards made again", "if summary is None or (summary", "if True or (summary"),
         ("Ctrl-C waits for what is decoded", "signal.signal(signal.SIGINT, signal.SIG_DFL)", "pass"),
     ),
     *one(
         "ingestion/statistics.py",
-        ("any share of rejected files will do", "bad <= most * (bad", "True or bad <= most * (bad"),
+        ("any share of rejected files will do", "bad <= max_fraction * (bad", "True or bad <= max_fraction * (bad"),
         ("sums of the first images alone", "of_values[which] += powers", "of_values[which] = powers"),
-        ("kinds of files of the last shard alone", "Counter(each", "Counter(known[-1]"),
+        ("kinds of files of the last shard alone", "Counter(summary[", "Counter(summaries[-1]["),
     ),
     *one(
         "ingestion/downloading.py",
@@ -257,8 +266,11 @@ OWN_PICTURES = [
     *one(
         "ingestion/array_file.py",
         ("pickles executed", "allow_pickle=False", "allow_pickle=True"),
-        ("labels of other rows", "part.labels[rows]", "part.labels[: len(rows)]"),
         ("floats cut to bytes", "if images.dtype != np.uint8:", "if False:"),
+    ),
+    *one(
+        "ingestion/array_images.py",
+        ("labels of other rows", "int(self.labels[index])", "int(self.labels[0])"),
     ),
     *one(
         "ingestion/unpacking.py",

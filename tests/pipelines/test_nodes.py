@@ -17,7 +17,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
-from ddpm_kedro.ingestion.small_sets import NamedSource, Split
+from ddpm_kedro.ingestion.array_images import InMemoryImages
 from ddpm_kedro.models import UNet
 from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
@@ -111,10 +111,13 @@ class TestIngestion:
         assert training.made_by.fingerprint != holdout.made_by.fingerprint
 
     def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class WithTestSplit(NamedSource):
-            def read(self, folder: object) -> tuple[Split, Split]:
+        class WithTestSplit:
+            def open(self, manifest: object) -> tuple[InMemoryImages, InMemoryImages]:
                 store = make_store(12)
-                return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])
+                test = InMemoryImages(store.images[:4], store.labels[:4])
+                return InMemoryImages(store.images, store.labels), test
+
+            def check(self, manifest: object) -> None: ...
 
         monkeypatch.setitem(registry.SOURCES, "other", WithTestSplit())
         manifest = {"source": "other", "folder": ".", "class_names": list("abc"), "sha256": {}}
@@ -149,7 +152,7 @@ class TestIngestion:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         training, holdout = (
-            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), facts={"rejected": rejected})
+            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), statistics={"rejected": rejected})
             for hashes, rejected in (
                 (["aa", "bb", "cc"], {"it is damaged": 2, "it is cut short": 1}),
                 (["bb", "dd", "bb"], {"it is damaged": 1, "x": 1, "y": 1}),

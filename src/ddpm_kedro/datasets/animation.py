@@ -4,7 +4,7 @@ import base64
 
 from PIL import Image, ImageSequence
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.files import reading
 from ddpm_kedro.kedro_adapter import ImagePreview

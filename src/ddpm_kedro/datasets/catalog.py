@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.io import DataCatalog, DatasetError
 
-from ddpm_kedro.datasets.atomic import copy, replaced
+from ddpm_kedro.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.errors import UserError

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import fingerprint

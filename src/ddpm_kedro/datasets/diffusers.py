@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import file_checksum

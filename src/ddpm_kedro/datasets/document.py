@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.files import read_document, reading, seal
 from ddpm_kedro.kedro_adapter import JSONPreview

@@ -5,7 +5,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import reading

@@ -4,7 +4,7 @@ import csv
 from io import StringIO
 from pathlib import Path
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import reading

@@ -2,7 +2,7 @@
 
 import json
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import provenance_of, read_document, reading, seal

@@ -1,6 +1,6 @@
 """Trained models on disk."""
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import provenance_of, read_document, reading

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import check_zip, provenance_of, reading

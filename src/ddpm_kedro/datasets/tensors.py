@@ -3,7 +3,7 @@
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import replaced
+from ddpm_kedro.atomic import replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.files import reading
 from ddpm_kedro.models.weights import write_tensors

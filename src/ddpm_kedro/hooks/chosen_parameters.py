@@ -10,7 +10,7 @@ from kedro.pipeline.node import Node
 
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.hooks.trial import TRIAL
-from ddpm_kedro.ingestion.source import place_of
+from ddpm_kedro.ingestion.source import locate
 from ddpm_kedro.parameters import Group, Parameters, check_parameters
 from ddpm_kedro.provenance import fingerprint, redact, set_name
 
@@ -64,7 +64,7 @@ def select_parameters(parameters: Parameters) -> dict[str, Any]:
         name: group.model_dump(exclude=set(group.excluded_from_fingerprint) - ALSO.get(name, set()))
         for name, group in groups.items()
     }
-    place = place_of(parameters.dataset)
+    place = locate(parameters.dataset)
     use = {group: option for group, option in parameters.use.items() if option is not None and group != "experiment"}
     use["dataset"] = set_name(place)
     return {"use": use, **values, "dataset": redact(values["dataset"] | {"path": place})}

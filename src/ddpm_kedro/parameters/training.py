@@ -85,8 +85,8 @@ class ImagesParameters(Group):
     """Reject images with more pixels than this, before decoding."""
     max_rejected_fraction: Fraction
     """Abort if more than this fraction of the files cannot be decoded."""
-    perceptual_hash: bool
-    """Report pictures that look like one before them, too, and not only those that are equal."""
+    perceptual_hash: Literal[False] = False
+    """Removed: only ``false`` is accepted. It stays part of the fingerprint, so that stores made before stay valid."""
     workers: NonNegativeInt | None
     """Number of processes that decode; null: one per core."""
 
