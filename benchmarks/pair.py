@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 from ddpm_kedro.diffusion import SamplingPlan
-from ddpm_kedro.models import TrainedModel, UNet, to_diffusers
+from ddpm_kedro.models import RunRecord, TrainedModel, UNet, to_diffusers
 from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
 from ddpm_kedro.provenance import Provenance
 
@@ -26,7 +26,7 @@ def make_pair(
     torch.manual_seed(0)
     groups = {"model": p.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
     network = UNet(p, image_shape[0]).eval()
-    model = TrainedModel(network, Provenance(groups, {}), image_shape, (), 0)
+    model = TrainedModel(network, RunRecord(Provenance(groups, {}), image_shape, ()), 0)
     exported = to_diffusers(model)
     (config, weights), scheduler = exported.unet, exported.scheduler
     theirs = UNet2DModel.from_config(config)

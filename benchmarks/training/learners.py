@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.hardware import Hardware, keep_freed_memory
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
@@ -51,7 +51,7 @@ class Ours:
     def hardware(self, hardware: Hardware) -> None:
         """Set device and precision before the first step: the optimizer's state has the weights' memory format."""
         self.trainer.hardware = hardware
-        for network in (self.trainer.network, self.trainer.average):
+        for network in (self.trainer.network, self.trainer.ema):
             network.to(memory_format=hardware.memory_format)
 
     def step(self, index: int, pixels: Tensor, labels: Tensor | None, num_images: int) -> Tensor:
@@ -68,5 +68,5 @@ class Ours:
         """Sample with ten steps of DPM-Solver++ and EMA weights."""
         run = self.trainer.run
         plan = SamplingPlan(run.diffusion, "dpm_solver++", 10, guidance)
-        arguments = self.trainer.average, plan, run.image_shape, 1, range(count), labels, self.hardware.autocast
-        return draw_images(*arguments)
+        arguments = self.trainer.ema, plan, run.image_shape, 1, range(count), labels, self.hardware.autocast
+        return generate_images(*arguments)

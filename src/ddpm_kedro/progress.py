@@ -16,19 +16,19 @@ from rich.progress import (
 
 
 def bars(*columns: ProgressColumn, shown: bool = True) -> Progress:
-    """Rich's, on a terminal; nothing elsewhere, or where they are not to be shown."""
+    """Return rich's progress bars; they show nothing without a terminal, or if ``shown`` is False."""
     console = rich.get_console()
     return Progress(*columns, console=console, disable=not (shown and console.is_terminal), refresh_per_second=2)
 
 
 @contextmanager
 def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; it is moved by so many.
+    """Show a progress bar on a terminal; yield a function that advances it by a number.
 
     Args:
-        what: is done.
-        total: of them are to be done, if that is known.
-        of: what is counted.
+        what: the task.
+        total: number of items, if known.
+        of: unit of the items.
     """
     counted = "{task.completed:,.0f}" if total is None else "{task.completed:,.0f} of {task.total:,.0f}"
     columns: list[ProgressColumn] = [TextColumn(what), BarColumn(), TextColumn(f"{counted} {of}")]
@@ -39,8 +39,8 @@ def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[i
 
 
 @contextmanager
-def progress_bar(completed: int, total: int, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
-    """A bar on a terminal, nothing elsewhere; ``update(images_seen, text)`` moves it."""
+def training_progress(completed: int, total: int, shown: bool = True) -> Iterator[Callable[[int, str], None]]:
+    """Show the progress of a training on a terminal; yield a function that takes images seen and a text."""
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -55,7 +55,7 @@ def progress_bar(completed: int, total: int, shown: bool = True) -> Iterator[Cal
 
 
 def summary(row: dict[str, float], total: int) -> str:
-    """One row of the history as one plain line."""
+    """Return one row of the history as one plain line."""
     left = timedelta(seconds=round((total - row["images_seen"]) / max(row["images_per_second"], 1e-9)))
     return (
         f"{row['images_seen']:,.0f} of {total:,} images, loss {row['loss']:.4f}, "

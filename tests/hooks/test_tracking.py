@@ -17,7 +17,7 @@ import pytest
 import wandb
 
 from ddpm_kedro.hooks import tracking
-from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.hooks.graceful_stop import GracefulStop
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
@@ -94,12 +94,12 @@ def test_a_killed_run_goes_on_without_a_gap_or_a_double_point(
     """Killed after a row of the history that no checkpoint has yet: it is trained again, but tracked once."""
     parameters = f"{OFFLINE},training.report_interval=16,training.checkpoint_interval=32"
 
-    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+    def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         if dataset_name == "training_history" and len(project.history().splitlines()) == 1 + 3:
             raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunGuard, "after_dataset_saved", tracking.hook_impl(kill))
+        patch.setattr(GracefulStop, "after_dataset_saved", tracking.hook_impl(kill))
         assert project.kedro_run("--params", parameters).exit_code == 137
     tracked = run(project, parameters)
     assert len(tracked.files) == 2
@@ -198,12 +198,12 @@ def test_the_parts_of_a_run_are_joined_when_they_are_uploaded(
 ) -> None:
     """With the command that the log shows."""
 
-    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+    def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         if dataset_name == "checkpoint" and data:
             raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunGuard, "after_dataset_saved", tracking.hook_impl(kill))
+        patch.setattr(GracefulStop, "after_dataset_saved", tracking.hook_impl(kill))
         assert project.kedro_run("--params", OFFLINE).exit_code == 137
     run(project)
     [command] = {line.split("with: ")[1] for line in caplog.messages if "wandb sync" in line}
@@ -238,7 +238,7 @@ def test_a_key_that_is_refused_is_one_warning(
     project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         assert len(points(run(project, "tracking.mode=online"))) == 2

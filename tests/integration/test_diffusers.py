@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.diffusion import SamplingPlan, draw_images, generator_for
+from ddpm_kedro.diffusion import SamplingPlan, generate_images, generator_for
 from ddpm_kedro.hooks import staleness
 from ddpm_kedro.models import TrainedModel
 from tests.conftest import Project, randomise
@@ -86,7 +86,7 @@ def test_diffusers_draws_the_same_pictures(name: str, digits: Project) -> None:
     """From the same noise: without labels by its pipeline, as this project does with the empty label."""
     folder, model = digits.data / "06_models/diffusers", model_of(digits)
     plan = SamplingPlan(model.diffusion, name, num_inference_steps=5)
-    ours = draw_images(model.network, plan, model.image_shape, SEED, [0])
+    ours = generate_images(model.network, plan, model.image_shape, SEED, [0])
     generator = generator_for(SEED, 0)
     options: dict[str, Any] = {}
     if name == "ddim":
@@ -153,15 +153,15 @@ def test_fine_tuning_an_imported_model(
     shutil.copytree(smoke_data / "05_model_input", project.data / "05_model_input")
     ok(project.kedro_run(*IMPORT, f"import_model.path={published}"))
     start = f"{TINY},training.initial_model=data/smoke/06_models/imported_model"
-    message = failed(project.kedro_run(*TRAIN, start), "classes: 10 → 0 there")
+    message = failed(project.kedro_run(*TRAIN, start), "classes: 10 → 0. Take over")
     assert "model.channel_multipliers: [2, 3] → [1, 2]; model.attention_levels: [] → [0]" in message
     parameters = project.folder / "conf/smoke/parameters.yml"
     network = "channel_multipliers: [1, 2]\n  attention_levels: [0]\n  class_conditional: false\n"
     parameters.write_text(parameters.read_text().replace("model:\n", f"model:\n  {network}", 1))
     caplog.set_level("INFO")
     ok(project.kedro_run(*TRAIN, start))
-    assert "Starts from the weights" in caplog.text
-    assert "trained with another diffusion: diffusion.num_timesteps: 50 → 1000" in caplog.text
+    assert "Initial weights: " in caplog.text
+    assert "trained with other diffusion parameters: diffusion.num_timesteps: 50 → 1000" in caplog.text
     tuned = model_of(project)
     assert set(tuned.made_by.inputs) == {"training_images", "initial_model"}
     assert not tuned.imported
@@ -174,7 +174,7 @@ def test_fine_tuning_an_imported_model(
     shutil.copytree(project.data / "06_models/model", project.data / "mine")
     caplog.clear()
     ok(project.kedro_run(*TRAIN, f"{TINY},training.initial_model=data/smoke/mine"))
-    assert f"starts anew, since these differ from run {tuned.run_id}: initial weights: " in caplog.text
+    assert f"starts from scratch, because it differs from run {tuned.run_id}: initial weights: " in caplog.text
     told = [record.message for record in caplog.records if record.name == staleness.__name__]
     assert not told  # a training is given its start, and does not make it
     assert model_of(project).run_id != tuned.run_id

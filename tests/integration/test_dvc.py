@@ -142,7 +142,7 @@ def test_a_killed_training_run_is_resumed_unless_its_code_has_changed(repository
         assert time.monotonic() < limit
         time.sleep(0.05)
     kill(process)
-    assert re.search(r"Run \w+ goes on after \d+ images", repository.first_line_of_the_run())
+    assert re.search(r"Run \w+ resumes after \d+ images", repository.first_line_of_the_run())
     repository.change(TRAINING_NODES)
     assert re.search(r"Run \w+ starts\.", repository.first_line_of_the_run())
 

@@ -12,4 +12,4 @@ def test_kills_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert soak(2, 0, tmp_path, images=560) == []
     said = capsys.readouterr().out
     assert said.count("kill ") == 2
-    assert "goes on after" in said
+    assert "resumes after" in said

@@ -17,13 +17,12 @@ from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.metrics.table import Metrics
-from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
 from ddpm_kedro.pipelines.reporting.nodes import (
     draw_trajectory,
@@ -34,6 +33,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
 )
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.animation import Frames
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
 
 REPORT = {
@@ -58,7 +58,9 @@ ROW = {
 def model(store: ImageStore) -> TrainedModel:
     network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
     groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(network, Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names, 16)
+    return TrainedModel(
+        network, RunRecord(Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names), 16
+    )
 
 
 @pytest.fixture
@@ -287,11 +289,12 @@ def test_the_report_describes_images_model_and_samples(
 
 def test_class_names_with_html_are_escaped(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
     names = ("<script>alert(1)</script>", "a & b", "猫<b>")
-    page = report(replace(model, class_names=names), samples, store)
+    page = report(replace(model, record=replace(model.record, class_names=names)), samples, store)
     assert "#2 猫&lt;b&gt;" in page
     assert "猫<b>" not in page
     groups = {**model.made_by.parameters, "dataset": {"source": names[0]}}
-    page = report(replace(model, made_by=replace(model.made_by, parameters=groups)), samples, store)
+    made_by = replace(model.made_by, parameters=groups)
+    page = report(replace(model, record=replace(model.record, made_by=made_by)), samples, store)
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
     assert names[0] not in page
 

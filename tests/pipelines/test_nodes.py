@@ -13,13 +13,13 @@ from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
-from ddpm_kedro.ingestion.small_sets import NamedSource, Split
+from ddpm_kedro.ingestion.array_images import InMemoryImages
 from ddpm_kedro.models import UNet
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
 from ddpm_kedro.pipelines import (
     data_ingestion,
@@ -39,9 +39,10 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import (
     suitable_model,
 )
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
-from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, train_model
+from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, make_resume_plan, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import (
     DIFFUSION,
     EVALUATION,
@@ -87,7 +88,7 @@ NODES = [node for package in (*PIPELINES, *EVALUATING, *TASKS) for node in packa
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
     p = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING} | groups
     images = AugmentedImages(store, NO_AUGMENTATION)
-    return list(train_model(images, store, resume, Event(), **p))
+    return list(train_model(images, store, make_resume_plan(images, resume, **p), Event()))
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -110,10 +111,13 @@ class TestIngestion:
         assert training.made_by.fingerprint != holdout.made_by.fingerprint
 
     def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class WithTestSplit(NamedSource):
-            def read(self, folder: object) -> tuple[Split, Split]:
+        class WithTestSplit:
+            def open(self, manifest: object) -> tuple[InMemoryImages, InMemoryImages]:
                 store = make_store(12)
-                return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])
+                test = InMemoryImages(store.images[:4], store.labels[:4])
+                return InMemoryImages(store.images, store.labels), test
+
+            def check(self, manifest: object) -> None: ...
 
         monkeypatch.setitem(registry.SOURCES, "other", WithTestSplit())
         manifest = {"source": "other", "folder": ".", "class_names": list("abc"), "sha256": {}}
@@ -146,7 +150,7 @@ class TestIngestion:
 
     def test_images_in_both_parts_and_rejected_files_are_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         training, holdout = (
-            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), facts={"rejected": rejected})
+            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), statistics={"rejected": rejected})
             for hashes, rejected in (
                 (["aa", "bb", "cc"], {"it is damaged": 2, "it is cut short": 1}),
                 (["bb", "dd", "bb"], {"it is damaged": 1, "x": 1, "y": 1}),
@@ -177,8 +181,8 @@ class TestTraining:
     def test_every_report_is_saved_and_the_last_has_a_checkpoint(self, store: ImageStore) -> None:
         outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))
         assert [len(history) for _, history, _, _ in outputs] == [1, 2]
-        assert outputs[0][2:] == ({}, {})
-        assert outputs[1][3].finished
+        assert outputs[0][2:] == (NOTHING, NOTHING)
+        assert outputs[1][3].images_seen == 64
         assert outputs[1][2] is outputs[1][3]  # the only one is the best
         names = [name for previews, _, _, _ in outputs for name in previews]
         run_id = outputs[1][3].run_id
@@ -190,14 +194,14 @@ class TestTraining:
     ) -> None:
         caplog.set_level("INFO")
         finished = train(store)[-1][3]
-        assert train(store, finished) == [({}, finished.history, {}, {})]
+        assert train(store, finished) == [({}, finished.history, NOTHING, NOTHING)]
         assert f"Run {finished.run_id} is already trained: 64 images seen." in caplog.text
 
     def test_an_unfinished_run_is_resumed(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         assert [row["images_seen"] for row in train(store, unfinished)[-1][1]] == [32, 64]
-        assert "goes on after 32 images" in caplog.text
+        assert "resumes after 32 images" in caplog.text
 
     def test_a_shorter_run_takes_over_the_checkpoint_of_a_longer_one(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
@@ -205,8 +209,8 @@ class TestTraining:
         unfinished = train(store)[0][3]
         [(_, history, _, taken)] = train(store, unfinished, training=changed(TRAINING, num_images=32))
         assert history == unfinished.history
-        assert taken.finished
-        assert taken.continued_from == f"{unfinished.run_id}@32"
+        assert taken.images_seen == 32
+        assert taken.record.made_by.inputs["continued_from"] == f"{unfinished.run_id}@32"
         assert taken.run_id != unfinished.run_id
         assert export_model(taken, None, TRAINING).run_id == taken.run_id
 
@@ -216,7 +220,7 @@ class TestTraining:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         train(store, unfinished, training=changed(TRAINING, resume="require", seed=5))
-        assert f"goes on from run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
+        assert f"continues run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
         assert "would lead to another model" in caplog.text
 
     def test_the_best_checkpoint_can_be_exported(self, store: ImageStore) -> None:
@@ -225,7 +229,7 @@ class TestTraining:
         assert export_model(last, first, TRAINING).images_seen == 64
         model = export_model(last, first, best)
         assert model.images_seen == 32
-        assert all(tensor.equal(first.average[name]) for name, tensor in model.network.state_dict().items())
+        assert all(tensor.equal(first.ema[name]) for name, tensor in model.network.state_dict().items())
         other = train(store, training=changed(best, seed=1))[0][3]
         for wrong in (None, other):
             with pytest.raises(UserError, match="the best checkpoint on disk is of another run"):
@@ -239,26 +243,30 @@ class TestTraining:
         other = Provenance({}, {"raw_images": "other"})
         outputs = train(replace(store, made_by=other), earlier, optimizer=changed(OPTIMIZER, lr=0.5e-3))
         assert [row["images_seen"] for row in outputs[-1][1]] == [32, 64]
-        assert f"starts anew, since these differ from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005" in caplog.text
+        assert (
+            f"starts from scratch, because it differs from run {earlier.run_id}: optimizer.lr: 0.001 → 0.0005"
+            in caplog.text
+        )
         assert f"training images: {store.made_by.fingerprint} → {other.fingerprint}" in caplog.text
 
     def test_a_stop_request_ends_training(self, store: ImageStore) -> None:
         stop = Event()
         stop.set()
         images = AugmentedImages(store, NO_AUGMENTATION)
-        outputs = list(train_model(images, store, None, stop, MODEL, DIFFUSION, OPTIMIZER, TRAINING))
+        plan = make_resume_plan(images, None, MODEL, DIFFUSION, OPTIMIZER, TRAINING)
+        outputs = list(train_model(images, store, plan, stop))
         assert [output[3].images_seen for output in outputs] == [8]
 
     def test_classes_can_be_left_out(self, store: ImageStore) -> None:
         checkpoint = train(store, model=changed(MODEL, class_conditional=False))[-1][3]
-        assert checkpoint.class_names == ()
+        assert checkpoint.record.class_names == ()
         assert export_model(checkpoint, None, TRAINING).network.class_embedding is None
 
     def test_the_exported_weights_are_the_ema_weights(self, store: ImageStore) -> None:
         checkpoint = train(store)[-1][3]
         model = export_model(checkpoint, None, TRAINING)
         for name, tensor in model.network.state_dict().items():
-            assert tensor.equal(checkpoint.average[name])
+            assert tensor.equal(checkpoint.ema[name])
         assert any(not tensor.equal(checkpoint.network[name]) for name, tensor in model.network.state_dict().items())
         assert model.class_names == store.class_names
         assert not model.network.training  # else dropout would go on
@@ -283,7 +291,7 @@ class TestSampling:
     @pytest.mark.parametrize("label", [3, -1, "class 4"])
     def test_an_unknown_class_is_an_error(self, label: Any, model: Any) -> None:
         with pytest.raises(
-            UserError, match=r"sampling.label = .* is no class of this model.*class 0, class 1, class 2"
+            UserError, match=r"sampling.label = .* is not a class of this model.*class 0, class 1, class 2"
         ):
             sample_images(model, changed(SAMPLING, label=label))
 
@@ -339,11 +347,13 @@ class TestSampling:
 
     def test_images_and_weights_that_are_not_finite_are_refused(self, store: ImageStore, model: Any) -> None:
         checkpoint = train(store)[-1][3]
-        checkpoint.average["conv_in.bias"][0] = float("nan")
-        with pytest.raises(UserError, match=r"gives no model: weights are not finite: conv_in.bias.*Train it again"):
+        checkpoint.ema["conv_in.bias"][0] = float("nan")
+        with pytest.raises(
+            UserError, match=r"cannot be exported: weights are not finite: conv_in.bias.*Train it again"
+        ):
             export_model(checkpoint, None, TRAINING)
         model.network.conv_in.bias.data[0] = float("inf")
-        with pytest.raises(UserError, match=r"The model gives images that are not finite, on cpu"):
+        with pytest.raises(UserError, match=r"The model generated images that are not finite, on cpu"):
             sample_images(model, SAMPLING)
 
     def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:

@@ -105,29 +105,29 @@ class TestGuards:
     def test_no_checkpoint_is_written_after_it_on_a_device_that_is_seldom_looked_at(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        standing = loop.TrainingState(make_trainer(store), None)
-        standing.trainer.device = torch.device("meta")  # not the CPU
+        state = loop.TrainingState(make_trainer(store), None)
+        state.trainer.device = torch.device("meta")  # not the CPU
         for step in range(1, 4):
-            standing.add(step, torch.tensor(math.inf if step >= 2 else 1.0), torch.tensor(1.0), 0.1)
-        for attempt in (standing.stop, lambda: standing.report(False)):
+            state.add(step, torch.tensor(math.inf if step >= 2 else 1.0), torch.tensor(1.0), 0.1)
+        for attempt in (state.stop, lambda: state.report(False)):
             with monkeypatch.context() as patch:
-                patch.setattr(standing.trainer, "device", torch.device("cpu"))
+                patch.setattr(state.trainer, "device", torch.device("cpu"))
                 with pytest.raises(DivergedError, match=r"The loss is inf in step 3"):
                     attempt()
 
     def test_watching_does_not_wait_for_the_device(self, store: ImageStore) -> None:
         trainer = make_trainer(store)
-        standing = loop.TrainingState(trainer, None)
+        state = loop.TrainingState(trainer, None)
         trainer.device = torch.device("meta")
         with Synchronisations() as seen:
-            standing.add(1, torch.tensor(1.0), torch.tensor(1.0), 0.1)
+            state.add(1, torch.tensor(1.0), torch.tensor(1.0), 0.1)
         assert seen.count == 0
 
     def test_overflowing_gradients_of_fp16_are_the_scalers_business(self, store: ImageStore) -> None:
-        standing = loop.TrainingState(make_trainer(store, choose_hardware("cpu", "fp16")), None)
-        standing.add(0, torch.tensor(1.0), torch.tensor(math.inf), 0.1)
+        state = loop.TrainingState(make_trainer(store, choose_hardware("cpu", "fp16")), None)
+        state.add(0, torch.tensor(1.0), torch.tensor(math.inf), 0.1)
         with pytest.raises(DivergedError):
-            standing.add(1, torch.tensor(math.nan), torch.tensor(1.0), 0.1)
+            state.add(1, torch.tensor(math.nan), torch.tensor(1.0), 0.1)
 
     def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
@@ -184,9 +184,9 @@ class TestStart:
         assert len(start.changed) == sum(len(group) for group in groups.values())
 
     def test_other_images_begin_anew(self, run: Run, checkpoint: Checkpoint) -> None:
-        start = ResumePlan.of(replace(run, data="others"), checkpoint)
+        start = ResumePlan.of(replace(run, training_images="others"), checkpoint)
         assert start.checkpoint is None
-        assert start.changed == (f"training images: {run.data} → others",)
+        assert start.changed == (f"training images: {run.training_images} → others",)
 
     def test_a_longer_training_with_a_constant_learning_rate_is_as_if_never_ended(self, store: ImageStore) -> None:
         constant = {"lr_schedule": "constant"}
@@ -203,7 +203,7 @@ class TestStart:
         assert same(weights(longer), weights(whole))
         assert figures(longer[-1].history) == figures(whole[-1].history)
         assert at_end(longer).run_id == at_end(whole).run_id
-        assert at_end(longer).tracking_id == short.run_id
+        assert at_end(longer).record.tracking_id == short.run_id
 
     def test_a_longer_training_whose_learning_rate_had_fallen_already_has_a_name_of_its_own(
         self, run: Run, store: ImageStore
@@ -383,7 +383,7 @@ class TestShares:
         try:
             images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
             trainer = Trainer(run, images, store, hardware, World(0, 2))  # the other half is not needed
-            trainer.shared.register_comm_hook(None, hook)
+            trainer.distributed.register_comm_hook(None, hook)
             for step in range(2):  # after the first step they are divided anew
                 trainer.step(step, trainer.pixels[step])
         finally:
@@ -397,22 +397,22 @@ class TestShares:
         alone = make_trainer(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
         expected = alone.batch(3, alone.pixels[3])
         for rank in range(2):
-            processes = World(rank, 2)
-            rows, pixels = processes.rows(8, 1), StepPixels(store, TRAINING.seed, 8, processes.rows(8, 1))
+            rows = World(rank, 2).rows(8, 1)
+            pixels = StepPixels(store, TRAINING.seed, 8, rows)
             batch = Trainer(run, images, store, choose_hardware("cpu", "fp32")).batch(3, pixels[3], rows)
             assert all(torch.equal(ours, whole[rows]) for ours, whole in zip(batch, expected, strict=True))
 
     def test_more_processes_than_images_to_validate_or_to_draw(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(World, "_reduced", lambda self, value, operation: value)
-        monkeypatch.setattr(World, "_all", lambda self, thing: [thing])
+        monkeypatch.setattr(World, "_reduce", lambda self, value, operation: value)
+        monkeypatch.setattr(World, "_gather_objects", lambda self, thing: [thing])
         run = make_run(store, training={"validation_images": 1, "preview_images": 1})
         images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
         trainer = Trainer(run, images, store, hardware)
         losses, drawn = [], []
         for rank in range(2):
-            trainer.processes = World(rank, 2)
+            trainer.world = World(rank, 2)
             losses.append(trainer.validation_loss())
             drawn.append(len(trainer.preview()[0]))
         assert losses[0] > losses[1] == 0

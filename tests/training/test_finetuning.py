@@ -10,7 +10,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import TrainedModel, UNet
+from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.parameters import ModelParameters
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.training.run import Run
@@ -25,7 +25,7 @@ def initial(
     groups = {"model": model.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
     names = tuple(str(index) for index in range(classes))
     network = randomise(UNet(model, channels, classes), scale).eval()
-    return TrainedModel(network, Provenance(groups, {"imported": "x"}), (channels, size, size), names, 0)  # type: ignore[arg-type]
+    return TrainedModel(network, RunRecord(Provenance(groups, {"imported": "x"}), (channels, size, size), names), 0)
 
 
 def run_from(start: TrainedModel | None, store: ImageStore, **groups: dict[str, Any]) -> Run:
@@ -38,14 +38,14 @@ def test_a_training_that_moves_nothing_keeps_the_initial_loss(store: ImageStore)
     start = initial()
     run = run_from(start, store, optimizer={"lr": 1e-12})
     trainer = Trainer(run, AugmentedImages(store, NO_AUGMENTATION), store, choose_hardware("cpu", "fp32"))
-    trainer.average.load_state_dict(start.network.state_dict())
+    trainer.ema.load_state_dict(start.network.state_dict())
     wanted = trainer.validation_loss()
     reports = run_training(run, store)
     assert [row["validation_loss"] for row in reports[-1].history] == pytest.approx([wanted] * 2, rel=1e-6)
     from_nothing = run_training(run_from(None, store, optimizer={"lr": 1e-12}), store)[-1].history[0]
     assert abs(from_nothing["validation_loss"] - wanted) > 0.01
     assert reports[-1].checkpoint is not None
-    for states in (reports[-1].checkpoint.network, reports[-1].checkpoint.average):
+    for states in (reports[-1].checkpoint.network, reports[-1].checkpoint.ema):
         for name, tensor in start.network.state_dict().items():
             torch.testing.assert_close(states[name], tensor)
 
@@ -62,7 +62,8 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(store: ImageStore) -> No
     whole = weights(run_training(run, store))
     stopped = run_training(run, store, stop_at=3)[-1].checkpoint
     assert stopped is not None
-    assert (stopped.images_seen, stopped.initial_model) == (24, run.initial_model)
+    assert stopped.images_seen == 24
+    assert stopped.record.made_by.inputs["initial_model"] == run.initial_model
     assert same(weights(run_training(run_from(initial(), store), store, resume=stopped)), whole)
     assert not same(weights(run_training(run_from(None, store), store)), whole)
 
@@ -72,19 +73,20 @@ def test_another_initial_model_is_another_run_and_the_same_elsewhere_is_not(stor
     assert len({run.run_id for run in runs}) == 3
     path = run_from(initial(), store, training={"initial_model": "elsewhere"})
     assert path.run_id == runs[1].run_id
-    renamed = replace(initial(), class_names=("a", "b", "c"), images_seen=7)
+    record = replace(initial().record, class_names=("a", "b", "c"))
+    renamed = replace(initial(), record=record, images_seen=7)
     assert run_from(renamed, store).run_id == runs[1].run_id
 
 
 @pytest.mark.parametrize(
     ("start", "words"),
     [
-        (initial(changed(MODEL, width=16)), ["model.width: 8 → 16 there"]),
+        (initial(changed(MODEL, width=16)), ["There: model.width: 8 → 16. Take over"]),
         (initial(changed(MODEL, channel_multipliers=[1, 2, 2])), ["channel_multipliers: [1, 2] → [1, 2, 2]"]),
         (initial(changed(MODEL, norm_eps=1e-6)), ["model.norm_eps: 1e-05 → 1e-06"]),
         (initial(channels=3), ["image shape: (1, 8, 8) → (3, 8, 8)"]),
         (initial(size=16), ["image shape: (1, 8, 8) → (1, 16, 16)"]),
-        (initial(classes=0), ["classes: 3 → 0 there", "model.class_conditional=false"]),
+        (initial(classes=0), ["There: classes: 3 → 0. Take over", "model.class_conditional=false"]),
         (initial(changed(MODEL, width=16), classes=5), ["model.width: 8 → 16", "classes: 3 → 5"]),
     ],
 )

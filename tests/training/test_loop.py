@@ -1,12 +1,13 @@
 """The training loop, and the tests that a first course on diffusion models should come with."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, draw_images, make_schedule
+from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, generate_images, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
@@ -26,7 +27,7 @@ from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAININ
 def make_run(store: ImageStore, **groups: dict[str, Any]) -> Run:
     bases = {"model": MODEL, "diffusion": DIFFUSION, "augmentation": NO_AUGMENTATION, "optimizer": OPTIMIZER}
     made = {name: changed(base, **groups.get(name, {})) for name, base in (bases | {"training": TRAINING}).items()}
-    return Run(**made, data=store.made_by.fingerprint, image_shape=store.image_shape, class_names=store.class_names)
+    return Run.of(AugmentedImages(store, made.pop("augmentation")), **made)
 
 
 def run_training(
@@ -45,7 +46,7 @@ def batch_of(trainer: Trainer, step: int) -> tuple[torch.Tensor, torch.Tensor, t
 
 def weights(reports: list[Report]) -> dict[str, torch.Tensor]:
     assert reports[-1].checkpoint is not None
-    return {name: tensor.clone() for name, tensor in reports[-1].checkpoint.average.items()}
+    return {name: tensor.clone() for name, tensor in reports[-1].checkpoint.ema.items()}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -67,7 +68,7 @@ def test_reports_at_every_interval_and_checkpoints_at_theirs(store: ImageStore) 
         "validation_loss",
     }
     assert all(math.isfinite(value) for row in reports[-1].history for value in row.values())
-    assert reports[-1].checkpoint.finished
+    assert reports[-1].checkpoint.images_seen == run.num_images
 
 
 def test_previews_without_label_dropout_are_not_guided(store: ImageStore) -> None:
@@ -132,7 +133,7 @@ def test_one_picture_is_learnt_by_heart_and_drawn(device: torch.device) -> None:
     with torch.no_grad():
         predicted = network(cumprod.sqrt() * picture + (1 - cumprod).sqrt() * noise, torch.arange(30, 100).to(device))
     assert float(((predicted - noise) ** 2).mean()) < 0.03
-    drawn = draw_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
+    drawn = generate_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
     assert float((drawn - picture).abs().mean()) < 0.05
 
 
@@ -179,7 +180,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "optimizer": {"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}},
     "batch size": {"training": {"batch_size": 4}},
     "length": {"training": {"num_images": 72}},
-    "average": {"training": {"ema_decay": 0.05}},
+    "EMA": {"training": {"ema_decay": 0.05}},
     "label dropout": {"training": {"label_dropout": 0.5}},
     "dropout": {"model": {"dropout": 0.3}},
     "schedule": {"diffusion": {"schedule": "linear"}},
@@ -205,7 +206,7 @@ def test_what_does_not_shape_the_weights_leaves_them_alone(store: ImageStore) ->
 
 def test_other_images_are_another_run(store: ImageStore) -> None:
     run = make_run(store)
-    other = Run(**{**vars(run), "data": "other"})
+    other = replace(run, training_images="other")
     assert run.run_id != other.run_id
 
 
@@ -255,7 +256,7 @@ def test_a_batch_larger_than_the_data_is_an_error(store: ImageStore) -> None:
 
 
 def test_a_model_without_classes_ignores_the_labels(store: ImageStore) -> None:
-    run = Run(**{**vars(make_run(store)), "class_names": ()})
+    run = make_run(store, model={"class_conditional": False})
     reports = run_training(run, store)
     assert reports[-1].preview_labels is None
     assert "class_embedding.weight" not in weights(reports)
@@ -274,7 +275,7 @@ def test_the_average_and_not_the_network_is_drawn_and_validated(store: ImageStor
     randomise(trainer.network)
     assert trainer.validation_loss() == loss
     assert torch.equal(trainer.preview()[0], pictures)
-    randomise(trainer.average)
+    randomise(trainer.ema)
     assert trainer.validation_loss() != loss
     assert not torch.equal(trainer.preview()[0], pictures)
 
@@ -282,7 +283,7 @@ def test_the_average_and_not_the_network_is_drawn_and_validated(store: ImageStor
 def test_validation_and_previews_know_no_dropout(store: ImageStore) -> None:
     run = make_run(store, model={"dropout": 0.5})
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
-    randomise(trainer.average)
+    randomise(trainer.ema)
     assert trainer.validation_loss() == trainer.validation_loss()
     assert torch.equal(trainer.preview()[0], trainer.preview()[0])
 

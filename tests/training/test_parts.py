@@ -13,8 +13,9 @@ from torch import nn
 from ddpm_kedro import hardware
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
+from ddpm_kedro.parameters.training import OPTIMIZERS
 from ddpm_kedro.training import randomness
-from ddpm_kedro.training.optimizers import OPTIMIZERS, learning_rate, update_ema
+from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, update_ema
 from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
 from tests.conftest import DEVICES, OPTIMIZER, changed
 
@@ -83,7 +84,7 @@ def test_no_warm_up_starts_at_the_peak() -> None:
 def test_every_optimizer_goes_downhill(name: str, device: torch.device) -> None:
     own = {"betas": None, "momentum": 0.9} if name == "sgd" else {}
     weight = nn.Parameter(torch.tensor([3.0], device=device))
-    optimizer = OPTIMIZERS[name]([weight], changed(OPTIMIZER, name=name, lr=0.05, **own))
+    optimizer = make_optimizer([weight], changed(OPTIMIZER, name=name, lr=0.05, **own))
     for _ in range(300):
         optimizer.zero_grad()
         (weight**2).sum().backward()
@@ -92,12 +93,14 @@ def test_every_optimizer_goes_downhill(name: str, device: torch.device) -> None:
 
 
 def test_momentum_and_weight_decay_are_used() -> None:
-    made = OPTIMIZERS["sgd"]([nn.Parameter(torch.ones(1))], changed(OPTIMIZER, name="sgd", betas=None, momentum=0.7))
-    assert made.defaults["momentum"] == 0.7
-    made = OPTIMIZERS["adamw"]([nn.Parameter(torch.ones(1))], changed(OPTIMIZER, name="adamw", weight_decay=0.3))
-    assert isinstance(made, torch.optim.AdamW)
-    assert made.defaults["weight_decay"] == 0.3
-    assert made.defaults["betas"] == (0.9, 0.99)
+    weights = [nn.Parameter(torch.ones(1))]
+    sgd = make_optimizer(weights, changed(OPTIMIZER, name="sgd", betas=None, momentum=0.7))
+    assert sgd.defaults["momentum"] == 0.7
+    adamw = make_optimizer(weights, changed(OPTIMIZER, name="adamw", weight_decay=0.3))
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["weight_decay"] == 0.3
+    assert adamw.defaults["betas"] == (0.9, 0.99)
+    assert all(optimizer.defaults["fused"] for optimizer in (sgd, adamw))
 
 
 def test_average_is_warmed_up_and_then_exponential() -> None:
@@ -176,9 +179,14 @@ CAUSES = {
     "no CUDA in torch": (None, None, (), "torch was installed without CUDA"),
     "no driver": ("13.0", None, (), "no NVIDIA driver was found"),
     "no driver in a container": ("13.0", None, ("container",), "start the container with --gpus all, on a host"),
-    "old driver": ("13.0", (12, 4), (), "made for CUDA 12.4; this torch needs CUDA 13.0, that is driver 580 or newer"),
+    "old driver": (
+        "13.0",
+        (12, 4),
+        (),
+        "made for CUDA 12.4; this torch needs CUDA 13.0, which means driver 580 or newer",
+    ),
     "old driver, new CUDA": ("99.1", (13, 0), (), "made for CUDA 13.0; this torch needs CUDA 99.0 (nvidia-smi"),
-    "driver of an older minor version": ("13.2", (13, 0), (), "No GPU is visible, though its driver is"),
+    "driver of an older minor version": ("13.2", (13, 0), (), "A GPU driver is installed, but no GPU is visible"),
     "hidden GPU": ("13.0", (13, 1), ("container",), "CUDA_VISIBLE_DEVICES"),
     "CUDA's own words": ("13.0", (13, 1), (), "CUDA says: CUDA initialization: Error 803"),
 }

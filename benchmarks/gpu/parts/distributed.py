@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,12 @@ def trained(settings: Settings, last: int, resume: Checkpoint | None) -> Checkpo
 
 def read(file: Path) -> Checkpoint:
     """Read a checkpoint that :func:`write` saved."""
-    return Checkpoint(**torch.load(file, weights_only=True))
+    return Checkpoint.from_dict(torch.load(file, weights_only=True))
 
 
 def write(checkpoint: Checkpoint, file: Path) -> None:
     """Save a checkpoint as tensors and plain data."""
-    torch.save({field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}, file)
+    torch.save(checkpoint.as_dict(), file)
 
 
 def main(device: Any, tiny: str, last: str, file: str) -> None:

@@ -14,6 +14,8 @@ from kedro.io import AbstractDataset
 from kedro.io.core import get_protocol_and_path
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import storage
+from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import redact, redact_text
 
 In = TypeVar("In")
@@ -28,6 +30,12 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         metadata: free-form, for hooks and plugins; not used by Kedro.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Call ``save_nothing`` in place of ``save`` for NOTHING."""
+        if "save" in vars(cls):
+            cls.save = _unless_nothing(cls.save)  # type: ignore[method-assign]
+        super().__init_subclass__(**kwargs)
+
     def __init__(self, *, filepath: str | None, metadata: dict[str, Any] | None = None) -> None:
         self._named, self._filepath = filepath is not None, Path(self._local(filepath or ""))
         self.metadata = metadata
@@ -41,6 +49,9 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
                 "into memory, or replaced in one step. Give it a local path, such as that of a mounted disk."
             )
         return str(path)
+
+    def save_nothing(self) -> None:
+        """Keep the data saved before; a subclass may remove it."""
 
     def _exists(self) -> bool:
         return self._named and self._filepath.exists()
@@ -123,6 +134,17 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
         return {"filepath": redact(self._url)}
 
 
+def _unless_nothing(save: Callable[..., None]) -> Callable[..., None]:
+    @wraps(save)
+    def wrapped(self: LocalDataset[Any, Any], data: Any) -> None:
+        if data is NOTHING:
+            self.save_nothing()
+        else:
+            save(self, data)
+
+    return wrapped
+
+
 def _through_a_copy(method: Callable[..., Any], put: bool) -> Callable[..., Any]:
     """Let a method of a dataset that lies elsewhere work on a local copy."""
 
@@ -144,13 +166,15 @@ def local_copy(dataset: Any) -> Iterator[Path]:
     if isinstance(dataset, FileDataset):
         with dataset.local_copy() as here:
             yield here
-    elif getattr(dataset, "_protocol", "file") == "file":
-        yield Path(dataset._filepath)
-    else:
-        root = str(dataset._filepath)
-        with TemporaryDirectory() as folder:
-            fetch(dataset._fs, root, Path(folder, posixpath.basename(root)))
-            yield Path(folder, posixpath.basename(root))
+        return
+    files, path = storage(dataset)
+    if files is None:
+        yield Path(path)
+        return
+    with TemporaryDirectory() as folder:
+        here = Path(folder, posixpath.basename(path))
+        fetch(files, path, here)
+        yield here
 
 
 def fetch(files: AbstractFileSystem, root: str, here: Path) -> None:

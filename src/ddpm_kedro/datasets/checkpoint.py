@@ -1,37 +1,37 @@
-"""Where a training run stands, on disk."""
+"""Checkpoints on disk."""
 
 import itertools
 import logging
+import math
 import os
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write, copy, move
+from ddpm_kedro.atomic import atomic_write, copy, move
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import DAMAGE, check_zip, reason_of
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import DAMAGE, check_zip, reason_of
+from ddpm_kedro.models import RunRecord
 from ddpm_kedro.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
-FORMAT = "ddpm_kedro checkpoint 2"
+FORMAT, FORMAT_2 = "ddpm_kedro checkpoint 3", "ddpm_kedro checkpoint 2"
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-Nothing = dict[str, Any]
 
 
-class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
-    """The latest checkpoint. Loading gives None where there is none; saving ``{}`` writes nothing.
+class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
+    """The latest checkpoint, or None if there is none.
 
-    The last checkpoint of an earlier run is kept, not overwritten, when the first of another run is saved.
+    When the first checkpoint of another run is saved, the last checkpoint of the earlier run is kept.
 
     Args:
         filepath: of the latest checkpoint.
-        archive: folder that keeps, of ``checkpoint.pt`` say, ``<run id>/checkpoint.pt`` of earlier runs and
-            ``<run id>/checkpoints/`` with those before the latest of each run.
-        keep: checkpoints of a run, the latest included.
+        archive: folder for other checkpoints: of earlier runs in ``<run id>/checkpoint.pt``, and those before the
+            latest of each run in ``<run id>/checkpoints/``.
+        keep: number of checkpoints to keep per run, including the latest.
         metadata: free-form.
     """
 
@@ -41,31 +41,28 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         self._seen: tuple[tuple[int, int], tuple[str, int]] | None = None
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint, on the CPU; nothing in the file is executed.
+        """Load the checkpoint to the CPU; nothing in the file is executed.
 
         Raises:
-            UserError: for a file that is damaged or no checkpoint of this project.
+            UserError: if the file is damaged or not a checkpoint of this project.
         """
         return self._read() if self._exists() else None
 
-    def save(self, data: Checkpoint | Nothing) -> None:
-        """Write, with whatever another run left put aside first."""
-        if not isinstance(data, Checkpoint):
-            return
+    def save(self, data: Checkpoint) -> None:
+        """Write the checkpoint, after putting aside the checkpoint of another run."""
         self._keep_earlier(data)
-        content = {field.name: getattr(data, field.name) for field in fields(data)}
         with atomic_write(self._filepath) as file:
-            torch.save({"format": FORMAT} | content, file)
+            torch.save({"format": FORMAT, **data.as_dict()}, file)
         self._remember(data)
-        for surplus in self._earlier(data.run_id)[self._keep - 1 :]:
-            surplus.unlink()
+        for path in self._earlier(data.run_id)[self._keep - 1 :]:
+            path.unlink()
 
     def archived(self, run_id: str) -> Path:
-        """Where the checkpoint of an earlier run is kept."""
+        """Return the path at which the checkpoint of an earlier run is kept."""
         return self._archive / _plain(run_id) / self._filepath.name
 
     def restore(self, run_id: str) -> Checkpoint | None:
-        """Make the kept checkpoint of an earlier run the latest one again; None where there is none."""
+        """Make the kept checkpoint of an earlier run the latest one again; return None if there is none."""
         kept = self.archived(run_id)
         if not kept.exists():
             return None
@@ -75,17 +72,17 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return self.load()
 
     def retire(self, run_id: str | None = None) -> list[Path]:
-        """Move the checkpoints of a run, or of all runs, to where none is looked for.
+        """Move the checkpoints of a run, or of all runs, out of use.
 
         Returns:
-            The folders that they are moved to, ``<run id>/retired_1`` below the archive.
+            Their new folders, ``<run id>/retired_1`` below the archive.
         """
-        if self._exists() and run_id in {None, self._standing()[0]}:
+        if self._exists() and run_id in {None, self._latest()[0]}:
             self._put_aside()
         return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
 
     def _kept(self, folder: Path) -> list[Path]:
-        """Return the checkpoints in the folder of a run: the latest, and those before it."""
+        """Return the checkpoints in the folder of a run: the latest and the earlier ones."""
         return [*folder.glob(self._filepath.name), *folder.glob(f"{self._folder}/*.pt")]
 
     def _retire_kept(self, folder: Path) -> Path:
@@ -95,18 +92,18 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return retired
 
     def _put_aside(self) -> Path:
-        """Move the latest checkpoint to the folder of its run, where one that is there already is retired."""
-        kept = self.archived(self._standing()[0])
+        """Move the latest checkpoint to the folder of its run, and retire a checkpoint that is already there."""
+        kept = self.archived(self._latest()[0])
         if kept.exists():
             self._retire_kept(kept.parent)
         move(self._filepath, kept)
         return kept
 
     def _keep_earlier(self, new: Checkpoint) -> None:
-        """Keep what would be overwritten: of another run its last, of this run some."""
+        """Keep the checkpoint that would be overwritten, if it is of another run or one of several to keep."""
         if not self._exists():
             return
-        run_id, images_seen = self._standing()
+        run_id, images_seen = self._latest()
         if run_id != new.run_id:
             logger.info("The checkpoint of the earlier run %s is kept as %s", run_id, self._put_aside())
         elif self._keep > 1 and images_seen != new.images_seen:
@@ -115,8 +112,8 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
             if not kept.exists():
                 _link(self._filepath, kept)
 
-    def _standing(self) -> tuple[str, int]:
-        """Run and images seen of what lies there; read only where it is not what was read or written last."""
+    def _latest(self) -> tuple[str, int]:
+        """Return run id and images seen of the latest checkpoint; read it only if the file has changed."""
         file = self._filepath.stat()
         if self._seen is None or self._seen[0] != (file.st_mtime_ns, file.st_ino):
             self._remember(self._read(mmap=True))
@@ -132,53 +129,69 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return f"{self._filepath.stem}s"
 
     def _earlier(self, run_id: str) -> list[Path]:
-        """The checkpoints of a run before its latest, the newest first."""
+        """Return the checkpoints of a run before its latest, the newest first."""
         return sorted((self._archive / run_id / self._folder).glob("images_seen_*.pt"), reverse=True)
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
-            check_zip(self._filepath, "data.pkl" if mmap else "")  # without the tensors, where they are not read
+            check_zip(self._filepath, "data.pkl" if mmap else "")  # mmap reads no tensors: check none
             content = torch.load(self._filepath, map_location="cpu", weights_only=True, mmap=mmap)
-            if content.pop("format") != FORMAT:
-                raise ValueError("unknown format")
-            content["image_shape"], content["class_names"] = (
-                tuple(content["image_shape"]),
-                tuple(content["class_names"]),
-            )
-            return _checked(Checkpoint(**content))
+            found = content.pop("format")
+            if found not in {FORMAT, FORMAT_2}:
+                raise ValueError(f"its format is {found!r:.60}")
+            return _check(Checkpoint.from_dict(content if found == FORMAT else _convert_format_2(content)))
         except DAMAGE as error:
             raise UserError(
-                f"{self._filepath} is damaged or no checkpoint of this version ({reason_of(error)}). "
-                f"Move it away to train from the beginning{self._or_take_an_earlier_one()}."
+                f"{self._filepath} is damaged or not a checkpoint of this version ({reason_of(error)}). "
+                f"Move it away to train from scratch{self._hint_at_earlier_one()}."
             ) from error
 
-    def _or_take_an_earlier_one(self) -> str:
+    def _hint_at_earlier_one(self) -> str:
         found = sorted(self._archive.glob(f"*/{self._folder}/images_seen_*.pt"), key=lambda path: path.stat().st_mtime)
-        return f", or put an earlier one in its place: mv {found[-1]} {self._filepath}" if found else ""
+        return f", or replace it by an earlier one: mv {found[-1]} {self._filepath}" if found else ""
 
 
-def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """Refuse names that could lead out of the data folder, and what no checkpoint of this project holds."""
-    for name in (checkpoint.run_id, checkpoint.tracking_id or checkpoint.run_id):
-        _plain(name)
-    if not isinstance(checkpoint.parameters.get("training"), dict):
+def _convert_format_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert a checkpoint of the earlier format: the same values under other names.
+
+    Raises:
+        ValueError: if the run has another name than its parameters and inputs give it.
+    """
+    names = {"training_images": "data", "initial_model": "initial_model", "continued_from": "continued_from"}
+    inputs = {name: content.get(old) for name, old in names.items()}
+    record = {name: content[name] for name in ("parameters", "image_shape", "class_names")} | {
+        "inputs": {name: value for name, value in inputs.items() if value is not None},
+        "tracking_id": content.get("tracking_id"),
+    }
+    if RunRecord.from_dict(record).run_id != content["run_id"]:
+        raise ValueError(f"its parameters are not those of run {content['run_id']!r:.60}, which it names")
+    kept = ("images_seen", "network", "optimizer", "scaler", "history", "meter")
+    best = content.get("best_validation_loss", math.inf)
+    renamed = {"record": record, "ema": content["average"], "best_validation_loss": best}
+    return {name: content[name] for name in kept} | renamed
+
+
+def _check(checkpoint: Checkpoint) -> Checkpoint:
+    """Refuse a name that could lead out of the data folder, and parameters that no training has."""
+    _plain(checkpoint.record.tracking_id or checkpoint.run_id)
+    if not isinstance(checkpoint.record.made_by.parameters.get("training"), dict):
         raise TypeError("no parameters of training")
     return checkpoint
 
 
 def _plain(run_id: str) -> str:
-    """The id of a run as the name of its folder.
+    """Return the id of a run as the name of its folder.
 
     Raises:
-        ValueError: for an id that is no plain name.
+        ValueError: if the id is not a plain name.
     """
     if not isinstance(run_id, str) or not PLAIN.fullmatch(run_id):
-        raise ValueError(f"the run is called {run_id!r:.60}, which is no plain name")
+        raise ValueError(f"the id of its run is {run_id!r:.60}, which is not a plain name")
     return run_id
 
 
 def _link(path: Path, new: Path) -> None:
-    """The same file under a second name; a copy where the file system knows no such thing."""
+    """Give a file a second name; copy it if the file system has no hard links."""
     try:
         os.link(path, new)
     except OSError:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import check_zip, provenance_of, read_document, reading, seal
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import check_zip, provenance_of, read_document, reading, seal
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.provenance import Provenance
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 class FeatureExtractorDataset(LocalDataset[LazyFeatureExtractor, FeatureExtractor]):
     """A folder with ``weights.pt`` and ``config.json``, which is written last.
 
-    One that is already there, made by the same, is neither fitted nor written.
+    A saved extractor with the same parameters and inputs is kept: it is neither fitted nor written again.
     """
 
     def load(self) -> FeatureExtractor:
-        """The extractor, on the CPU."""
+        """Load the extractor to the CPU."""
         if not self._exists():
             raise UserError(f"No feature extractor in {self._filepath}; run `kedro run --pipelines evaluation` first.")
         with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
@@ -32,8 +32,8 @@ class FeatureExtractorDataset(LocalDataset[LazyFeatureExtractor, FeatureExtracto
             return FeatureExtractor.from_config(self._config(), self._filepath / "weights.pt")
 
     def save(self, data: LazyFeatureExtractor) -> None:
-        """Fit and write, unless the same is there."""
-        if self._exists() and self._is(data.made_by):
+        """Fit and write the extractor, unless the same one is saved."""
+        if self._exists() and self._was_made_by(data.made_by):
             return
         extractor = data.read()
         if self._filepath.is_file():
@@ -45,12 +45,12 @@ class FeatureExtractorDataset(LocalDataset[LazyFeatureExtractor, FeatureExtracto
             file.write(json.dumps(seal(extractor.config()), indent=2).encode() + b"\n")
 
     def fingerprint(self) -> str:
-        """That of what made the saved one."""
+        """Return the fingerprint of what made the saved extractor."""
         with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
             return provenance_of(self._config()["made_by"]).fingerprint
 
-    def _is(self, made_by: Provenance) -> bool:
-        """Whether what lies there was made by the same, and is whole."""
+    def _was_made_by(self, made_by: Provenance) -> bool:
+        """Return whether the saved extractor was made by the same parameters and inputs, and is not damaged."""
         try:
             with reading(self._filepath, "It is made again."):
                 check_zip(self._filepath / "weights.pt")

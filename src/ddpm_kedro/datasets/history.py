@@ -4,25 +4,24 @@ import csv
 from io import StringIO
 from pathlib import Path
 
-from kedro_datasets._typing import PlotlyPreview
-
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import reading
+from ddpm_kedro.kedro_adapter import PlotlyPreview
 from ddpm_kedro.training.run import Row
 
 
 class HistoryDataset(FileDataset[list[Row], list[Row]]):
-    """A CSV file, one line a report; every save writes the whole history."""
+    """A CSV file with one line per report; every save writes the whole history."""
 
     def load(self) -> list[Row]:
-        """One dictionary a line."""
+        """Load one dictionary per line."""
         with reading(self._filepath, "`kedro run --pipelines model_training` writes it again from the checkpoint."):
             return read_history(self._filepath)
 
     def save(self, data: list[Row]) -> None:
-        """Write all rows; floats keep every digit."""
+        """Write all rows, with every digit of floats."""
         text = StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(data[0]) if data else [])
         writer.writeheader()
@@ -31,7 +30,7 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
             file.write(text.getvalue().encode())
 
     def preview(self) -> PlotlyPreview:
-        """The curves so far, for Kedro-Viz: also while a training goes on."""
+        """Return the curves so far, for Kedro-Viz, also during a training."""
         from ddpm_kedro.reporting.curves import training_curves  # noqa: PLC0415  plotly takes a while
 
         return PlotlyPreview(training_curves(self.load()).to_plotly_json())
@@ -41,10 +40,10 @@ def read_history(path: Path) -> list[Row]:
     """Read the rows of a history.
 
     Raises:
-        UserError, ValueError, …: see :func:`~ddpm_kedro.datasets.reading.reading`.
+        UserError, ValueError, …: see :func:`~ddpm_kedro.files.reading`.
     """
     with path.open(newline="") as file:
         rows = csv.DictReader(file, strict=True)
-        if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is of a history without rows
+        if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is a history without rows
             raise UserError("it has no column images_seen")
         return [{name: float(value) for name, value in row.items()} for row in rows]

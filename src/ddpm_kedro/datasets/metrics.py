@@ -2,12 +2,11 @@
 
 import json
 
-from kedro_datasets._typing import TablePreview
-
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import provenance_of, read_document, reading, seal
+from ddpm_kedro.kedro_adapter import TablePreview
 from ddpm_kedro.metrics.table import COLUMNS, Metrics
 
 

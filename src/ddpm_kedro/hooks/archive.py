@@ -1,4 +1,4 @@
-"""Keep what a finished run has made in ``data/runs/<run id>/``."""
+"""Copy the outputs of a finished run to ``data/runs/<run id>/``."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from ddpm_kedro.datasets.atomic import atomic_write, copy
+from ddpm_kedro.atomic import atomic_write, copy
 from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.parameters import Parameters
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Archive:
-    """Copies what this run has saved, is marked ``metadata: {archive: true}``, and was made from its own model."""
+    """Copy outputs that are marked ``metadata: {archive: true}`` and were made by this run from its own model."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}
@@ -30,29 +30,29 @@ class Archive:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the parameters and where the data lies."""
+        """Remember the parameters and the data folder."""
         self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
         self.parameters = redact(context.config_loader["parameters"])
 
     @hook_impl
     def before_pipeline_run(self) -> None:
-        """Forget the run before."""
+        """Forget the previous run."""
         self.saved = {}
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Note what this run has saved, and what made it."""
+        """Remember what this run has saved, and its provenance."""
         made_by = getattr(data, "made_by", None)
         self.saved[dataset_name] = made_by if isinstance(made_by, Provenance) else None
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Copy the outputs of a training; ``parameters.json``, which makes the run a finished one, is written last."""
+        """Copy the outputs of a training; ``parameters.json``, which marks the run as finished, is written last."""
         if not is_rank_0() or not {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
             return
         folder = self.data_root / "runs" / catalog.load("model").run_id
         record = folder / "parameters.json"
-        parameters = json.dumps(_used(self.parameters, pipeline, record), indent=2)
+        parameters = json.dumps(_parameters_of(self.parameters, pipeline, record), indent=2)
         record.unlink(missing_ok=True)
         foreign = _foreign(self.saved)
         for name in sorted(pipeline.all_outputs() & self.saved.keys()):
@@ -61,7 +61,7 @@ class Archive:
                 continue
             needed = pipeline.to_outputs(name)
             if foreign & needed.all_outputs() or any(_is_marked(catalog.get(each)) for each in needed.inputs()):
-                logger.warning("%s is not kept: it was not made from what run %s has made.", name, folder.name)
+                logger.warning("%s is not kept: it was not made from the outputs of run %s.", name, folder.name)
             else:
                 with local_copy(dataset) as path:
                     copy(path, folder / path.name)
@@ -75,7 +75,7 @@ def _is_marked(dataset: Any) -> bool:
 
 
 def _foreign(saved: Mapping[str, Provenance | None]) -> set[str]:
-    """Return what was made from other inputs than the model, or from another model."""
+    """Return the names of what was made from another model, or from other inputs than the model."""
     model = saved["model"]
     assert model is not None
     known = {"model": model.fingerprint, **model.inputs}
@@ -90,8 +90,8 @@ def _foreign(saved: Mapping[str, Provenance | None]) -> set[str]:
     return foreign
 
 
-def _used(parameters: dict[str, Any], pipeline: Pipeline, record: Path) -> dict[str, Any]:
-    """Return all parameters; of groups that this pipeline does not use, those with which the run's files were made."""
+def _parameters_of(parameters: dict[str, Any], pipeline: Pipeline, record: Path) -> dict[str, Any]:
+    """Return all parameters; groups that this pipeline does not use are taken from the run's earlier record."""
     if not record.is_file():
         return parameters
     earlier = json.loads(record.read_text())

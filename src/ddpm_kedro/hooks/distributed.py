@@ -1,4 +1,4 @@
-"""One training in several processes, started by torchrun: who writes, and that all of them can reach each other."""
+"""Distributed training under torchrun: the processes join one group, and only rank 0 writes."""
 
 import logging
 import os
@@ -12,99 +12,101 @@ from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import describe
+from ddpm_kedro.nothing import NOTHING
 
 logger = logging.getLogger(__name__)
 TRAINING = "model_training"
 COMMAND = f"torchrun --nproc-per-node 2 -m ddpm_kedro --pipelines {TRAINING}"
 
 
-class Unwritten(AbstractDataset[Any, Any]):
-    """What is saved stays in this process; before anything is, and where nothing was due, what lies there is loaded."""
+class UnwrittenDataset(AbstractDataset[Any, Any]):
+    """A dataset of another rank than 0: saved data stays in this process; until then, rank 0's file is loaded."""
 
     def __init__(self, dataset: AbstractDataset[Any, Any]) -> None:
-        self.dataset, self.kept = dataset, None
+        self.dataset, self.data = dataset, None
 
     def load(self) -> Any:
-        """The latest that was saved here, else what the first process has written."""
-        return self.dataset.load() if self.kept is None else self.kept
+        """Load the data saved last in this process, otherwise what rank 0 has written."""
+        return self.dataset.load() if self.data is None else self.data
 
     def save(self, data: Any) -> None:
-        """Keep it; an empty dict is a checkpoint that is not due."""
-        if not (isinstance(data, dict) and not data):
-            self.kept = data
+        """Keep the data, unless there is nothing to save."""
+        if data is not NOTHING:
+            self.data = data
 
     def _exists(self) -> bool:
-        return self.kept is not None or self.dataset.exists()
+        return self.data is not None or self.dataset.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return self.dataset._describe()
+        return describe(self.dataset)
 
 
-class Together:
-    """Does nothing unless torchrun started this process."""
+class Distributed:
+    """Join and leave the process group, if torchrun started this process."""
 
     def __init__(self) -> None:
         self.timeout = timedelta()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note how long to wait for the others."""
+        """Remember how long to wait for the other processes."""
         self.timeout = timedelta(seconds=context.config_loader["parameters"]["training"]["process_timeout"])
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Meet the other processes; all but the first keep what they make to themselves."""
+        """Join the process group; ranks other than 0 write no files."""
         if "RANK" not in os.environ:
             return
         if list(run_params["pipeline_names"] or ()) != [TRAINING]:
-            if int(os.environ["RANK"]):  # the first says why: torchrun must not end it before
+            if int(os.environ["RANK"]):  # rank 0 reports the error: torchrun must not end it before
                 time.sleep(10)
                 raise SystemExit(1)
             raise UserError(
-                f"torchrun is for training alone: {COMMAND}. Everything else takes one process: kedro run --pipelines …"
+                f"torchrun is only for training: {COMMAND}. Run everything else in one process: kedro run --pipelines …"
             )
-        self._meet()
+        self._join()
         if int(os.environ["RANK"]):
             for name in pipeline.all_outputs():
-                catalog[name] = Unwritten(catalog[name])
+                catalog[name] = UnwrittenDataset(catalog[name])
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:
-        """Part."""
-        _part()
+        """Leave the process group."""
+        _leave()
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self) -> None:
-        """Part."""
-        _part()
+        """Leave the process group."""
+        _leave()
 
-    def _meet(self) -> None:
+    def _join(self) -> None:
         import torch  # noqa: PLC0415  takes seconds
         import torch.distributed as dist  # noqa: PLC0415
 
         backend = "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            backend = "cpu:gloo,cuda:nccl"  # decisions of the processes need not wait for their devices
+            backend = "cpu:gloo,cuda:nccl"  # a decision on the CPU does not wait for the GPU
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         try:
             dist.init_process_group(backend, timeout=self.timeout)
         except (dist.DistError, RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"The other processes of this training were not met at {where} within {self.timeout} "
+                f"The other processes of this training did not join at {where} within {self.timeout} "
                 f"(MASTER_ADDR:MASTER_PORT; training.process_timeout): {first}"
             ) from error
         if dist.get_rank() == 0 and dist.get_world_size() > 1:
-            logger.info("%d processes train together.", dist.get_world_size())
+            logger.info("Distributed training in %d processes.", dist.get_world_size())
 
 
 def is_rank_0() -> bool:
-    """Whether this process speaks and writes: the only one, or the first of those that torchrun started."""
+    """Return whether this process logs and writes: the only one, or rank 0 under torchrun."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def _part() -> None:
+def _leave() -> None:
     if "RANK" not in os.environ:
         return
     import torch.distributed as dist  # noqa: PLC0415

@@ -12,17 +12,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.provenance import flatten, redact, redact_text
+
+if TYPE_CHECKING:
+    from ddpm_kedro.training.resume_plan import ResumePlan
 
 logger = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20.0  # seconds to wait for the server before going on offline
@@ -65,14 +68,11 @@ class Tracking:
         off = self.parameters["tracking"]["mode"] == "disabled"
         if node.short_name != "train_model" or off or not is_rank_0():
             return
-        from ddpm_kedro.training.resume_plan import ResumePlan  # noqa: PLC0415  torch takes seconds
-        from ddpm_kedro.training.run import Run  # noqa: PLC0415
-
-        start = ResumePlan.of(Run.from_inputs(inputs), inputs["resume_checkpoint"])
-        if not start.finished:
+        plan: ResumePlan = inputs["resume_plan"]
+        if not plan.finished:
             with self._safely():
-                seen = None if start.checkpoint is None else start.checkpoint.images_seen
-                self._begin(start.run.tracking_id or start.run.run_id, seen)
+                resumed = None if plan.checkpoint is None else plan.checkpoint.images_seen
+                self._begin(plan.run.record.tracking_id or plan.run.run_id, resumed)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:

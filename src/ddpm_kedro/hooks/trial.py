@@ -1,4 +1,4 @@
-"""A run that is a trial of a sweep: its validation losses are reported, and it ends early where it promises little."""
+"""Trials of a sweep: report the validation losses of a run, and stop it early if they are bad."""
 
 import logging
 from collections.abc import Iterator
@@ -10,26 +10,26 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
 logger = logging.getLogger(__name__)
-FIGURE = "validation_loss"
+METRIC = "validation_loss"
 
 
 class SweepTrial(Protocol):
-    """What is needed of an Optuna trial."""
+    """The part of an Optuna trial that is used."""
 
     def report(self, value: float, step: int) -> None:
-        """A figure on the way."""
+        """Report an intermediate value."""
 
     def should_prune(self) -> bool:
-        """Whether the others were better by now."""
+        """Return whether the other trials were better at this step."""
 
 
 class Trial:
-    """Does nothing outside of :meth:`of`.
+    """Report a run to Optuna, inside of :meth:`of`.
 
     Attributes:
         run_id: of the latest run.
         value: its latest validation loss, at ``images_seen``.
-        pruned: whether it was asked to stop.
+        pruned: whether it was stopped early.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Trial:
 
     @contextmanager
     def of(self, trial: SweepTrial) -> Iterator["Trial"]:
-        """The run in this block is this trial."""
+        """Report the run in this block as this trial."""
         self.trial, self.pruned, self.run_id = trial, False, ""
         self.images_seen, self.value = 0, float("nan")
         try:
@@ -50,30 +50,30 @@ class Trial:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the length of the run."""
+        """Remember the length of the run."""
         self.num_images = context.config_loader["parameters"]["training"]["num_images"]
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
-        """Note where a stop is asked for."""
+        """Remember the catalog, which holds the stop request."""
         self.catalog = catalog
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Report each new row, and ask the training to stop where the trial is hopeless."""
+        """Report each new row, and request a stop if Optuna prunes the trial."""
         if dataset_name in {"checkpoint", "model"} and data:
             self.run_id = data.run_id
         if self.trial is None or dataset_name != "training_history":
             return
         for row in data:
             if row["images_seen"] > self.images_seen:
-                self.images_seen, self.value = int(row["images_seen"]), row[FIGURE]
+                self.images_seen, self.value = int(row["images_seen"]), row[METRIC]
                 self.trial.report(self.value, self.images_seen)
         if not self.pruned and self.images_seen < self.num_images and self.trial.should_prune():
-            logger.info("This trial is ended early: its validation loss of %.4f promises little.", self.value)
+            logger.info("Pruning this trial: its validation loss is %.4f, worse than earlier trials.", self.value)
             self.pruned = True
             self.catalog.load("stop_request").set()
 
 
 TRIAL = Trial()
-"""The one that Kedro calls, for whoever sweeps."""
+"""The hook that Kedro calls and a sweep uses."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import seeded_globally
+from ddpm_kedro.diffusion import seed_global_state
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import read_pixels, to_float
 from ddpm_kedro.images.store import ImageStore
@@ -63,7 +63,7 @@ def fit_classifier(store: ImageStore, parameters: EvaluationParameters) -> Class
             f"evaluation.extractor = classifier needs images of at least {SMALLEST} pixels per side, but these "
             f"are {height} high and {width} wide. Use evaluation.extractor=inception or larger images (images.size)."
         )
-    with seeded_globally(parameters.seed):
+    with seed_global_state(parameters.seed):
         network = Classifier(store.image_shape[0], len(store.class_names))
         labels = torch.from_numpy(store.labels)
         steps = -(-parameters.fit_images // parameters.fit_batch_size)

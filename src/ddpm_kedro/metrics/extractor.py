@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import seeded_globally
+from ddpm_kedro.diffusion import seed_global_state
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import to_float
 from ddpm_kedro.images.store import Images
@@ -31,7 +31,7 @@ class Inception(nn.Module):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: PLC0415
 
         torch.load(weights, weights_only=True)  # torch-fidelity would execute code in the file
-        with seeded_globally(0):  # it initialises its weights before it loads them
+        with seed_global_state(0):  # it initialises its weights before it loads them
             self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(weights))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The raw pictures of each step: read ahead by worker processes where asked for, or kept on the device."""
+"""The raw images of each step: read ahead by worker processes, or kept on the device."""
 
 import logging
 import shutil
@@ -12,34 +12,34 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.pixels import moved, read_pixels
+from ddpm_kedro.images.pixels import read_pixels, to_device
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import TrainingParameters
 from ddpm_kedro.training.randomness import batch_indices
 
 logger = logging.getLogger(__name__)
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Linux keeps what processes share
-COPIED_AT_ONCE = 10_000  # images, to a device: memory for all of them at once might not be there
-BATCHES_AHEAD = 2  # of each worker
-SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may take: the network needs the rest
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  Linux shares memory between processes here
+COPIED_AT_ONCE = 10_000  # images, to a device: a copy of all at once may not fit into memory
+BATCHES_AHEAD = 2  # per worker
+SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may use: the network needs the rest
 FREE_MEMORY: dict[str, Callable[[], int]] = {"cuda": lambda: torch.cuda.mem_get_info()[0]}
-"""Bytes free on a device whose memory is its own, by its type."""
+"""Free bytes of a device with its own memory, by type of device."""
 
 
 class StepPixels(Dataset[Tensor]):
-    """Item k is the batch of step k, (N, H, W, C) uint8: always the same for the same seed.
+    """A dataset whose item k is the batch of step k, (N, H, W, C) uint8: the same for the same seed.
 
     Args:
         store: the images.
         seed, batch_size: of the training.
-        rows: (M,) int64, which of the batch are read; None for all.
+        rows: (M,) int64, the rows of the batch to read; None for all.
     """
 
     def __init__(self, store: ImageStore, seed: int, batch_size: int, rows: Tensor | None = None) -> None:
         self.store, self.seed, self.batch_size, self.rows = store, seed, batch_size, rows
 
     def indices(self, step: int) -> Tensor:
-        """Which images these are, (M,) int64."""
+        """Return the indices of these images, (M,) int64."""
         indices = batch_indices(self.seed, step, self.batch_size, len(self.store))
         return indices if self.rows is None else indices[self.rows]
 
@@ -48,7 +48,7 @@ class StepPixels(Dataset[Tensor]):
 
 
 class DevicePixels(StepPixels):
-    """The same, from images that lie on the device: only their numbers go there at every step."""
+    """The same from images on the device: a step copies only their indices there."""
 
     def __init__(self, pixels: StepPixels, device: torch.device) -> None:
         super().__init__(pixels.store, pixels.seed, pixels.batch_size, pixels.rows)
@@ -57,41 +57,41 @@ class DevicePixels(StepPixels):
             self.images[rows[0] : rows[-1] + 1] = read_pixels(pixels.store, rows).to(device)
 
     def __getitem__(self, step: int) -> Tensor:
-        return self.images[moved(self.indices(step), self.images.device)]
+        return self.images[to_device(self.indices(step), self.images.device)]
 
 
 def read_steps(
     pixels: StepPixels, training: TrainingParameters, steps: range, device: torch.device
 ) -> Iterator[Tensor]:
-    """The batches of these steps in turn, the same ones however they are read.
+    """Yield the batches of these steps in order; they do not depend on how they are read.
 
     Raises:
-        UserError: where the batches that the workers read ahead do not fit into shared memory.
+        UserError: if the batches that the workers read ahead do not fit into shared memory.
     """
     workers = training.loader_workers
     if workers:
         _check_shared_memory(pixels, training)
     elif pixels.store.images.nbytes < SHARE_OF_DEVICE * FREE_MEMORY.get(device.type, int)():
-        kept = DevicePixels(pixels, device)
-        return (kept[step] for step in steps)
+        on_device = DevicePixels(pixels, device)
+        return (on_device[step] for step in steps)
     loader = DataLoader(
         pixels,
         batch_size=None,
         sampler=steps,
         num_workers=workers,
         prefetch_factor=BATCHES_AHEAD if workers else None,
-        worker_init_fn=_leave_ctrl_c_to_the_parent,
+        worker_init_fn=_ignore_ctrl_c,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else it draws from torch's global one
+        generator=torch.Generator(),  # otherwise it uses torch's global one
     )
     return _outlive_workers(loader, pixels, steps)
 
 
 def _outlive_workers(loader: DataLoader[Tensor], pixels: StepPixels, steps: range) -> Iterator[Tensor]:
-    """A worker that was killed, by SIGTERM to all processes of a job or for lack of memory, costs speed and no more."""
+    """Yield the batches; read the rest in this process if a worker is killed, by SIGTERM or for lack of memory."""
     done = 0
     try:
-        for batch in _quietly(loader):
+        for batch in _without_sigchld_handler(loader):
             yield batch
             done += 1
     except RuntimeError as error:
@@ -102,10 +102,10 @@ def _outlive_workers(loader: DataLoader[Tensor], pixels: StepPixels, steps: rang
             yield pixels[step]
 
 
-def _quietly(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    """The batches, without torch's handler of SIGCHLD, which raises wherever the training is when a worker dies.
+def _without_sigchld_handler(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+    """Yield the batches without torch's SIGCHLD handler, which raises anywhere in the training when a worker dies.
 
-    That a worker is gone is noticed all the same when its next batch is waited for.
+    The DataLoader still raises when it waits for the next batch of a dead worker.
     """
     signals = hasattr(signal, "SIGCHLD") and current_thread() is main_thread()
     before = signal.getsignal(signal.SIGCHLD) if signals else None
@@ -118,7 +118,7 @@ def _quietly(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
 def _check_shared_memory(pixels: StepPixels, training: TrainingParameters) -> None:
     if not SHARED_MEMORY.is_dir():
         return
-    batches = training.loader_workers * BATCHES_AHEAD + 1  # and the one in use
+    batches = training.loader_workers * BATCHES_AHEAD + 1  # one is in use
     needed = batches * len(pixels.indices(0)) * pixels.store.images[0].nbytes / 2**20
     free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
     if needed > free:
@@ -129,6 +129,6 @@ def _check_shared_memory(pixels: StepPixels, training: TrainingParameters) -> No
         )
 
 
-def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal, but the parent still needs its batches to end in order."""
+def _ignore_ctrl_c(worker: int) -> None:
+    """Ignore Ctrl-C, which reaches every process of a terminal: the parent needs batches until it has stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,34 +1,25 @@
-"""Optimizers, the learning rate, and the average of the weights."""
+"""The optimizer, its learning rate, and the EMA of the weights."""
 
 import math
 from collections.abc import Callable, Iterable
+from pkgutil import resolve_name
 
 import torch
 from torch import nn
 
-from ddpm_kedro.parameters import OptimizerParameters
-
-Weights = Iterable[nn.Parameter]
+from ddpm_kedro.parameters.training import OPTIMIZERS, OptimizerParameters
 
 
-def _adam(kind: type[torch.optim.Adam], weights: Weights, p: OptimizerParameters) -> torch.optim.Optimizer:
-    assert p.betas is not None  # the parameters were checked
-    return kind(weights, lr=p.lr, betas=p.betas, weight_decay=p.weight_decay, fused=True)
-
-
-def _sgd(weights: Weights, p: OptimizerParameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(weights, lr=p.lr, momentum=p.momentum or 0, weight_decay=p.weight_decay, fused=True)
-
-
-OPTIMIZERS: dict[str, Callable[[Weights, OptimizerParameters], torch.optim.Optimizer]] = {
-    "adam": lambda weights, p: _adam(torch.optim.Adam, weights, p),
-    "adamw": lambda weights, p: _adam(torch.optim.AdamW, weights, p),
-    "sgd": _sgd,
-}
+def make_optimizer(weights: Iterable[nn.Parameter], p: OptimizerParameters) -> torch.optim.Optimizer:
+    """Return the optimizer of these weights."""
+    kind = OPTIMIZERS[p.name]
+    hyperparameters = {name: getattr(p, name) for name in kind.hyperparameters}
+    build: Callable[..., torch.optim.Optimizer] = resolve_name(kind.path)
+    return build(weights, lr=p.lr, weight_decay=p.weight_decay, **hyperparameters, **kind.options)
 
 
 def learning_rate(images_seen: int, num_images: int, p: OptimizerParameters) -> float:
-    """The learning rate after ``images_seen`` of ``num_images``: linear warm-up, then constant or half a cosine."""
+    """Return the learning rate after ``images_seen`` images: linear warm-up, then constant or half a cosine."""
     warmup = min(1.0, images_seen / p.warmup_images) if p.warmup_images else 1.0
     if p.lr_schedule == "constant":
         return p.lr * warmup
@@ -36,10 +27,10 @@ def learning_rate(images_seen: int, num_images: int, p: OptimizerParameters) -> 
     return p.lr * warmup * (p.final_lr_fraction + (1 - p.final_lr_fraction) * cosine)
 
 
-def lay_like_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Put the state of each weight in memory as the weight lies there, which may be otherwise than where it was saved.
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give the state of each weight the weight's memory format, which may differ from the format when it was saved.
 
-    Fused optimizers go through both side by side, and would not notice.
+    Fused optimizers read both in memory order and do not check the formats.
     """
     for weight, state in optimizer.state.items():
         for name, value in state.items():
@@ -48,11 +39,11 @@ def lay_like_weights(optimizer: torch.optim.Optimizer) -> None:
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Exponential moving average of the parameters alone, average ← d · average + (1 - d) · network.
+def update_ema(ema: nn.Module, network: nn.Module, step: int, decay: float) -> None:
+    """Update the exponential moving average of the parameters, ema ← d · ema + (1 - d) · network.
 
-    Early on d = (1 + step) / (10 + step), so that the average forgets the random start. Only parameters are
-    averaged: tables kept as buffers must stay as they are.
+    Early on d = (1 + step) / (10 + step), so that the EMA forgets the random initial weights. Buffers hold constant
+    tables and are left alone.
     """
     warmed_up = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - warmed_up)
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - warmed_up)

@@ -1,4 +1,4 @@
-"""Every random number of training follows from (seed, what for, when): nothing depends on what was drawn before."""
+"""Random numbers of training: each follows from a seed, a purpose and a step, and never from earlier numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ddpm_kedro.diffusion import derive_seed, generator_for, seeded_globally
+from ddpm_kedro.diffusion import derive_seed, generator_for, seed_global_state
 
 
 class Stream(IntEnum):
-    """What random numbers are for: each purpose has numbers of its own."""
+    """The purposes of random numbers: each has its own numbers."""
 
     INITIALISATION = 0
     ORDER = 1
@@ -29,7 +29,7 @@ def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
-    """Which images step ``step`` sees: the next batch of an endless row of epochs, each in an order of its own.
+    """Return the indices of a step's images: the next batch of an endless sequence of epochs, each in its own order.
 
     Returns:
         (batch_size,) int64 in [0, count).
@@ -41,12 +41,12 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Tensor:
 
 
 def augmentation_generator(seed: int, step: int) -> torch.Generator:
-    """The generator that augments the batch of a step."""
+    """Return the generator for augmenting the batch of a step."""
     return generator_for(seed, Stream.AUGMENTATION, step)
 
 
 @contextmanager
 def seeded(device: torch.device, *counters: int) -> Iterator[None]:
-    """Seed torch's global random state from counters for a block: see :func:`seeded_globally`."""
-    with seeded_globally(derive_seed(*counters), device):
+    """Seed torch's global random state from counters for a block: see :func:`seed_global_state`."""
+    with seed_global_state(derive_seed(*counters), device):
         yield

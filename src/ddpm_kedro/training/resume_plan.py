@@ -1,21 +1,21 @@
-"""Where a training begins: at nothing, or at a checkpoint."""
+"""Where a training starts: from scratch, or from a checkpoint."""
 
 from dataclasses import dataclass, replace
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import differences
-from ddpm_kedro.training.run import Checkpoint, Run, network_differences
+from ddpm_kedro.training.run import Checkpoint, Run
 
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """Where a run begins.
+    """Decide where a run starts.
 
     Attributes:
-        run: that is trained: the one that was asked for, with what it continues.
-        checkpoint: where it goes on; None where it begins at nothing.
-        other: id of the run that the latest checkpoint was made by, where that is another one.
-        changed: how that run differs, one readable line a value.
+        run: that is trained: the requested one, with the run that it continues, if any.
+        checkpoint: that the run resumes from; None to start from scratch.
+        other: id of the run that made the latest checkpoint, if it is another run.
+        changed: how that run differs, one line per value.
     """
 
     run: Run
@@ -25,56 +25,69 @@ class ResumePlan:
 
     @classmethod
     def of(cls, run: Run, latest: Checkpoint | None) -> "ResumePlan":
-        """How ``training.resume`` wants this run to begin, given the latest checkpoint.
+        """Plan a run as ``training.resume`` says, given the latest checkpoint.
 
         Raises:
-            UserError: where it must go on, but cannot.
+            UserError: if the run must resume, but cannot.
         """
         resume = run.training.resume
         if latest is None or resume == "never":
             if resume == "require":
-                raise UserError("training.resume = require, but there is no checkpoint; auto begins a training.")
+                raise UserError("training.resume = require, but there is no checkpoint; auto starts from scratch.")
             return cls(run)
-        again = replace(run, continued_from=latest.continued_from, tracking_id=latest.tracking_id)
-        if again.run_id == latest.run_id:
-            return cls(again, latest)
+        continued = _continued_like(run, latest)
+        if continued.run_id == latest.run_id:
+            return cls(continued, latest)
         changed, longer = tuple(_changes(latest, run)), _only_longer(latest, run)
         if resume == "require":
             _check_fits(latest, run)
         elif not longer:
             return cls(run, None, latest.run_id, changed)
         if not longer or run.optimizer.lr_schedule != "constant":
-            again = replace(again, continued_from=f"{latest.run_id}@{latest.images_seen}")
-        return cls(again, latest, latest.run_id, changed)
+            continued = replace(continued, continued_from=f"{latest.run_id}@{latest.images_seen}")
+        return cls(continued, latest, latest.run_id, changed)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Return whether there is nothing left to train."""
         return self.checkpoint is not None and self.checkpoint.images_seen >= self.run.num_images
 
 
+def belongs_to(checkpoint: Checkpoint, run: Run) -> bool:
+    """Return whether the checkpoint is of this run, also if the run was continued from another."""
+    return _continued_like(run, checkpoint).run_id == checkpoint.run_id
+
+
+def _continued_like(run: Run, latest: Checkpoint) -> Run:
+    """Return the run as a continuation of the run, if any, that the checkpoint's run continues."""
+    record = latest.record
+    return replace(run, continued_from=record.made_by.inputs.get("continued_from"), tracking_id=record.tracking_id)
+
+
 def _changes(latest: Checkpoint, run: Run) -> list[str]:
-    """What differs between the run of a checkpoint and this one, one readable line a value."""
-    changed = differences(latest.parameters, run.parameters)
-    if latest.data != run.data:
-        changed.append(f"training images: {latest.data} → {run.data}")
-    if latest.initial_model != run.initial_model:
-        changed.append(f"initial weights: {latest.initial_model or 'none'} → {run.initial_model or 'none'}")
+    """Return how this run differs from the run of a checkpoint, one line per value."""
+    earlier, current = latest.record.made_by, run.record.made_by
+    changed = differences(earlier.parameters, current.parameters)
+    for name, label in (("training_images", "training images"), ("initial_model", "initial weights")):
+        old, new = earlier.inputs.get(name, "none"), current.inputs.get(name, "none")
+        if old != new:
+            changed.append(f"{label}: {old} → {new}")
     return changed
 
 
 def _only_longer(latest: Checkpoint, run: Run) -> bool:
-    """Whether the run asks for what the checkpoint's asked for, but for another length that it has not yet passed."""
-    length = {"num_images": latest.parameters["training"]["num_images"]}
+    """Return whether only the length differs from the checkpoint's run, and the checkpoint is not beyond it."""
+    length = {"num_images": latest.record.made_by.parameters["training"]["num_images"]}
     as_long = replace(run, training=run.training.model_copy(update=length))
     return not _changes(latest, as_long) and latest.images_seen <= run.num_images
 
 
 def _check_fits(latest: Checkpoint, run: Run) -> None:
-    """The state of a checkpoint must be that of this network and this optimizer."""
-    optimizers = [{"optimizer": {"name": p["optimizer"]["name"]}} for p in (latest.parameters, run.parameters)]
-    if unfit := network_differences(latest, run) + differences(*optimizers):
+    """Refuse a checkpoint of another network or another optimizer."""
+    records = (latest.record, run.record)
+    optimizers = [{"optimizer": {"name": record.made_by.parameters["optimizer"]["name"]}} for record in records]
+    if changes := latest.record.network_differences(run.record) + differences(*optimizers):
         raise UserError(
-            f"training.resume = require, but what the checkpoint of run {latest.run_id} holds does not fit: "
-            f"{'; '.join(unfit)}. Give it the parameters of before, or begin anew: training.resume=auto."
+            f"training.resume = require, but the checkpoint of run {latest.run_id} does not fit: {'; '.join(changes)}. "
+            "Use its parameters, or start from scratch with training.resume=auto."
         )

@@ -1,15 +1,16 @@
-"""What a training run is: its parameters, its name, and where it stands."""
+"""A training run: its parameters, its inputs, and its checkpoints."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from torch import Tensor
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
-from ddpm_kedro.models import TrainedModel, weights_fingerprint
+from ddpm_kedro.models import RunRecord, TrainedModel, weights_fingerprint
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
@@ -17,26 +18,21 @@ from ddpm_kedro.parameters import (
     OptimizerParameters,
     TrainingParameters,
 )
-from ddpm_kedro.provenance import Provenance, differences
+from ddpm_kedro.provenance import Provenance
 
-NOT_OF_THE_NETWORK = {"dropout", "class_conditional"}  # the number of classes tells what the latter does
 Row = dict[str, float]
-"""One row of the history: ``images_seen`` and the figures measured there."""
+"""One row of the history: ``images_seen`` and the values measured there."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that shapes a training: equal runs give equal weights.
+    """Everything that a training needs to know: runs with equal records give equal weights.
 
     Attributes:
-        data: fingerprint of the training images.
-        image_shape: (C, H, W).
-        class_names: the classes the network learns; empty for none.
-        initial_model: fingerprint of the weights that it starts from; None where it starts from nothing.
-        initial_weights: these weights.
-        continued_from: ``<run id>@<images seen>`` of a run with other parameters that this one goes on from; None
-            where everything it did follows from its own.
-        tracking_id: under which it is tracked: that of the run it went on from, if any.
+        training_images: their fingerprint.
+        initial_model: fingerprint of the initial weights; None for random ones.
+        initial_weights: the weights themselves.
+        image_shape, class_names, continued_from, tracking_id: see :class:`~ddpm_kedro.models.RunRecord`.
     """
 
     model: ModelParameters
@@ -44,7 +40,7 @@ class Run:
     augmentation: AugmentationParameters
     optimizer: OptimizerParameters
     training: TrainingParameters
-    data: str
+    training_images: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     initial_model: str | None = None
@@ -62,10 +58,10 @@ class Run:
         training: TrainingParameters,
         initial_model: TrainedModel | None = None,
     ) -> Self:
-        """The run that these images and parameters make, from these weights or from nothing.
+        """Return the run with these images and parameters, from the weights of a model or from random ones.
 
         Raises:
-            UserError: for an initial model that is another network than this run trains.
+            UserError: if the initial model is not the network that this run trains.
         """
         weights = None if initial_model is None else initial_model.network.state_dict()
         run = cls(
@@ -74,122 +70,95 @@ class Run:
             augmentation=images.parameters,
             optimizer=optimizer,
             training=training,
-            data=images.store.made_by.fingerprint,
+            training_images=images.store.made_by.fingerprint,
             image_shape=images.store.image_shape,
             class_names=images.store.class_names if model.class_conditional else (),
             initial_model=None if weights is None else weights_fingerprint(weights),
             initial_weights=weights,
         )
         if initial_model is not None:
-            _check_same_network(initial_model, run)
+            _check_same_network(run.record, initial_model.record)
         return run
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Any]) -> Self:
-        """The run of the node ``train_model`` with these inputs, by their names in the catalog."""
+        """Return the run of a node's inputs, by their names in the catalog."""
         model, diffusion, optimizer, training = (
             inputs[f"params:{name}"] for name in ("model", "diffusion", "optimizer", "training")
         )
         images, initial_model = inputs["augmented_images"], inputs.get("initial_model")
         return cls.of(images, model, diffusion, optimizer, training, initial_model)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Every parameter that shapes the result, by group, as plain data."""
+    @cached_property
+    def record(self) -> RunRecord:
+        """Return the record that checkpoints and the exported model of this run share."""
         groups = ("model", "diffusion", "augmentation", "optimizer", "training")
-        return {name: getattr(self, name).fingerprint_fields() for name in groups}
+        inputs = {name: getattr(self, name) for name in ("training_images", "initial_model", "continued_from")}
+        made_by = Provenance(
+            {name: getattr(self, name).fingerprint_fields() for name in groups},
+            {name: value for name, value in inputs.items() if value is not None},
+        )
+        return RunRecord(made_by, self.image_shape, self.class_names, self.tracking_id or made_by.fingerprint)
 
     @property
     def run_id(self) -> str:
-        """A name that equal runs share."""
-        return made_by(self).fingerprint
+        """Return the name that equal runs share."""
+        return self.record.run_id
 
     @property
     def num_steps(self) -> int:
-        """Steps in all: the last batch is a whole one."""
+        """Return the number of steps; the last batch is a full one."""
         return -(-self.training.num_images // self.training.batch_size)
 
     @property
     def num_images(self) -> int:
-        """Images seen after the last step."""
+        """Return the number of images seen after the last step."""
         return self.num_steps * self.training.batch_size
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stands, as tensors and plain data.
+    """The state of a run, as tensors and plain data.
 
     Attributes:
-        run_id: of the run.
-        parameters: that shaped it.
-        data: fingerprint of its training images.
-        images_seen: so far; which batch comes next, its noise and the learning rate follow from it.
-        network, average, optimizer, scaler: state dicts.
+        record: of the run.
+        images_seen: so far; the next batch, its noise and the learning rate follow from it.
+        network, ema, optimizer, scaler: state dicts.
         history: rows so far.
         meter: sums since the last row.
-        image_shape, class_names: of the images.
-        num_images: when it is finished.
-        best_validation_loss: of the checkpoints so far, this one included.
-        initial_model: fingerprint of the weights that it started from, or None.
-        continued_from, tracking_id: as of :class:`Run`.
+        best_validation_loss: of all checkpoints so far, including this one.
     """
 
-    run_id: str
-    parameters: dict[str, Any]
-    data: str
+    record: RunRecord
     images_seen: int
-    num_images: int
     network: dict[str, Any]
-    average: dict[str, Any]
+    ema: dict[str, Any]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     history: list[Row]
     meter: Row
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
     best_validation_loss: float = math.inf
-    initial_model: str | None = None
-    continued_from: str | None = None
-    tracking_id: str | None = None
 
     @property
-    def finished(self) -> bool:
-        """Whether all images were seen."""
-        return self.images_seen >= self.num_images
+    def run_id(self) -> str:
+        """Return the name of the run."""
+        return self.record.run_id
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return tensors and plain data, for a file."""
+        return vars(self) | {"record": self.record.as_dict()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Rebuild the checkpoint from the result of :meth:`as_dict`."""
+        return cls(**{**content, "record": RunRecord.from_dict(content["record"])})
 
 
-def made_by(run: Run | Checkpoint) -> Provenance:
-    """What makes the model of a run."""
-    began = {"initial_model": run.initial_model, "continued_from": run.continued_from}
-    return Provenance(
-        run.parameters, {"training_images": run.data} | {name: what for name, what in began.items() if what is not None}
-    )
-
-
-def network_differences(one: Run | Checkpoint | TrainedModel, other: Run | Checkpoint | TrainedModel) -> list[str]:
-    """How their networks differ, one readable line a value; not in dropout, and not in what classes are called."""
-    first, second = (
-        {
-            "model": {name: value for name, value in _model(each).items() if name not in NOT_OF_THE_NETWORK},
-            "image shape": each.image_shape,
-            "classes": len(each.class_names),
-        }
-        for each in (one, other)
-    )
-    return differences(first, second)
-
-
-def _model(each: Run | Checkpoint | TrainedModel) -> dict[str, Any]:
-    parameters = each.made_by.parameters if isinstance(each, TrainedModel) else each.parameters
-    model: dict[str, Any] = parameters["model"]
-    return model
-
-
-def _check_same_network(initial: TrainedModel, run: Run) -> None:
-    """The weights must be of the network that is trained."""
-    if changes := network_differences(run, initial):
+def _check_same_network(run: RunRecord, initial: RunRecord) -> None:
+    if changes := run.network_differences(initial):
         raise UserError(
-            f"training.initial_model is not the network that these parameters and images make: {'; '.join(changes)} "
-            "there. Take over its model parameters (lists go into conf/local/parameters.yml), images of its shape, and "
-            "model.class_conditional=false for a model without classes; or start from another model."
+            "training.initial_model is not the network that these parameters and images make. There: "
+            f"{'; '.join(changes)}. Take over its model parameters (lists go into conf/local/parameters.yml), use "
+            "images of its shape, and model.class_conditional=false for a model without classes; or start from another "
+            "model."
         )

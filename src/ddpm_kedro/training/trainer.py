@@ -1,4 +1,4 @@
-"""Network, average, optimizer and data of a run, and the step that moves them."""
+"""The network, EMA, optimizer and data of a run, and the training step."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from ddpm_kedro.diffusion import (
     SamplingPlan,
     derive_seed,
     diffusion_loss,
-    draw_images,
+    generate_images,
     generator_for,
     image_noise,
     make_schedule,
@@ -22,91 +22,83 @@ from ddpm_kedro.diffusion import (
 from ddpm_kedro.distributed import World
 from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
-from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.pixels import read_pixels, to_device, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import UNet
+from ddpm_kedro.models import build_network
 from ddpm_kedro.training.loader import StepPixels, read_steps
-from ddpm_kedro.training.optimizers import OPTIMIZERS, lay_like_weights, learning_rate, update_ema
+from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, match_memory_format, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Pictures (N, C, H, W) in [-1, 1], timesteps (N,), noise like the pictures, labels (N,) or None."""
-ALONE = World()
+"""Images (N, C, H, W) in [-1, 1], timesteps (N,), noise of the same shape as the images, labels (N,) or None."""
+ONE_PROCESS = World()
 
 
 class Trainer:
-    """Moves the weights of a run; with others of its kind in other processes, each on its part of every batch."""
+    """Train the network of a run; in distributed training each process has one and computes its rows of every batch."""
 
     def __init__(
-        self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, processes: World = ALONE
+        self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, world: World = ONE_PROCESS
     ) -> None:
-        self.run, self.images, self.holdout, self.hardware, self.processes = run, images, holdout, hardware, processes
+        self.run, self.images, self.holdout, self.hardware, self.world = run, images, holdout, hardware, world
         self.device, self.seed = hardware.device, run.training.seed
         with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
-            network = UNet(run.model, run.image_shape[0], len(run.class_names))
+            network = build_network(run.model, run.image_shape[0], len(run.class_names))
         if run.initial_weights is not None:
             network.load_state_dict(run.initial_weights)
         network.recompute_activations(run.training.activation_checkpointing)
         self.network = network.to(self.device).to(memory_format=hardware.memory_format)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = OPTIMIZERS[run.optimizer.name](self.network.parameters(), run.optimizer)
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = make_optimizer(self.network.parameters(), run.optimizer)
         self.scaler = hardware.grad_scaler()
         self.schedule = make_schedule(run.diffusion).to(self.device)
         self.target = TARGETS[run.diffusion.target]
-        self.rows = processes.rows(run.training.batch_size, run.training.accumulation_steps)
+        self.rows = world.rows(run.training.batch_size, run.training.accumulation_steps)
         self.pixels = StepPixels(images.store, self.seed, run.training.batch_size, self.rows)
-        self.shared = self._shared(self.network)
+        self.distributed = self._distribute(self.network)
         if run.training.compile != "none":
-            self.shared.compile(mode=run.training.compile)
+            self.distributed.compile(mode=run.training.compile)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where the checkpoint stood."""
+        """Load the state of a checkpoint."""
         self.network.load_state_dict(checkpoint.network)
-        self.average.load_state_dict(checkpoint.average)
+        self.ema.load_state_dict(checkpoint.ema)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        lay_like_weights(self.optimizer)
+        match_memory_format(self.optimizer)
         self.scaler.load_state_dict(checkpoint.scaler)
 
     def checkpoint(self, images_seen: int, history: list[Row], meter: Row, best_validation_loss: float) -> Checkpoint:
-        """All that :meth:`restore` and the rest of the run need."""
+        """Return what :meth:`restore` and the rest of the run need."""
         return Checkpoint(
-            run_id=self.run.run_id,
-            parameters=self.run.parameters,
-            data=self.run.data,
+            record=self.run.record,
             images_seen=images_seen,
-            num_images=self.run.num_images,
             network=self.network.state_dict(),
-            average=self.average.state_dict(),
+            ema=self.ema.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
             history=history,
             meter=meter,
-            image_shape=self.run.image_shape,
-            class_names=self.run.class_names,
             best_validation_loss=best_validation_loss,
-            initial_model=self.run.initial_model,
-            continued_from=self.run.continued_from,
-            tracking_id=self.run.tracking_id or self.run.run_id,
         )
 
     def read(self, steps: range) -> Iterator[Tensor]:
-        """What :meth:`step` takes, for these steps in turn."""
+        """Yield the pixels for :meth:`step`, for these steps in order."""
         return read_steps(self.pixels, self.run.training, steps, self.device)
 
     def step(
         self, step: int, pixels: Tensor, should_stop: Callable[[], bool] = lambda: False
     ) -> tuple[Tensor, Tensor, float] | None:
-        """One step of Ho et al. (2020), algorithm 1.
+        """Take one step of Ho et al. (2020), algorithm 1.
 
         Args:
             step: its number.
-            pixels: (N, H, W, C) uint8, its pictures.
-            should_stop: asked between the parts of a batch.
+            pixels: (N, H, W, C) uint8, its images.
+            should_stop: called between the parts of a batch.
 
         Returns:
-            Loss and gradient norm as they lie on the device, and the learning rate; None where the step was given up,
-            which leaves all as it was before.
+            Loss and gradient norm on the device, and the learning rate; None if the step was given up, which changes
+            nothing.
         """
         p = self.run.training
         lr = learning_rate((step + 1) * p.batch_size, self.run.num_images, self.run.optimizer)
@@ -122,44 +114,44 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        update_ema(self.average, self.network, step, p.ema_decay)
+        update_ema(self.ema, self.network, step, p.ema_decay)
         return torch.stack(losses).sum(), norm, lr
 
     def _gradients(self, step: int, part: int, batch: Batch) -> Tensor:
-        """Add the gradients of one part of a batch; gives its share of the loss."""
-        parts, ranks = self.run.training.accumulation_steps, self.processes.count
-        number = (step * parts + part) * ranks + self.processes.rank  # each part has a dropout of its own
-        # The backward pass, too: activation checkpointing puts the state of the forward pass back for a while.
-        with self._exchange(part == parts - 1), seeded(self.device, self.seed, Stream.DROPOUT, number):
+        """Add the gradients of one part of a batch; return its share of the loss."""
+        parts = self.run.training.accumulation_steps
+        number = (step * parts + part) * self.world.size + self.world.rank  # each part has its own dropout
+        # The backward pass is inside, too: activation checkpointing sets the forward pass's random state in it.
+        with self._sync_gradients(part == parts - 1), seeded(self.device, self.seed, Stream.DROPOUT, number):
             with self.hardware.autocast():
-                loss = diffusion_loss(self.shared, self.schedule, self.target, *batch).mean() / parts
+                loss = diffusion_loss(self.distributed, self.schedule, self.target, *batch).mean() / parts
             self.scaler.scale(loss).backward()
         return loss.detach()
 
     def batch(self, step: int, pixels: Tensor, rows: Tensor | None = None) -> Batch:
-        """The batch of a step, or those rows of it that this process computes: always the same for the same seed.
+        """Return these rows of a step's batch, by default those of this process: the same for the same seed.
 
-        Its numbers are drawn for the batch of all processes, so that how many there are does not matter.
+        Random numbers are generated for the global batch, so that the number of processes does not matter.
         """
         p = self.run.training
         n, rows = p.batch_size, self.rows if rows is None else rows
-        here = moved(rows, self.device)
+        device_rows = to_device(rows, self.device)
         x0 = self.images.from_pixels(
             pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
         )
         x0 = x0.contiguous(memory_format=self.hardware.memory_format)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
-        timesteps = self.schedule.rows(torch.rand(n, generator=generator, device=self.device))[here]
-        noise = torch.randn(n, *x0.shape[1:], generator=generator, device=self.device)[here]
+        timesteps = self.schedule.indices(torch.rand(n, generator=generator, device=self.device))[device_rows]
+        noise = torch.randn(n, *x0.shape[1:], generator=generator, device=self.device)[device_rows]
         indices = batch_indices(self.seed, step, n, len(self.images))[rows]
         labels = self.images.labels(indices, self.device) if self.run.class_names else None
         if labels is not None and p.label_dropout:
             drop = torch.rand(n, generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))[rows]
-            labels = torch.where(moved(drop < p.label_dropout, self.device), self.network.num_classes, labels)
+            labels = torch.where(to_device(drop < p.label_dropout, self.device), self.network.num_classes, labels)
         return x0, timesteps, noise, labels
 
     def whole_batch(self, step: int) -> dict[str, Tensor]:
-        """What a step is given in all processes together, by name."""
+        """Return the global batch of a step, by name."""
         p = self.run.training
         pixels = StepPixels(self.images.store, self.seed, p.batch_size)
         batch = self.batch(step, pixels[step], torch.arange(p.batch_size))
@@ -168,36 +160,36 @@ class Trainer:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """The averaged network's loss on the hold-out, with timesteps spread evenly and always the same noise.
+        """Return the loss of the EMA weights on holdout images, with evenly spaced timesteps and the same noise always.
 
-        Its reproducible course tells more than the training loss, whose timesteps differ from step to step.
+        It is less noisy than the training loss, whose timesteps and noise differ from step to step.
         """
         p = self.run.training
         count = min(p.validation_images, len(self.holdout))
-        chosen = torch.arange(count) * len(self.holdout) // count
+        indices = torch.arange(count) * len(self.holdout) // count
         shuffled = torch.randperm(count, generator=generator_for(self.seed, Stream.VALIDATION))
-        timesteps = self.schedule.rows(((shuffled + 0.5) / count).to(self.device))
+        timesteps = self.schedule.indices(((shuffled + 0.5) / count).to(self.device))
         seed, total = derive_seed(self.seed, Stream.VALIDATION), torch.zeros((), device=self.device)
-        here = self.processes.share(count)
-        for part in here.split(p.batch_size) if len(here) else ():
-            x0 = to_float(read_pixels(self.holdout, chosen[part]), self.device)
+        share = self.world.share(count)
+        for part in share.split(p.batch_size) if len(share) else ():
+            x0 = to_float(read_pixels(self.holdout, indices[part]), self.device)
             noise = image_noise(seed, part.tolist(), self.run.image_shape, self.device)()
-            labels = self.holdout_labels(chosen[part])
+            labels = self.holdout_labels(indices[part])
             with self.hardware.autocast():
                 loss = diffusion_loss(
-                    self.average, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
+                    self.ema, self.schedule, self.target, x0, timesteps[part.to(self.device)], noise, labels
                 )
             total += loss.sum()
-        return float(self.processes.sum(total)) / count
+        return float(self.world.sum(total)) / count
 
     def holdout_labels(self, indices: Tensor) -> Tensor | None:
-        """Labels of the hold-out (N,), or None."""
+        """Return labels of holdout images (N,), or None."""
         if not self.run.class_names or self.holdout.labels is None:
             return None
         return torch.from_numpy(self.holdout.labels[indices.numpy()]).to(self.device)
 
     def preview(self) -> tuple[Tensor | None, Tensor | None]:
-        """The same few samples every time, drawn with few steps: pictures (N, H, W, C) uint8 and labels."""
+        """Generate the same few samples every time, with few steps: images (N, H, W, C) uint8, and labels (N,)."""
         p = self.run.training
         if p.preview_images == 0:
             return None, None
@@ -205,30 +197,30 @@ class Trainer:
         labels = torch.arange(p.preview_images) % classes if classes else None
         guidance = p.preview_guidance_scale if classes and p.label_dropout else 1.0
         plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, guidance)
-        here = self.processes.share(p.preview_images)
-        drawn = torch.empty(0, *self.run.image_shape)
-        if len(here):
-            theirs = None if labels is None else labels[here]
+        share = self.world.share(p.preview_images)
+        samples = torch.empty(0, *self.run.image_shape)
+        if len(share):
+            own_labels = None if labels is None else labels[share]
             shape, autocast = self.run.image_shape, self.hardware.autocast
-            drawn = draw_images(self.average, plan, shape, self.seed, here.tolist(), theirs, autocast)
-        return self.processes.gather(to_uint8(drawn).cpu()), labels
+            samples = generate_images(self.ema, plan, shape, self.seed, share.tolist(), own_labels, autocast)
+        return self.world.gather(to_uint8(samples).cpu()), labels
 
-    def _shared(self, network: nn.Module) -> Any:
-        """The network whose gradients are the mean of all processes'."""
-        if self.processes.count == 1:
+    def _distribute(self, network: nn.Module) -> Any:
+        """Return the network with gradients that are the mean over all processes."""
+        if self.world.size == 1:
             return network
-        # By default the first megabyte is exchanged early, while the rest is computed. A CPU does both with the same
-        # cores, and each exchange waits for the slowest process.
+        # By default torch exchanges the first megabyte early, while it computes the rest. A CPU uses the same cores for
+        # both, and each exchange waits for the slowest process.
         megabytes = 25 if self.device.type == "cpu" else None
         return DistributedDataParallel(network, bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
 
-    def _exchange(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are exchanged once a batch, with its last part."""
-        return nullcontext() if last or self.processes.count == 1 else self.shared.no_sync()
+    def _sync_gradients(self, last: bool) -> AbstractContextManager[None]:
+        """Exchange gradients once per batch, with its last part."""
+        return nullcontext() if last or self.world.size == 1 else self.distributed.no_sync()
 
 
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:
-    """The batch in equal parts, in order."""
+    """Yield the batch in equal parts, in order."""
     *tensors, labels = batch
     labelled = [None] * count if labels is None else labels.chunk(count)
     yield from zip(*(tensor.chunk(count) for tensor in tensors if tensor is not None), labelled, strict=True)

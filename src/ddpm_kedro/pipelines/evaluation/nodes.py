@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.diffusion import TARGETS, diffusion_loss, generator_for, make_schedule
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import read_pixels, to_float
@@ -28,6 +27,7 @@ from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.grid import titled_rows
+from ddpm_kedro.sampling.samples import Samples
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")

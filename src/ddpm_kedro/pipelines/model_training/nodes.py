@@ -1,10 +1,9 @@
-"""Augment images, train the network, export the model."""
+"""Augment images, plan and train a run, export the model."""
 
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
-from typing import Any
 
 from PIL import Image
 
@@ -13,7 +12,8 @@ from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import DiffusersModel, TrainedModel, to_diffusers, unsupported_reason
+from ddpm_kedro.models import DiffusersModel, RunRecord, TrainedModel, to_diffusers, unsupported_reason
+from ddpm_kedro.nothing import NOTHING, Nothing
 from ddpm_kedro.parameters import (
     AugmentationParameters,
     DiffusionParameters,
@@ -27,148 +27,139 @@ from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
 from ddpm_kedro.training.resume_plan import ResumePlan
-from ddpm_kedro.training.run import Checkpoint, Row, Run, made_by
+from ddpm_kedro.training.run import Checkpoint, Row, Run
 
 logger = logging.getLogger(__name__)
-PREVIEW = 100  # images of the preview, at most
-Perhaps = Checkpoint | dict[str, Any]
-TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Perhaps, Perhaps]
+PREVIEW = 100  # images of the augmentation preview, at most
+TrainingOutputs = tuple[dict[str, Image.Image], list[Row], Checkpoint | Nothing, Checkpoint | Nothing]
 
 
 def augment_images(
     training_images: ImageStore, augmentation: AugmentationParameters, training: TrainingParameters
 ) -> tuple[AugmentedImages, Image.Image]:
-    """Training images that are augmented when asked for, and a picture of the first batch the model will see."""
+    """Augment the training images as the parameters say; also return a grid of the first batch that the model sees."""
     images = AugmentedImages(training_images, augmentation)
     indices = batch_indices(training.seed, 0, training.batch_size, len(images))
     batch = to_uint8(images.batch(indices, augmentation_generator(training.seed, 0)))[:PREVIEW]
     return images, labelled_grid(batch.numpy())
 
 
-def train_model(
+def make_resume_plan(
     augmented_images: AugmentedImages,
-    holdout_images: ImageStore,
     resume_checkpoint: Checkpoint | None,
-    stop_request: Event,
     model: ModelParameters,
     diffusion: DiffusionParameters,
     optimizer: OptimizerParameters,
     training: TrainingParameters,
     initial_model: TrainedModel | None = None,
-) -> Iterator[TrainingOutputs]:
-    """Train, yielding at every report interval what there is to keep.
+) -> ResumePlan:
+    """Decide which run is trained, and whether it resumes from the latest checkpoint or starts from scratch."""
+    run = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
+    plan = ResumePlan.of(run, resume_checkpoint)
+    _log_plan(plan)
+    if plan.checkpoint is None and initial_model is not None:
+        _log_initial_model(initial_model, run)
+    return plan
 
-    Goes on from ``resume_checkpoint`` where ``training.resume`` allows it: see :class:`ResumePlan`.
+
+def train_model(
+    augmented_images: AugmentedImages, holdout_images: ImageStore, resume_plan: ResumePlan, stop_request: Event
+) -> Iterator[TrainingOutputs]:
+    """Train a run, and yield its outputs at every report interval.
 
     Yields:
-        Preview pictures by name, all rows of the history, the best checkpoint ({} where this is not the best so far),
-        and the latest ({} where none is due).
+        Preview grids by name, all rows of the history, the checkpoint if it is the best so far, else NOTHING, and the
+        checkpoint if one is due, else NOTHING.
     """
-    asked = Run.of(augmented_images, model, diffusion, optimizer, training, initial_model)
-    start = ResumePlan.of(asked, resume_checkpoint)
-    run, resume = start.run, start.checkpoint
-    _tell(start)
-    if resume is not None and start.finished:
-        yield {}, resume.history, {}, _under(run, resume) if start.other else {}
+    run, checkpoint = resume_plan.run, resume_plan.checkpoint
+    if checkpoint is not None and resume_plan.finished:
+        renamed = NOTHING if resume_plan.other is None else replace(checkpoint, record=run.record)
+        yield {}, checkpoint.history, NOTHING, renamed
         return
-    if resume is None and initial_model is not None:
-        _tell_start(initial_model, run)
-    hardware = choose_hardware(training.device, training.precision)
+    hardware = choose_hardware(run.training.device, run.training.precision)
     logger.info("Training on %s", hardware.reason)
-    if training.compile != "none":
-        logger.info("torch.compile, mode %s: the first steps take minutes.", training.compile)
-    for report in train(run, augmented_images, holdout_images, hardware, resume, stop_request.is_set):
+    if run.training.compile != "none":
+        logger.info("torch.compile, mode %s: the first steps take minutes.", run.training.compile)
+    for report in train(run, augmented_images, holdout_images, hardware, checkpoint, stop_request.is_set):
         if report.history and report.history[-1]["images_seen"] == report.images_seen:
             logger.info(summary(report.history[-1], run.num_images))
-        checkpoint: Perhaps = report.checkpoint or {}
-        yield _previews(report, run), report.history, checkpoint if report.best else {}, checkpoint
+        latest = report.checkpoint or NOTHING
+        yield _preview_grids(report, run), report.history, latest if report.best else NOTHING, latest
 
 
 def export_model(
     checkpoint: Checkpoint, best_checkpoint: Checkpoint | None, training: TrainingParameters
 ) -> TrainedModel:
-    """The averaged weights of the last or the best checkpoint, with the configuration that rebuilds the network."""
+    """Return the model with the EMA weights of the last or the best checkpoint."""
     if training.export == "best":
-        checkpoint = _best(checkpoint, best_checkpoint)
-    config = {
-        "images_seen": checkpoint.images_seen,
-        "image_shape": checkpoint.image_shape,
-        "class_names": checkpoint.class_names,
-        **made_by(checkpoint).as_dict(),
-    }
+        checkpoint = _choose_best(checkpoint, best_checkpoint)
+    config = checkpoint.record.as_dict() | {"images_seen": checkpoint.images_seen}
     try:
-        return TrainedModel.from_config(config, checkpoint.average)
+        return TrainedModel.from_config(config, checkpoint.ema)
     except UserError as error:
         raise UserError(
-            f"The checkpoint of run {checkpoint.run_id} gives no model: {error}. Train it again "
-            "(training.resume=never), with a lower optimizer.lr where weights are not finite."
+            f"The checkpoint of run {checkpoint.run_id} cannot be exported: {error}. Train it again "
+            "(training.resume=never), with a lower optimizer.lr if weights are not finite."
         ) from error
 
 
-def export_to_diffusers(model: TrainedModel) -> DiffusersModel | dict[str, Any]:
-    """The model in diffusers' format; {} where it has no equal there, which is said."""
+def export_to_diffusers(model: TrainedModel) -> DiffusersModel | Nothing:
+    """Return the model in diffusers' format; NOTHING, with a log line, if diffusers has no equivalent network."""
     if reason := unsupported_reason(model):
         logger.info("Not exported to diffusers: %s.", reason)
-        return {}
+        return NOTHING
     return to_diffusers(model)
 
 
-def _tell_start(initial_model: TrainedModel, run: Run) -> None:
-    """What the weights were trained with, where that is something else."""
-    logger.info("Starts from the weights %s of run %s.", run.initial_model, initial_model.run_id)
+def _log_plan(plan: ResumePlan) -> None:
+    run, checkpoint = plan.run, plan.checkpoint
+    changed = "; ".join(plan.changed)
+    if checkpoint is None:
+        reason = f" from scratch, because it differs from run {plan.other}: {changed}" if plan.other else ""
+        logger.info("Run %s starts%s.", run.run_id, reason)
+        return
+    seen = f"{checkpoint.images_seen:,}"
+    if plan.finished:
+        logger.info("Run %s is already trained: %s images seen.", run.run_id, seen)
+    elif plan.other is None:
+        logger.info("Run %s resumes after %s images.", run.run_id, seen)
+    else:
+        logger.info("Run %s continues run %s after %s images; changed: %s.", run.run_id, plan.other, seen, changed)
+        if run.continued_from is not None:
+            logger.warning("Training these parameters from scratch would lead to another model.")
+
+
+def _log_initial_model(initial_model: TrainedModel, run: Run) -> None:
+    """Log which weights a run starts from; warn if their diffusion parameters are others."""
+    logger.info("Initial weights: %s, of run %s.", run.initial_model, initial_model.run_id)
     if changed := differences(
         {"diffusion": initial_model.diffusion.fingerprint_fields()}, {"diffusion": run.diffusion.fingerprint_fields()}
     ):
-        logger.warning("The initial model was trained with another diffusion: %s", "; ".join(changed))
+        logger.warning("The initial model was trained with other diffusion parameters: %s", "; ".join(changed))
 
 
-def _tell(start: ResumePlan) -> None:
-    """How the run begins."""
-    run, checkpoint = start.run, start.checkpoint
-    changed = "; ".join(start.changed)
-    if checkpoint is None:
-        why = f" anew, since these differ from run {start.other}: {changed}" if start.other else ""
-        logger.info("Run %s starts%s.", run.run_id, why)
-        return
-    seen = f"{checkpoint.images_seen:,}"
-    if start.finished:
-        logger.info("Run %s is already trained: %s images seen.", run.run_id, seen)
-    elif start.other is None:
-        logger.info("Run %s goes on after %s images.", run.run_id, seen)
-    else:
-        logger.info("Run %s goes on from run %s after %s images; changed: %s.", run.run_id, start.other, seen, changed)
-        if run.continued_from is not None:
-            logger.warning("Trained from the beginning, these parameters would lead to another model.")
-
-
-def _under(run: Run, checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint of a run that asks for no more than was trained already, under its own name."""
-    return replace(
-        checkpoint,
-        run_id=run.run_id,
-        parameters=run.parameters,
-        num_images=run.num_images,
-        continued_from=run.continued_from,
-    )
-
-
-def _best(checkpoint: Checkpoint, best: Checkpoint | None) -> Checkpoint:
-    """The best checkpoint, if it is of the same training."""
-    if best is None or (best.tracking_id, best.data) != (checkpoint.tracking_id, checkpoint.data):
+def _choose_best(checkpoint: Checkpoint, best: Checkpoint | None) -> Checkpoint:
+    """Return the best checkpoint, if it is of the same training."""
+    if best is None or not _same_training(best.record, checkpoint.record):
         raise UserError(
             "training.export = best, but the best checkpoint on disk is of another run. Train this one again "
             "(training.resume=never), or export its last checkpoint: training.export=last."
         )
     logger.info(
-        "The best of the checkpoints is exported: %s images, validation loss %.4f.",
+        "Exporting the best checkpoint: %s images, validation loss %.4f.",
         f"{best.images_seen:,}",
         best.best_validation_loss,
     )
     return best
 
 
-def _previews(report: Report, run: Run) -> dict[str, Image.Image]:
-    """One picture, its name unique among all runs."""
+def _same_training(one: RunRecord, other: RunRecord) -> bool:
+    images = [record.made_by.inputs["training_images"] for record in (one, other)]
+    return one.tracking_id == other.tracking_id and images[0] == images[1]
+
+
+def _preview_grids(report: Report, run: Run) -> dict[str, Image.Image]:
+    """Return one grid, whose name is unique among all runs, or none."""
     if report.preview is None:
         return {}
     labels = None if report.preview_labels is None else report.preview_labels.numpy()

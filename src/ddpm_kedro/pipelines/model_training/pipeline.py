@@ -9,14 +9,15 @@ from ddpm_kedro.pipelines.model_training.nodes import (
     augment_images,
     export_model,
     export_to_diffusers,
+    make_resume_plan,
     train_model,
 )
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """training_images → augmented_images → checkpoint, history and previews → model → diffusers_model."""
-    warnings.filterwarnings("ignore", "The 'preview_fn' feature", KedroExperimentalWarning)  # tested with this Kedro
+    """Return the pipeline: training_images → checkpoint, history and previews → model → diffusers_model."""
+    warnings.filterwarnings("ignore", "The 'preview_fn' feature", KedroExperimentalWarning)  # works in Kedro 1.7
     return Pipeline(
         [
             Node(
@@ -26,19 +27,23 @@ def create_pipeline(**_: object) -> Pipeline:
                 name="augment_images",
             ),
             Node(
-                train_model,
+                make_resume_plan,
                 [
                     "augmented_images",
-                    "holdout_images",
                     "resume_checkpoint",
-                    "stop_request",
                     "params:model",
                     "params:diffusion",
                     "params:optimizer",
                     "params:training",
                     "initial_model",
                 ],
-                # The checkpoint last: see hooks.run_guard.
+                "resume_plan",
+                name="make_resume_plan",
+            ),
+            Node(
+                train_model,
+                ["augmented_images", "holdout_images", "resume_plan", "stop_request"],
+                # The checkpoint last: the process may end when it is saved, see hooks.graceful_stop.
                 ["training_previews", "training_history", "best_checkpoint", "checkpoint"],
                 name="train_model",
                 preview_fn=NETWORK_PREVIEW,

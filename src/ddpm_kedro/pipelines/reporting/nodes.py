@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import torch
 from PIL import Image, ImageOps
 
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.metrics.table import COLUMNS, WITHOUT_CLASSES, Metrics
 from ddpm_kedro.models import TrainedModel
@@ -59,7 +59,7 @@ def draw_trajectory(model: TrainedModel, reporting: ReportingParameters) -> Imag
         noised.append(to_uint8(x))
         predicted.append(to_uint8(x0))
 
-    draw_images(model.network, plan, model.image_shape, 0, range(count), labels, watch=callback)
+    generate_images(model.network, plan, model.image_shape, 0, range(count), labels, callback=callback)
     rows = [row for image in range(count) for row in ([x[image] for x in noised], [x[image] for x in predicted])]
     return titled_rows([torch.stack(row).numpy() for row in rows], ["noised", "predicted"] * count)
 
