@@ -140,7 +140,7 @@ def test_credentials_and_arguments_of_the_file_system_arrive(monkeypatch: pytest
     ],
 )
 def test_what_must_be_local_is_refused(make: Any) -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk, and a .*Dataset must be"):
+    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk, as a .*Dataset must be"):
         make("s3://bucket/x")
 
 
