@@ -21,7 +21,7 @@ def parameters() -> None:
 @parameters.command("options")
 @project_command
 def list_options(project: ProjectMetadata, env: str | None) -> None:
-    """List the options of each group, for ``--params use.<group>=<option>``."""
+    """List the options of each group, for --params use.<group>=<option>."""
     for group, options in make_loader(project, env).options().items():
         click.echo(f"{group}: {', '.join(options)}")
 

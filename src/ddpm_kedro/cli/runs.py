@@ -140,7 +140,7 @@ def _find_old(folder: Path, keep: int | None, unfinished: bool) -> list[KeptRun]
 )
 @project_command
 def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> None:
-    """Start the next training from scratch, also with the same parameters: for use after a change of the code."""
+    """Start the next training from scratch, even with the same parameters. Use it after a change of the code."""
     with hold_data_folder(data_folder(project, env)):
         catalog: Any = make_session(project, env).load_context().catalog
         first = mark is not None and not mark.exists()

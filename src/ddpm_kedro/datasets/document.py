@@ -13,7 +13,7 @@ ROWS = "rows"
 
 
 class DocumentDataset(FileDataset[Document, Document]):
-    """Store a JSON file with the checksum of its content; a list of rows gets a name of its own."""
+    """Store a JSON file with the checksum of its content; a list of rows is stored under the name ``rows``."""
 
     def load(self) -> Document:
         """Load the document."""

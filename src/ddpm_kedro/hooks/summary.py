@@ -40,15 +40,15 @@ class Summary:
         """Log metrics and paths; on a terminal, also show samples."""
         if not is_rank_0():
             return
-        made, console = pipeline.all_outputs(), rich.get_console()
-        if "metrics" in made:
+        outputs, console = pipeline.all_outputs(), rich.get_console()
+        if "metrics" in outputs:
             _show_metrics(catalog.load("metrics"), console)
-        if "samples" in made and console.is_terminal and console.color_system in {"256", "truecolor"}:
+        if "samples" in outputs and console.is_terminal and console.color_system in {"256", "truecolor"}:
             console.print(images_as_text(catalog.load("samples").images[: 2 * ACROSS]))
-        for name in [name for name in PLACES if name in made]:
+        for name in [name for name in PLACES if name in outputs]:
             dataset: Any = catalog.get(name)
             logger.info("%s: %s", PLACES[name], _short(location(dataset)))
-        if "report" in made:
+        if "report" in outputs:
             logger.info("Open the report in a browser, or show the pipeline with: kedro viz run")
 
 
