@@ -18,7 +18,7 @@ from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.errors import UserError, nearest
-from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error, project_path_of
+from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -57,7 +57,7 @@ class Session(KedroSession):
                 f"data_root = {root} is not on a local disk, as checkpoints and images must be. Single entries of the "
                 "catalog may be elsewhere: docs/configuration.md."
             )
-        return Path(project_path_of(self), root)
+        return Path(self.store["project_path"], root)
 
 
 def explain(error: BaseException) -> str | None:
