@@ -28,7 +28,7 @@ TRAINED = (*NOT_COMPARABLE, "augmentation.", "model.", "optimizer.", "training."
 @click.option(
     "--sampler",
     type=click.Choice(["grid", "random", "tpe"]),
-    help="Default: grid if the number of combinations is finite, otherwise tpe.",
+    help="Default: grid if all values or steps are given, otherwise tpe.",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Number of trials; by default the whole grid.")
 @click.option(
