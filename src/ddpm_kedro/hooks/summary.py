@@ -67,7 +67,7 @@ def _show_metrics(metrics: Any, console: Console) -> None:
 
 
 def images_as_text(images: NDArray[np.uint8]) -> Text:
-    """Draw small images side by side, two pixels per character.
+    """Render small images side by side as text, two pixels per character.
 
     Args:
         images: (N, H, W, C) uint8.
