@@ -292,7 +292,7 @@ class TestShards:
         monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(None), new))
         _allow_open_files(1000)
         assert limits == [1512, 4096]
-        with pytest.raises(UserError, match="lie in 5,000 files, more than this process may open: ulimit -n 5512"):
+        with pytest.raises(UserError, match="are in 5,000 files, more than this process may open: run ulimit -n 5512"):
             _allow_open_files(5000)
 
     @pytest.mark.parametrize("after", range(WRITTEN + 1))

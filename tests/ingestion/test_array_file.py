@@ -195,7 +195,7 @@ def test_other_ways_to_go_wrong(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.npy", images=GREY)
     with pytest.raises(UserError, match=r"dataset.classes is true, but .* has no labels"):
         read(path, classes=True)
-    with pytest.raises(UserError, match=r"is not the file that dataset.sha256 names"):
+    with pytest.raises(UserError, match=r"does not match dataset.sha256"):
         read(path, sha256="00" * 32)
     with pytest.raises(UserError, match=r"needs dataset.path: a .npy or .npz file, or its URL"):
         find_source("array").fetch(changed(dataset(path), path=None))
@@ -245,6 +245,6 @@ def test_one_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path, monkeyp
     usage = shutil.disk_usage(tmp_path)
     frees = iter(range(2**30 + 10 * 2**20, 0, -(2**20)))
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=next(frees)))
-    with pytest.raises(UserError, match=r"holds more than [\d,]+ bytes, and .* has no room for more"):
+    with pytest.raises(UserError, match=r"unpacks to more than [\d,]+ bytes, and .* is too full"):
         unpack(packed, tmp_path / "down")
     assert not_locks(tmp_path / "down") == []

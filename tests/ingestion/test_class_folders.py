@@ -109,9 +109,7 @@ def test_every_class_keeps_a_training_image_and_small_ones_are_named(
     assert set(holdout.labels.tolist()) == {0}  # type: ignore[union-attr]
     with caplog.at_level(logging.INFO):
         report_ingestion(training, holdout, manifest)
-    assert (
-        "30 classes have no hold-out image, for they are too small for one: small 0, small 1, small 10," in caplog.text
-    )
+    assert "30 classes have no holdout image; they have too few images: small 0, small 1, small 10," in caplog.text
 
 
 def test_classes_of_one_image_each_all_have_a_training_image(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_a_class_whose_images_cannot_be_read_is_named(tmp_path: Path, caplog: py
     (tmp_path / "eel/000.png").write_bytes(b"x")
     manifest = fetch(tmp_path)
     report_ingestion(*(store.read() for store in prepare_images(manifest, IMAGES)), manifest)
-    assert "1 classes have no training image, for the model cannot learn them: eel" in caplog.text
+    assert "1 classes have no training image; the model cannot learn them: eel" in caplog.text
 
 
 @pytest.mark.parametrize("classes", [None, True])

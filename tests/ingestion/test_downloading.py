@@ -274,7 +274,7 @@ def test_what_has_come_does_not_come_again(web: tuple[str, Noted], tmp_path: Pat
 
 def test_another_run_goes_on(web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transferring, "TRIES", 1)
-    with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part, and the same comm"):
+    with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part: run the same comm"):
         download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
     assert not list(tmp_path.rglob("file.zip"))
     with pytest.raises(UserError, match="200,000 bytes are kept"):
@@ -310,20 +310,20 @@ def test_equal_names_at_other_addresses_are_other_files(web: tuple[str, Noted], 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "is not there: the server says 404 Not Found. Check dataset.path"),
-        ("broken", "could not be downloaded: the server answers with errors only"),
-        ("circle", "is redirected again and again"),
+        ("missing", "was not found: the server returns 404 Not Found. Check dataset.path"),
+        ("broken", "could not be downloaded: the server only returns errors"),
+        ("circle", "is redirected too often"),
         ("always", r"in 5 tries: The connection broke off. 1,000 bytes are kept"),
-        ("trickle", r"in 5 tries: Only \d+ bytes a second came"),
-        ("silent", r"in 5 tries: Nothing came for 0.2 s"),
-        ("no_content", "is not there: the server says 204 No Content"),
+        ("trickle", r"in 5 tries: Only \d+ bytes per second were received"),
+        ("silent", r"in 5 tries: Nothing was received for 0.2 s"),
+        ("no_content", "was not found: the server returns 204 No Content"),
         (
             "malformed_redirect",
-            r"/malformed_redirect/file.zip, or where it is redirected to, cannot be asked for: Inva",
+            r"/malformed_redirect/file.zip, or its redirection, cannot be requested: Inva",
         ),
-        ("other_redirect", r"cannot be asked for: No connection adapters were found for 'gopher://host/x\?…'"),
-        ("other_part", r"in 5 tries: The server has another version of the file by now\.$"),
-        ("nothing_left", r"in 5 tries: The server has another version of the file by now\.$"),
+        ("other_redirect", r"cannot be requested: No connection adapters were found for 'gopher://host/x\?…'"),
+        ("other_part", r"in 5 tries: The file on the server has changed\.$"),
+        ("nothing_left", r"in 5 tries: The file on the server has changed\.$"),
     ],
 )
 def test_what_cannot_be_had_is_said(kind: str, message: str, web: tuple[str, Noted], tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 def test_another_file_than_it_should_be_is_not_taken(web: tuple[str, Noted], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"is not the file that dataset.sha256 names: its checksum is {SHA256}, not 00"):
+    with pytest.raises(UserError, match=f"does not match dataset.sha256: its checksum is {SHA256}, not 00"):
         download(f"{web[0]}/whole/file.zip", tmp_path, "00" * 32)
     assert not files_below(tmp_path)
 
@@ -352,10 +352,10 @@ def test_what_was_brought_before_is_brought_again_where_it_is_another_file(
     path = download(f"{address}/whole/file.bin", tmp_path, None)
     path.write_bytes(b"as it was before")
     assert download(f"{address}/whole/file.bin", tmp_path, None).read_bytes() == b"as it was before"
-    assert f"it is not asked for again while {path} is there" in caplog.text
+    assert f"Using the cached {path} of " in caplog.text
     assert len(noted) == 1
     assert download(f"{address}/whole/file.bin", tmp_path, SHA256).read_bytes() == CONTENT
-    assert "is not what dataset.sha256 names: it is brought again" in caplog.text
+    assert "does not have the checksum dataset.sha256: downloading it again" in caplog.text
     assert len(noted) == 2
 
 
@@ -395,9 +395,9 @@ def test_a_web_page_kept_in_place_of_an_archive_is_replaced(web: tuple[str, Note
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("endless", r"/endless/file.zip has more than \d[\d,]* bytes, and .* has no room for so many"),
-        ("huge", r"/huge/file.zip has 1,152,921,504,606,846,976 bytes, and .* has no room for so many"),
-        ("whole", r"/whole/file.zip has 300,000 bytes, and .* has no room"),
+        ("endless", r"/endless/file.zip has more than \d[\d,]* bytes, and .* is too full"),
+        ("huge", r"/huge/file.zip has 1,152,921,504,606,846,976 bytes, and .* is too full"),
+        ("whole", r"/whole/file.zip has 300,000 bytes, and .* is too full"),
     ],
 )
 def test_a_body_larger_than_the_disk_leaves_room_on_it(

@@ -76,7 +76,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
 ) -> None:
     caplog.set_level("INFO", "ddpm_kedro")
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion", **{"images.fit": "pad"})
-    assert "Chosen for these pictures: use.augmentation flips, model.width 32, " in caplog.text
+    assert "Chosen for these images: use.augmentation flips, model.width 32, " in caplog.text
     plain = project.parameters()
     assert plain["use"] | {"dataset": "pictures", "model": "chosen", "augmentation": "flips"} == plain["use"]
     assert plain["dataset"]["path"] == str(tmp_path / "pictures")
