@@ -155,14 +155,14 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         self._begin(new, store.made_by)
         summaries = write_shards(new, store, f"storing {self._filepath.name}")
         store.check()
-        records = read_records(new, len(summaries))
-        statistics = summarize(summaries, records.hashes) | {"rejected_files": records.rejected}
+        hashes, labels, rejected = read_records(new, len(summaries))
+        statistics = summarize(summaries, hashes) | {"rejected_files": rejected}
         check_rejected(statistics, store.max_rejected_fraction)
         with atomic_write(new / HASHES) as file:
-            np.save(file, records.hashes)
+            np.save(file, hashes)
         if store.class_names:
             with atomic_write(new / LABELS) as file:
-                np.save(file, records.labels)
+                np.save(file, labels)
         shards = [f"{number:05d}" for number, summary in enumerate(summaries) if summary["images"]]
         meta = {"class_names": list(store.class_names), "count": statistics["images"], "shards": shards}
         meta |= {"facts": statistics, "made_by": store.made_by.as_dict(), SUMS: checksums(new)}

@@ -106,12 +106,7 @@ def _name(url: str) -> str:
 
 
 def check(path: Path, name: str, sha256: str | None) -> None:
-    """Compare the checksum of a file, or log it if none is expected.
-
-    Args:
-        path: of the file.
-        name: of the file in messages.
-        sha256: expected checksum, or None.
+    """Compare the checksum of a file, or log it if none is expected; messages call the file ``name``.
 
     Raises:
         UserError: if the checksum is another one.

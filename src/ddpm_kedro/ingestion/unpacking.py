@@ -56,12 +56,7 @@ def unpack(path: Path, folder: Path) -> Path:
 
 @contextmanager
 def alone(path: Path, verb: str) -> Iterator[None]:
-    """Let one process at a time write a file or folder; the others wait.
-
-    Args:
-        path: of the file or folder.
-        verb: what the process does, in the message of the others.
-    """
+    """Let one process at a time write a file or folder; the others log that another one ``verb`` it, and wait."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
