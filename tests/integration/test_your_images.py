@@ -86,7 +86,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
     with monkeypatch.context() as patch:
         patch.setattr("ddpm_kedro.ingestion.image_files.decode", lambda *_: pytest.fail("decoded again"))
         ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
-    assert f"{tmp_path}/pictures: 60 pictures of 2 classes." in caplog.text
+    assert f"{tmp_path}/pictures: 60 images of 2 classes." in caplog.text
     config = json.loads((project.data / "06_models/model/config.json").read_text())
     assert config["class_names"] == ["circles", "squares"]
     assert config["image_shape"] == [3, 16, 16]
