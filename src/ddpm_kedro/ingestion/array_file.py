@@ -52,11 +52,11 @@ class ArrayFileImages(ArrayImages):
     def images(self) -> NDArray[np.uint8]:  # type: ignore[override]  # noqa: D102
         return open_arrays(self.path, self.splits).splits[self.index].images
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int64] | None:  # type: ignore[override]  # noqa: D102
         return open_arrays(self.path, self.splits).splits[self.index].labels
 
-    @property
+    @cached_property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]  # noqa: D102
         return open_arrays(self.path, self.splits).splits[self.index].class_names
 

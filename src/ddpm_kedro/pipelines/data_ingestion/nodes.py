@@ -121,7 +121,7 @@ def choose_parameters(
         raw_images: their manifest.
         dataset: parameters of the source.
         images: parameters of the images.
-        trained_parameters: of the training that this run resumes, or of an earlier one with the same parameters. If
+        trained_parameters: of the training that this run resumes, or of an earlier one with the same parameters; if
             they are empty, parameters that suit the images are chosen.
 
     Returns:
@@ -141,12 +141,9 @@ def choose_parameters(
         "images": images.model_dump(exclude={"workers"}),
         "model": model,
     }
-    values = ", ".join(f"model.{name} {model[name]}" for name in LOGGED)
-    logger.info(
-        "Chosen for these images: use.augmentation %s, %s. kedro run trains with them; --params overrides them.",
-        chosen["use"]["augmentation"],
-        values,
-    )
+    values = [f"use.augmentation {chosen['use']['augmentation']}", *(f"model.{name} {model[name]}" for name in LOGGED)]
+    message = "Chosen for these images: %s. kedro run trains with these parameters; --params overrides them."
+    logger.info(message, ", ".join(values))
     return chosen
 
 
