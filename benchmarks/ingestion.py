@@ -1,4 +1,4 @@
-"""Measure how fast a folder or an archive of images is stored, compared with plain decoding and peers, and is read.
+"""Measure how fast a folder or archive is stored, compared with plain decoding and peers, and how fast it is read.
 
 ``python benchmarks/ingestion.py PATH`` prints Markdown: images per second, and the peak memory of a process. Each
 measurement runs in a process of its own.

@@ -235,7 +235,7 @@ def _appear(store: Path) -> None:
 
 
 def _remove_others(store: Path) -> None:
-    """Remove what is beside a store: a new and an earlier one."""
+    """Remove a new and an earlier store beside a store."""
     for other in (_new(store), _earlier(store)):
         shutil.rmtree(other, ignore_errors=True)
 

@@ -30,7 +30,7 @@ class Arrays(NamedTuple):
     """The content of a file.
 
     Attributes:
-        splits: images to train on, and those of a validation or test split if there is one.
+        splits: training images, and the images of a validation or test split if there is one.
         names: of the arrays of images.
         unused: names of the arrays that are not used.
     """
@@ -124,27 +124,29 @@ def open_arrays(path: Path, splits: bool) -> Arrays:
 def _open_arrays(path: Path, splits: bool, _: int) -> Arrays:
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)  # a pickle could execute code
-        named = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {IMAGES[0]: content}
+        file_arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {IMAGES[0]: content}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "it contains objects, or is another kind of file" if "allow_pickle" in str(error) else error
         raise UserError(f"{path} cannot be read as a .npy or .npz file of numbers: {reason}.") from error
-    images = _find(named, [*IMAGES, *_of_split(IMAGES, "training"), "arr_0"])
+    images = _find(file_arrays, [*IMAGES, *_of_split(IMAGES, "training"), "arr_0"])
     if images is None:
-        raise UserError(f"{path} has the arrays {', '.join(named) or '(none)'}, but images must be called {IMAGES[0]}.")
-    labels = _find(named, [*LABELS, *_of_split(LABELS, "training"), "arr_1"])
-    names = _find(named, CLASS_NAMES) if labels else None
-    held = _find_holdout(named, labels is not None) if splits else (None, None)
-    arrays = {name: _checked(path, named[name]) for name in (images, held[0]) if name}
-    encode = _LabelEncoder(path, named[labels], named[names] if names else None) if labels else None
+        raise UserError(
+            f"{path} has the arrays {', '.join(file_arrays) or '(none)'}, but images must be called {IMAGES[0]}."
+        )
+    labels = _find(file_arrays, [*LABELS, *_of_split(LABELS, "training"), "arr_1"])
+    names = _find(file_arrays, CLASS_NAMES) if labels else None
+    held = _find_holdout(file_arrays, labels is not None) if splits else (None, None)
+    arrays = {name: _checked(path, file_arrays[name]) for name in (images, held[0]) if name}
+    encode = _LabelEncoder(path, file_arrays[labels], file_arrays[names] if names else None) if labels else None
     parts = [
         InMemoryImages(
             np.asarray(array),  # reading a row of a memory map is ten times as slow
-            encode(name, named[name], len(array)) if encode and name else None,
+            encode(name, file_arrays[name], len(array)) if encode and name else None,
             encode.names if encode else (),
         )
         for array, name in zip(arrays.values(), (labels, held[1]), strict=False)
     ]
-    unused = tuple(name for name in named if name not in {images, labels, names, *held})
+    unused = tuple(name for name in file_arrays if name not in {images, labels, names, *held})
     return Arrays(parts, tuple(arrays), unused)
 
 
@@ -153,19 +155,19 @@ def _of_split(kinds: tuple[str, ...], split: str) -> list[str]:
     return [name for kind in kinds for word in words for name in (f"{kind}_{word}", f"{word}_{kind}")]
 
 
-def _find(named: dict[str, Any], names: Iterable[str]) -> str | None:
+def _find(file_arrays: dict[str, Any], names: Iterable[str]) -> str | None:
     """Return the first of these names that an array has, in any case."""
-    lower = {name.lower(): name for name in reversed(named)}
+    lower = {name.lower(): name for name in reversed(file_arrays)}
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _find_holdout(named: dict[str, Any], labelled: bool) -> tuple[str | None, str | None]:
+def _find_holdout(file_arrays: dict[str, Any], labelled: bool) -> tuple[str | None, str | None]:
     """Return the names of images and labels of the validation split, or else of the test split.
 
     If the training images have labels, a split without labels is not used.
     """
     for split in ("validation", "test"):
-        images, labels = (_find(named, _of_split(kinds, split)) for kinds in (IMAGES, LABELS))
+        images, labels = (_find(file_arrays, _of_split(kinds, split)) for kinds in (IMAGES, LABELS))
         if images and (labels or not labelled):
             return images, labels if labelled else None
     return None, None

@@ -113,7 +113,7 @@ def is_archive(path: Path) -> bool:
 
 
 def usable_rows(listing: Listing, *, classes: bool) -> NDArray[np.int64]:
-    """Return the files to read: not those of unused splits nor, with classes, those without a class."""
+    """Return the rows of the files to read: without unused splits and, with classes, without files of no class."""
     used = listing.parts != UNUSED
     if classes and listing.class_names:
         used &= (listing.labels >= 0) | ~np.isin(listing.problems, WITH_FOLDER)

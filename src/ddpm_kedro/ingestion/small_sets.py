@@ -80,7 +80,7 @@ class TorchvisionArrays(SmallSet):
         test: its options for the test images.
         labels: its attribute with the labels.
         channels_first: whether its images are (N, C, H, W).
-        class_names: None to use those of torchvision.
+        class_names: None to use torchvision's.
     """
 
     dataset: str
