@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its picture have every number that was measured, and no other."""
+"""docs/benchmarks.md and its figure have every number that was measured, and no other."""
 
 import json
 from pathlib import Path
@@ -86,12 +86,12 @@ NUMBERS = {
     "step": [
         "| ours | 35,746,307 | bf16 | 37 | 1.234 (1.123 – 1.345) | 29.98 | 37.32 | 987 | 43% |",
         "| bf16 | 2,295 |",
-        "Median of 7 rounds",
-        "at width 96, 48×48",
+        "medians of 7 interleaved rounds",
+        "at width 96 on 48×48",
         "2026-01-02 on A CPU, 12 cores, 11 threads, native bfloat16; python 3.11.99, torch 2.99.1; `make bench ARGS",
     ],
     "operations": [
-        "at batch 36, measured with torch's profiler; 2.670 s",
+        "at batch 36, by torch's profiler; it takes 2.670 s",
         "| aten::op0 | 7 | 200 | 7.1% |",
         "| others | 39 | 400 | 14.3% |",
         "The fastest matrix product: 876 GFLOP/s",
@@ -138,9 +138,9 @@ def test_parts_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
     assert page.make(nothing).strip() == page.INTRODUCTION.strip()
     plot.plot(nothing, tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()
-    assert "## A step" not in page.make(FOUND | {"step": {}})
+    assert "## A step of training" not in page.make(FOUND | {"step": {}})
     alone = FOUND["growth"] | {"rows": PROCESS_ROWS}
-    assert "What the loop adds" not in page.make(nothing | {"growth": alone})
+    assert "The overhead of the loop" not in page.make(nothing | {"growth": alone})
 
 
 def test_results_are_kept_until_they_are_measured_again(tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ class TestIngestion:
             report, _ = report_ingestion(training, holdout, {"source": "folder"})
         assert report["holdout"]["also_in_training"] == 2
         assert caplog.messages == [
-            "2 of 3 pictures of the hold-out are in training, too.",
-            "6 files gave no picture: it is damaged (3), it is cut short (1), x (1), and more. "
+            "2 of 3 holdout images are training images, too.",
+            "6 files gave no image: it is damaged (3), it is cut short (1), x (1), and more. "
             "ingestion_report.json lists them.",
         ]
 
