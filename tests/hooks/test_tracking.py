@@ -172,16 +172,16 @@ def test_a_server_that_falls_silent_costs_a_training_nothing_and_its_end_no_more
 ) -> None:
     monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr("wandb.apis.public.api.Api._HTTP_TIMEOUT", 1)  # of the one question that logging a model asks
-    log = tracking.Tracking._log
+    log = tracking.WandbRun.log_history
     spent = []
 
-    def fall_silent(self: tracking.Tracking, rows: list[dict[str, float]]) -> None:
+    def fall_silent(self: tracking.WandbRun, rows: list[dict[str, float]]) -> None:
         server.deaf.set()
         start = time.perf_counter()
         log(self, rows)
         spent.append(time.perf_counter() - start)
 
-    monkeypatch.setattr(tracking.Tracking, "_log", fall_silent)
+    monkeypatch.setattr(tracking.WandbRun, "log_history", fall_silent)
     start = time.perf_counter()
     assert project.kedro_run("--params", "tracking.mode=online").exit_code == 0
     assert time.perf_counter() - start < 20
@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(project: Project, caplog: p
     (project.data / "wandb").write_text("in the way")
     assert project.kedro_run("--params", OFFLINE).exit_code == 0
     [warning] = warnings(caplog)
-    assert "goes on untracked" in warning
+    assert "The run is not tracked" in warning
     assert (project.data / "07_model_output/samples.png").exists()
 
 
