@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import wandb
 
-from ddpm_kedro.hooks import tracking
+from ddpm_kedro.hooks import tracking, wandb_run
 from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
@@ -25,6 +25,7 @@ from tests.hooks.wandb_server import WandbServer, wandb_server
 
 OFFLINE = "tracking.mode=offline"
 FIGURES = {"loss", "validation_loss", "learning_rate", "gradient_norm", "images_per_second"}
+LOGGERS = {tracking.__name__, wandb_run.__name__}
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -125,7 +126,7 @@ def test_disabled_leaves_nothing(project: Project) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name == tracking.__name__ and record.levelno > 20]
+    return [record.message for record in caplog.records if record.name in LOGGERS and record.levelno > 20]
 
 
 def test_online_without_a_key_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +140,7 @@ def test_a_server_that_does_not_answer_is_one_warning(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "ONLINE_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_run, "ONLINE_TIMEOUT", 1.0)
     assert len(points(run(project, "tracking.mode=auto"))) == 2
     [warning] = warnings(caplog)
     assert "cannot be reached, or refuses the key" in warning
@@ -170,18 +171,18 @@ def test_online_the_server_gets_every_row_and_not_the_key(project: Project, serv
 def test_a_server_that_falls_silent_costs_a_training_nothing_and_its_end_no_more_than_the_limit(
     project: Project, server: WandbServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_run, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr("wandb.apis.public.api.Api._HTTP_TIMEOUT", 1)  # of the one question that logging a model asks
-    log = tracking.WandbRun.log_history
+    log = wandb_run.WandbRun.log_history
     spent = []
 
-    def fall_silent(self: tracking.WandbRun, rows: list[dict[str, float]]) -> None:
+    def fall_silent(self: wandb_run.WandbRun, rows: list[dict[str, float]]) -> None:
         server.deaf.set()
         start = time.perf_counter()
         log(self, rows)
         spent.append(time.perf_counter() - start)
 
-    monkeypatch.setattr(tracking.WandbRun, "log_history", fall_silent)
+    monkeypatch.setattr(wandb_run.WandbRun, "log_history", fall_silent)
     start = time.perf_counter()
     assert project.kedro_run("--params", "tracking.mode=online").exit_code == 0
     assert time.perf_counter() - start < 20

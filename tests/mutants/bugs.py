@@ -197,7 +197,7 @@ OWN_PICTURES = [
         ("what is elsewhere is not fetched", "                if fetched:", "                if False:"),
     ),
     *one(
-        "hooks/tracking.py",
+        "hooks/wandb_run.py",
         ("a new training in the earlier W&B run", " + (resumed is None and bool(state))", ""),
         ("defaults win over variables of W&B", "if name not in elsewhere}", "}"),
     ),
