@@ -111,7 +111,7 @@ def test_figures_of_two_runs_are_compared_where_they_compare(smoke_data: Path, k
     better["samples"] |= {"sampler": "unlike"}
     (kept / IDS[2] / "metrics.json").write_text(json.dumps(better))
     said = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke"))
-    assert f"do not compare, since these differ: sampler: {metrics['samples']['sampler']} → unlike" in said
+    assert f"cannot be compared, because these differ: sampler: {metrics['samples']['sampler']} → unlike" in said
     assert "FD(classifier)" not in said
 
 
