@@ -65,7 +65,7 @@ def test_norms_stay_in_the_precision_of_their_input() -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_norms_are_those_of_torch(precision: torch.dtype, device: torch.device) -> None:
+def test_norms_equal_those_of_torch(precision: torch.dtype, device: torch.device) -> None:
     torch.manual_seed(0)
     ours, torchs = (kind(4, 8).to(device) for kind in (GroupNorm, torch.nn.GroupNorm))
     for norm in (ours, torchs):
