@@ -116,7 +116,7 @@ def _without_user(url: str) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an image store, a model or samples were made from; stored on disk beside them.
+    """The parameters and inputs of an image store, a model or samples; stored on disk beside them.
 
     Attributes:
         parameters: that affect the output, by group, as plain data.
@@ -132,7 +132,7 @@ class Provenance:
         return fingerprint(self.parameters, *self.inputs.values())
 
     def changes(self, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-        """Return how other parameters and inputs differ, one line per value; only given ones are compared."""
+        """Return how these parameters and inputs differ, one line per value; missing ones are not compared."""
         now = dict(flatten(parameters)) | dict(inputs)
         then = dict(flatten(self.parameters)) | self.inputs
         return differences(then, {name: now.get(name, value) for name, value in then.items()})

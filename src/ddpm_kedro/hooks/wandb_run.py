@@ -37,7 +37,7 @@ class WandbRun:
         self.state_file = folder
 
     def start(self, tracking_id: str, resumed: int | None, mode: str) -> None:
-        """Start a W&B run, or resume that of a checkpoint.
+        """Start a W&B run, or resume the run of a checkpoint.
 
         Args:
             tracking_id: names the training.
