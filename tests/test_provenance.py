@@ -1,4 +1,4 @@
-"""What made a thing: its fingerprint, and what is said to have changed."""
+"""Provenance: fingerprints, reported changes, and secrets in URLs."""
 
 import json
 

@@ -315,12 +315,12 @@ class TestWaysToCompute:
         self, times: int, kept: bool, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(loader.FREE_MEMORY, "cpu", lambda: times * store.images.nbytes)
-        made: list[Any] = []
-        monkeypatch.setattr(loader, "DevicePixels", lambda *args: made.append(args) or DevicePixels(*args))
+        copies: list[Any] = []
+        monkeypatch.setattr(loader, "DevicePixels", lambda *args: copies.append(args) or DevicePixels(*args))
         list(read(store, TRAINING, range(2)))
-        assert bool(made) == kept
+        assert bool(copies) == kept
         list(read(store, changed(TRAINING, loader_workers=1), range(2)))
-        assert len(made) == kept  # loader workers read from the store
+        assert len(copies) == kept  # loader workers read from the store
 
     def test_a_training_resumes_with_another_memory_format(self, store: ImageStore) -> None:
         """As between a GPU, or float32, and bfloat16 on a CPU: the optimizer's state must follow the weights."""
@@ -329,13 +329,13 @@ class TestWaysToCompute:
         contiguous = OtherLayout(channels_last.device, "fp32", "")
         run = make_run(store)
         checkpoint = at_end(run_training(run, store, stop_at=4))
-        images, made = AugmentedImages(store, run.augmentation), []
+        images, trained = AugmentedImages(store, run.augmentation), []
         for hardware in (channels_last, contiguous):
             reports = list(train(run, images, store, hardware, checkpoint, lambda: False))
-            made.append(weights(reports))
-        assert made[1]["conv_in.weight"].is_contiguous()
-        for name, tensor in made[0].items():
-            torch.testing.assert_close(made[1][name], tensor, rtol=0, atol=3e-4)  # 1.2e-3 if it does not
+            trained.append(weights(reports))
+        assert trained[1]["conv_in.weight"].is_contiguous()
+        for name, tensor in trained[0].items():
+            torch.testing.assert_close(trained[1][name], tensor, rtol=0, atol=3e-4)  # 1.2e-3 if it does not
 
     def test_a_batch_that_parts_do_not_divide_is_rejected(self) -> None:
         with pytest.raises(ValueError, match=r"accumulation_steps = 3 does not divide batch_size = 8"):
@@ -345,18 +345,18 @@ class TestWaysToCompute:
     def test_the_network_is_compiled_in_the_requested_mode(
         self, compile_mode: Any, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[Any] = []
+        calls: list[Any] = []
         compiler = torch.compile
 
         def spy(function: Any, **options: Any) -> Any:
-            asked.append(options)
+            calls.append(options)
             return compiler(function, backend="aot_eager")
 
         monkeypatch.setattr(torch, "compile", spy)
         compiled = make_trainer(store, training={"compile": compile_mode})
         plain = make_trainer(store)
         losses = [float(trainer.step(0, trainer.pixels[0])[0]) for trainer in (compiled, plain)]
-        assert asked == [{"mode": compile_mode}]
+        assert calls == [{"mode": compile_mode}]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
         assert set(compiled.network.state_dict()) == set(plain.network.state_dict())
 

@@ -41,21 +41,21 @@ def test_the_batch_of_a_step_does_not_depend_on_earlier_random_numbers() -> None
 def test_seeded_blocks_repeat_and_restore_the_global_state(device: torch.device) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    draws = []
+    numbers = []
     for counters in ((1, 2), (1, 2), (1, 3)):
         with seeded(device, *counters):
-            draws.append(torch.rand(4, device=device))
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+            numbers.append(torch.rand(4, device=device))
+    assert torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[0], numbers[2])
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_streams_are_independent() -> None:
-    draws = []
+    numbers = []
     for stream in Stream:
         with seeded(torch.device("cpu"), 0, stream, 0):
-            draws.append(tuple(torch.rand(3).tolist()))
-    assert len(set(draws)) == len(Stream)
+            numbers.append(tuple(torch.rand(3).tolist()))
+    assert len(set(numbers)) == len(Stream)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ def test_a_cpu_without_bf16_instructions_computes_in_fp32(
 
 
 def test_emulated_bf16_on_a_gpu_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(including_emulation))
+    calls: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: calls.append(including_emulation))
     hardware.NATIVE_BF16["cuda"]()
-    assert asked == [False]
+    assert calls == [False]
 
 
 def test_an_unavailable_device_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,21 +243,21 @@ def test_a_machine_with_cuda_has_a_driver_version() -> None:
 
 
 def test_threads_do_not_disturb_each_others_global_random_numbers() -> None:
-    def drawn(seed: int) -> list[float]:
+    def random_numbers(seed: int) -> list[float]:
         found = []
         for step in range(200):
             with seeded(torch.device("cpu"), seed, step):
                 found += [float(torch.rand(())) for _ in range(10)]
         return found
 
-    alone = [drawn(seed) for seed in range(4)]
+    one_by_one = [random_numbers(seed) for seed in range(4)]
     before = torch.random.get_rng_state()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as pool:
-            together = list(pool.map(drawn, range(4)))
+            in_threads = list(pool.map(random_numbers, range(4)))
     finally:
         sys.setswitchinterval(interval)
-    assert together == alone
+    assert in_threads == one_by_one
     assert torch.equal(torch.random.get_rng_state(), before)
