@@ -1,4 +1,4 @@
-"""One training in several processes, as torchrun starts them."""
+"""One training in several processes that torchrun starts."""
 
 import csv
 import json
@@ -68,8 +68,8 @@ def ingested(project: Project) -> Project:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) -> None:
-    """20 steps, each a row of the history; the second rank writes nothing, previews come from both."""
+def test_two_processes_train_the_same_model_as_one(ingested: Project, tmp_path: Path) -> None:
+    """Compare 20 steps, one row of the history each. Rank 1 writes nothing, and both ranks sample previews."""
     short = params(num_images=160, report_interval=8, checkpoint_interval=160, preview_images=3, batch_size=8)
     process = train_on_two_ranks(ingested, short)
     said = process.communicate()
@@ -95,8 +95,8 @@ def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -> None:
-    """Of two hosts one is stopped: each has a torchrun of its own."""
+def test_a_stop_ends_all_ranks_at_one_step_and_one_process_resumes(ingested: Project) -> None:
+    """Stop one of two hosts, each with its own torchrun."""
     long = params(num_images=8000, report_interval=80, checkpoint_interval=4000, accumulation_steps=2)
     meet = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
     words = (*meet, "--nproc-per-node", "1", *FORKED, *TRAINING, long)
@@ -129,7 +129,7 @@ def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_all(ingested: Project) -> None:
+def test_a_loss_that_is_not_finite_ends_all_ranks(ingested: Project) -> None:
     process = train_on_two_ranks(ingested, params(num_images=800) + ",optimizer.lr=1e30")
     said = process.communicate()
     assert process.returncode == 1, said
@@ -138,7 +138,7 @@ def test_a_loss_that_is_no_number_ends_all(ingested: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project) -> None:
+def test_a_killed_rank_is_restarted_from_the_checkpoint(ingested: Project) -> None:
     long = params(num_images=800, report_interval=80, checkpoint_interval=80)
     process = train_on_two_ranks(ingested, long, "--max-restarts", "1", *AS_DOCUMENTED)
     said, killed = [], False
@@ -155,7 +155,7 @@ def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project
 
 
 def rank_of(agent: int, rank: int) -> int:
-    """The process id of a rank."""
+    """Return the process id of a rank."""
     for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
         if f"\0RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
             return int(child)
@@ -163,7 +163,7 @@ def rank_of(agent: int, rank: int) -> int:
 
 
 @pytest.mark.slow
-def test_torchrun_is_for_training_alone(project: Project) -> None:
+def test_torchrun_refuses_pipelines_other_than_training(project: Project) -> None:
     process = torchrun(project, *ONE_HOST, *FORKED, "--env", "smoke")
     said = process.communicate()
     assert process.returncode

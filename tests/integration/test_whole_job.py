@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from kedro.framework.startup import bootstrap_project
 from kedro.inspection import get_project_snapshot
 from PIL import Image
 
@@ -24,6 +25,7 @@ from tests.conftest import ROOT, Project
 from tests.processes import Process, run
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
+TO_SAMPLES = ("--pipelines", "data_ingestion,model_training,sampling")
 
 
 def digest(folder: Path) -> dict[str, bytes]:
@@ -49,6 +51,23 @@ def failed(result: Result, *words: str) -> str:
     for word in words:
         assert word in message
     return message
+
+
+@pytest.fixture(scope="module")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of one run of TINY; to be copied, not changed."""
+    made = Project(tmp_path_factory.mktemp("tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        bootstrap_project(made.folder)
+        ok(made.kedro_run("--params", TINY))
+    return made.data
+
+
+@pytest.fixture
+def trained(project: Project, tiny_data: Path) -> Project:
+    """A project in which a run of TINY has finished."""
+    return project.adopt(tiny_data)
 
 
 def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,34 +150,32 @@ def test_the_log_does_not_recommend_what_is_refused(project: Project, caplog: py
     assert "--async" not in caplog.text
 
 
-def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    ok(project.kedro_run("--params", TINY))
-    earlier = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
-    kept = digest(project.data / "runs" / earlier)
+def test_other_parameters_start_anew_and_lose_nothing(trained: Project, caplog: pytest.LogCaptureFixture) -> None:
+    earlier = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = digest(trained.data / "runs" / earlier)
     caplog.set_level("INFO")
-    ok(project.kedro_run("--params", f"{TINY},optimizer.lr=1e-3"))
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", f"{TINY},optimizer.lr=1e-3"))
     assert f"starts anew, since these differ from run {earlier}: optimizer.lr: 0.003 → 0.001" in caplog.text
-    now = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    now = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
     assert now != earlier
-    after = digest(project.data / "runs" / earlier)
+    after = digest(trained.data / "runs" / earlier)
     assert kept.items() <= after.items()
     assert set(after) - set(kept) == {"checkpoint.pt", "best_checkpoint.pt"}
 
 
 def test_going_back_to_an_earlier_run_takes_up_its_checkpoint(
-    project: Project, caplog: pytest.LogCaptureFixture
+    trained: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ok(project.kedro_run("--params", TINY))
-    first = results(project)
-    ok(project.kedro_run("--params", f"{TINY},training.seed=1"))
-    other = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
-    assert results(project) != first
+    first = results(trained)
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.seed=1"))
+    other = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
+    assert results(trained) != first
     caplog.clear()
-    ok(project.kedro_run("--params", TINY))
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", TINY))
     assert "its checkpoint is taken up again" in caplog.text
     assert "is already trained" in caplog.text
-    assert results(project) == first
-    assert (project.data / "runs" / other / "checkpoint.pt").exists()
+    assert results(trained) == first
+    assert (trained.data / "runs" / other / "checkpoint.pt").exists()
 
 
 def test_a_training_that_goes_wrong_keeps_its_batch_and_its_last_checkpoint(
@@ -176,15 +193,14 @@ def test_a_training_that_goes_wrong_keeps_its_batch_and_its_last_checkpoint(
 
 
 def test_the_same_training_once_more_ends_the_same_and_keeps_the_first(
-    project: Project, caplog: pytest.LogCaptureFixture
+    trained: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ok(project.kedro_run("--params", TINY))
-    first = results(project)
+    first = results(trained)
     caplog.set_level("INFO")
-    ok(project.kedro_run("--params", f"{TINY},training.resume=never"))
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.resume=never"))
     assert "already trained" not in caplog.text
-    assert results(project) == first
-    assert len(list(project.data.glob("runs/*/retired_1/checkpoint.pt"))) == 1
+    assert results(trained) == first
+    assert len(list(trained.data.glob("runs/*/retired_1/checkpoint.pt"))) == 1
 
 
 def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,30 +215,29 @@ def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.Lo
 
 
 def test_two_runs_of_one_configuration_are_equal_to_the_bit(project: Project, tmp_path: Path) -> None:
-    ok(project.kedro_run("--params", TINY))
+    ok(project.kedro_run(*TO_SAMPLES, "--params", TINY))
     first = results(project)
     project.data.rename(tmp_path / "elsewhere")
-    ok(project.kedro_run("--params", TINY))
+    ok(project.kedro_run(*TO_SAMPLES, "--params", TINY))
     assert results(project) == first
 
 
-def test_sampling_alone_from_the_exported_model(project: Project) -> None:
-    ok(project.kedro_run("--params", TINY))
-    before = digest(project.data / "06_models")
-    ok(project.kedro_run("--pipelines", "sampling", "--params", "sampling.num_images=16,sampling.seed=7"))
-    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+def test_sampling_alone_from_the_exported_model(trained: Project) -> None:
+    before = digest(trained.data / "06_models")
+    ok(trained.kedro_run("--pipelines", "sampling", "--params", "sampling.num_images=16,sampling.seed=7"))
+    with np.load(trained.data / "07_model_output/samples.npz") as arrays:
         first = arrays["arr_0"]
     assert len(first) == 16
-    assert len(list((project.data / "07_model_output/samples").glob("*.png"))) == 16
+    assert len(list((trained.data / "07_model_output/samples").glob("*.png"))) == 16
     ok(
-        project.kedro_run(
+        trained.kedro_run(
             "--pipelines", "sampling", "--params", "sampling.num_images=2,sampling.seed=7,sampling.label=1"
         )
     )
-    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+    with np.load(trained.data / "07_model_output/samples.npz") as arrays:
         assert arrays["arr_1"].tolist() == [1, 1]
         assert np.array_equal(arrays["arr_0"][1], first[1])  # image 1 of seed 7 again, alone or among others
-    assert digest(project.data / "06_models") == before
+    assert digest(trained.data / "06_models") == before
 
 
 class TestMistakes:
@@ -250,20 +265,18 @@ class TestMistakes:
     def test_no_images(self, project: Project) -> None:
         failed(project.kedro_run("--pipelines", "model_training"), "No images in", "data_ingestion` first")
 
-    def test_a_model_of_another_configuration(self, project: Project) -> None:
-        ok(project.kedro_run("--params", TINY))
-        before = digest(project.data)
-        message = failed(project.kedro_run("--pipelines", "sampling", "--params", "model.width=16"))
+    def test_a_model_of_another_configuration(self, trained: Project) -> None:
+        before = digest(trained.data)
+        message = failed(trained.kedro_run("--pipelines", "sampling", "--params", "model.width=16"))
         assert "made with another configuration: model.width: 8 → 16" in message
-        assert digest(project.data) == before
+        assert digest(trained.data) == before
 
-    def test_a_damaged_checkpoint(self, project: Project) -> None:
-        ok(project.kedro_run("--params", TINY))
-        path = project.data / "06_models/checkpoint.pt"
+    def test_a_damaged_checkpoint(self, trained: Project) -> None:
+        path = trained.data / "06_models/checkpoint.pt"
         path.write_bytes(path.read_bytes()[:1000])
-        before = digest(project.data)
-        failed(project.kedro_run("--params", TINY), "checkpoint.pt is damaged", "Move it away")
-        assert digest(project.data) == before
+        before = digest(trained.data)
+        failed(trained.kedro_run("--params", TINY), "checkpoint.pt is damaged", "Move it away")
+        assert digest(trained.data) == before
 
     def test_an_unknown_pipeline(self, project: Project) -> None:
         failed(project.kedro_run("--pipelines", "samplin"), "Unknown pipeline 'samplin'", "Did you mean 'sampling'")
@@ -317,7 +330,7 @@ class TestMistakes:
 def stop_in_mid_training(project: Project, number: signal.Signals) -> tuple[str, ...]:
     """Start a run in a process of its own, send it a signal after the first report, and return its command."""
     parameters = "training.num_images=400,training.report_interval=80,training.preview_images=0"
-    command = ("ddpm_kedro", "--env", "smoke", "--params", parameters)
+    command = ("ddpm_kedro", "--env", "smoke", *TO_SAMPLES, "--params", parameters)
     process = Process(project.folder, *command)
     for line in process.stdout:
         if "80 of 400 images" in line:
@@ -431,11 +444,10 @@ def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.Lo
     assert "optimizer" not in printed  # sampling does not use it
 
 
-def test_a_run_keeps_what_it_made_and_nothing_that_lay_there(project: Project) -> None:
-    ok(project.kedro_run("--params", TINY))
-    ok(project.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
-    run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
-    kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir())
+def test_a_run_keeps_what_it_made_and_nothing_that_lay_there(trained: Project) -> None:
+    ok(trained.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
+    run_id = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = sorted(path.name for path in (trained.data / "runs" / run_id).iterdir())
     assert kept == ["model", "parameters.json", "training_history.csv"]  # the samples are of the first run
 
 
@@ -453,7 +465,7 @@ def test_a_run_keeps_nothing_that_was_made_from_another_run(
 
 
 def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: Project) -> None:
-    ok(project.kedro_run("--params", f"{TINY},sampling.seed=3"))
+    ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},sampling.seed=3"))
     ok(
         project.kedro_run(
             "--pipelines", "model_training", "--params", f"{TINY},sampling.seed=4,training.preview_images=1"
@@ -502,7 +514,7 @@ def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeyp
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     for wanted in (True, False):
-        ok(project.kedro_run("--params", f"{TINY},training.deterministic={str(wanted).lower()}"))
+        ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.deterministic={str(wanted).lower()}"))
         assert torch.are_deterministic_algorithms_enabled() == wanted
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
