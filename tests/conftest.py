@@ -275,7 +275,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure no coverage of tests that run whole pipelines: they take 1.5 times as long, and others cover the lines."""
+    """Measure no coverage of tests that run whole pipelines: it slows them by half, and others cover the lines."""
     coverage = config.pluginmanager.get_plugin("_cov")
     for item in items if coverage is not None and coverage.cov_controller is not None else ():
         if item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS:
