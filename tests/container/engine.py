@@ -39,7 +39,7 @@ def base_image() -> str:
 
 
 def compose_flags(service: str) -> list[str]:
-    """Return the settings of a service in compose.yaml as flags of ``docker run``, without folders, network and user."""
+    """Return the settings of a service as flags of ``docker run``, without folders, network and user."""
     settings = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][service]
     flags = ["--read-only"] if settings["read_only"] else []
     flags += [f"--tmpfs={path}" for path in settings["tmpfs"]]
