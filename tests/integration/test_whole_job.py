@@ -409,7 +409,7 @@ def test_one_line_of_the_log_says_why_no_gpu_is_used(
         monkeypatch.setitem(AVAILABLE, device, lambda there=there: there)
     ok(project.kedro_run("--pipelines", "data_ingestion", "--params", TINY))
     assert "GPU" not in caplog.text  # nothing to compute
-    for arguments in ([], ["--pipelines", "sampling"]):
+    for arguments in (TO_SAMPLES, ("--pipelines", "sampling")):
         caplog.clear()
         ok(project.kedro_run(*arguments, "--params", TINY))
         [line] = [record.message for record in caplog.records if "GPU" in record.message]
@@ -437,7 +437,7 @@ def test_signal_handlers_are_restored_after_a_stop(project: Project, monkeypatch
 
 
 def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    ok(project.kedro_run("--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
+    ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
     lines = {line.split(": ", 1)[0]: line for line in caplog.messages if ": " in line}
     assert "optimizer sgd" in lines["use"]
     assert "lr 0.125, momentum 0.95" in lines["optimizer"]
