@@ -71,15 +71,15 @@ def test_two_processes_train_the_same_model_as_one(ingested: Project, tmp_path: 
     """Compare 20 steps, one row of the history each. Rank 1 writes nothing, and both ranks sample previews."""
     short = params(num_images=160, report_interval=8, checkpoint_interval=160, preview_images=3, batch_size=8)
     process = train_on_two_ranks(ingested, short)
-    said = process.communicate()
-    assert process.returncode == 0, said
-    assert said.count("160 of 160 images") == 1
-    assert "2 processes train together." in said
-    assert "WARNING" not in said
+    output = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count("160 of 160 images") == 1
+    assert "2 processes train together." in output
+    assert "WARNING" not in output
     again = train_on_two_ranks(ingested, short)
-    said = again.communicate()
-    assert again.returncode == 0, said
-    assert "is already trained" in said
+    output = again.communicate()
+    assert again.returncode == 0, output
+    assert "is already trained" in output
     shared, weights = history(ingested), final_weights(ingested)
     previews = {path.name for path in (ingested.data / "08_reporting/training_previews").rglob("*.png")}
     ingested.data.joinpath("06_models").rename(tmp_path / "models")
@@ -130,9 +130,9 @@ def test_a_stop_ends_all_ranks_at_one_step_and_one_process_resumes(ingested: Pro
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_all_ranks(ingested: Project) -> None:
     process = train_on_two_ranks(ingested, params(num_images=800) + ",optimizer.lr=1e30")
-    said = process.communicate()
-    assert process.returncode == 1, said
-    assert "Error: The loss is inf in step 2, after 8 images" in said
+    output = process.communicate()
+    assert process.returncode == 1, output
+    assert "Error: The loss is inf in step 2, after 8 images" in output
     assert (ingested.data / "08_reporting/diverged_batch.safetensors").is_file()
 
 
@@ -140,13 +140,13 @@ def test_a_loss_that_is_not_finite_ends_all_ranks(ingested: Project) -> None:
 def test_a_killed_rank_is_restarted_from_the_checkpoint(ingested: Project) -> None:
     long = params(num_images=800, report_interval=80, checkpoint_interval=80)
     process = train_on_two_ranks(ingested, long, "--max-restarts", "1")
-    said, killed = [], False
+    output, killed = [], False
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if "240 of 800 images" in line and not killed:
             killed = True
             os.kill(last_rank_of(process), signal.SIGKILL)
-    text = "".join(said)
+    text = "".join(output)
     assert process.wait() == 0, text
     assert killed
     assert re.search(r"goes on after \d+ images", text), text
@@ -163,9 +163,9 @@ def last_rank_of(agent: Process) -> int:
 @pytest.mark.slow
 def test_torchrun_refuses_pipelines_other_than_training(project: Project) -> None:
     process = torchrun(project, *ONE_HOST, "-m", "ddpm_kedro", "--env", "smoke")
-    said = process.communicate()
+    output = process.communicate()
     assert process.returncode
-    assert said.count("torchrun is for training alone: torchrun --nproc-per-node") == 1
+    assert output.count("torchrun is for training alone: torchrun --nproc-per-node") == 1
     assert not (project.data / "05_model_input").exists()
 
 

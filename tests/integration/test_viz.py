@@ -38,7 +38,7 @@ class Shown(NamedTuple):
     folder: Path
     env: str
     data: Path
-    pictures: Path
+    screenshots: Path
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         bootstrap_project(ROOT)
         return Shown(ROOT, "local", ROOT / "data", ROOT / "docs")
     project = Project(tmp_path_factory.mktemp("viz")).adopt(request.getfixturevalue("smoke_data"))
-    return Shown(project.folder, "smoke", project.data, tmp_path_factory.mktemp("pictures"))
+    return Shown(project.folder, "smoke", project.data, tmp_path_factory.mktemp("screenshots"))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,9 @@ def shown_names(page: Page) -> set[str]:
 def keep(page: Page, shown: Shown, name: str, part: str = "body") -> None:
     """Save a screenshot for the documentation, and check that it is not empty."""
     page.add_style_tag(content="[class*='update-reminder'] {display: none}")  # offline it knows of no newer Kedro-Viz
-    page.locator(part).screenshot(path=shown.pictures / f"{name}.png")
-    with Image.open(shown.pictures / f"{name}.png") as picture:
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    page.locator(part).screenshot(path=shown.screenshots / f"{name}.png")
+    with Image.open(shown.screenshots / f"{name}.png") as image:
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 50
 
 
 def test_the_first_view_shows_the_pipelines_and_the_datasets_between_them(
