@@ -1,4 +1,4 @@
-"""Nothing that a run prints or leaves behind has the secrets of a URL."""
+"""No output and no file of a run contains the secrets of a URL."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def check_no_secret(folder: Path, *texts: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_images_from_a_url_leaves_none_of_its_secrets(
+def test_a_run_on_images_from_a_url_writes_none_of_its_secrets(
     project: Project, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -40,7 +40,7 @@ def test_a_run_on_images_from_a_url_leaves_none_of_its_secrets(
 
 
 @pytest.mark.slow
-def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
+def test_a_sweep_on_images_from_a_url_writes_none_of_its_secrets(
     project: Project, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     chosen = f"use.dataset=archive,dataset.path={url_of(server)},images.size=16"
