@@ -1,15 +1,15 @@
-# Trains and samples in a container: `make image`, or docker build -t ddpm-kedro . (see docs/container.md).
+# The container image for training and sampling: `make image`, or docker build -t ddpm-kedro . (see docs/container.md).
 #
-# torch's wheels bring the CUDA libraries, so the smallest of NVIDIA's images is enough: it has the settings that the
-# container toolkit reads, and the libraries that let data-centre GPUs run with an older driver. Its CUDA is that of
-# the torch in constraints.txt, so that the toolkit refuses a driver that torch could not use.
-# Any Debian or Ubuntu whose python3 is 3.11 or 3.12 does as well: --build-arg BASE_IMAGE=debian:bookworm-slim
+# torch's wheels contain the CUDA libraries, so NVIDIA's smallest image is enough. It has the settings that the container
+# toolkit reads, and the libraries that let data-centre GPUs run with an older driver. Its CUDA version is the one of the
+# torch in constraints.txt, so the toolkit refuses a driver that torch could not use.
+# Any Debian or Ubuntu with Python 3.11 or 3.12 works too: --build-arg BASE_IMAGE=debian:bookworm-slim
 ARG BASE_IMAGE=nvidia/cuda:13.0.3-base-ubuntu24.04
 
-# Package mirrors enter as build secrets, where a network needs them, and leave nothing behind:
+# If your network needs package mirrors, pass them as build secrets; the image contains nothing of them:
 #   --secret id=pip_conf,src=…      pip's configuration
-#   --secret id=ca,src=…            the certificate that it may name as /run/host/ca.crt
-#   --secret id=apt_sources,src=…   package sources in place of the base image's, in deb822 format
+#   --secret id=ca,src=…            the certificate that pip_conf may name as /run/host/ca.crt
+#   --secret id=apt_sources,src=…   package sources that replace those of the base image, in deb822 format
 #   --secret id=apt_conf,src=…      apt's configuration
 
 FROM ${BASE_IMAGE} AS base
@@ -21,14 +21,14 @@ RUN --mount=type=bind,source=docker/apt-install,target=/run/host/apt-install \
     --mount=type=tmpfs,target=/var/log \
     /run/host/apt-install ca-certificates python3 tini
 
-# What only a build needs: pip and setuptools, in /tools; and the list of the dependencies.
+# Needed only by the build: pip and setuptools in /tools, and the list of the dependencies.
 FROM base AS tools
 RUN --mount=type=bind,source=docker/apt-install,target=/run/host/apt-install \
     --mount=type=secret,id=apt_sources,target=/run/host/apt/mirror.sources \
     --mount=type=secret,id=apt_conf,target=/run/host/apt.conf \
     --mount=type=tmpfs,target=/var/lib/apt/lists \
     /run/host/apt-install python3-pip
-# Without compiled files, whose bytes differ from time to time: the next stage is to depend on the versions alone.
+# Without compiled files: their bytes differ between builds, and the next stage should depend only on the versions.
 RUN --mount=type=bind,source=constraints.txt,target=/run/host/constraints.txt \
     --mount=type=secret,id=pip_conf,target=/run/host/pip.conf \
     --mount=type=secret,id=ca,target=/run/host/ca.crt \
@@ -38,8 +38,8 @@ WORKDIR /build
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt
 
-# The dependencies, in a layer that changes with their list or their versions and with nothing else. What only tests
-# and compilers read goes at once: tests, static libraries, headers and bitcode of torch and CUDA, torch's protoc.
+# The dependencies, in a layer that changes only with their list or their versions. Files that only tests and compilers
+# need are removed: tests, static libraries, headers and bitcode of torch and CUDA, torch's protoc.
 FROM base AS dependencies
 RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
     --mount=type=bind,from=tools,source=/build/requirements.txt,target=/run/host/requirements.txt \
@@ -52,7 +52,7 @@ RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
     && find /opt/venv \( -name '*.a' -o -path '*/torch/include' -o -path '*/torch/bin/protoc*' -o -type d -name tests \
     -o -path '*/site-packages/nvidia/*/include' -o -path '*/site-packages/nvidia/*.bc' \) -prune -exec rm -rf {} +
 
-# The project: a wheel of its code, and the folder that Kedro runs in, readable for everybody.
+# The project: a wheel of its code, and the folder in which Kedro runs, readable by every user.
 FROM tools AS project
 COPY README.md LICENSE ./
 COPY src src
@@ -70,9 +70,10 @@ RUN --mount=type=bind,from=tools,source=/tools,target=/run/host/tools \
 COPY --from=project /app /app
 WORKDIR /app
 
-# HOME: settings and caches of matplotlib, Triton and W&B lie below it, so all that is written lies in /tmp or data/.
-# USER: a user id without an entry in /etc/passwd has no other name. W&B's runs are kept with the data.
-# container: says to the program that it runs in one (systemd's convention).
+# HOME: matplotlib, Triton and W&B write their settings and caches there; nothing is written outside /tmp and data/.
+# USER: a user id without an entry in /etc/passwd has no other name.
+# WANDB_DIR: W&B's runs are kept with the data.
+# container: tells the program that it runs in a container (systemd's convention).
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=ddpm WANDB_DIR=/app/data container=oci \
     PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
 USER 1000:1000

@@ -1,13 +1,13 @@
-# One command each, from nothing but Python and make:
-#   make run    train on digits and draw some         make viz    the pipeline in the browser
+# Each command needs nothing but Python and make:
+#   make run    train on digits and sample            make viz    the pipeline in the browser
 #   make test   the tests with coverage               make lint   ruff, mypy, import-linter
-#   make digits the accuracy of the drawn digits      make lock   renew constraints.txt
-#   make sweep  try parameters: ARGS="name=values…"   make repro  what is stale, with DVC
-#   make image  the container image, with Docker      make image-test  build it and try it
-#   make mutants  plant known bugs in copies          make screenshots  the pictures in docs/
+#   make digits the accuracy of the sampled digits    make lock   renew constraints.txt
+#   make sweep  try parameters: ARGS="name=values…"   make repro  run stale stages, with DVC
+#   make image  the container image, with Docker      make image-test  build and test it
+#   make mutants  plant known bugs in copies          make screenshots  the figures in docs/
 #   make soak   kill a training 25 times, compare     make bench  training, and its peers
-#   make bench-sampling  every solver, and diffusers  make bench-ingestion  ARGS=pictures.tar
-#   make gpu    measure all that a GPU can tell       make gpu-kit  what it takes along, offline
+#   make bench-sampling  each sampler, and diffusers  make bench-ingestion  ARGS=images.tar
+#   make gpu    measure everything on a GPU           make gpu-kit  its packages, for offline use
 # ARGS goes to the command: make run ARGS="--params use.experiment=cifar10"
 # PYTHON chooses the interpreter (3.11 or 3.12), VENV the folder of the environment.
 SHELL := /bin/bash
@@ -32,11 +32,11 @@ run: $(VENV)/.installed
 viz: $(VENV)/.installed
 	$(BIN)/kedro viz run $(ARGS)
 
-# Small networks gain nothing from a second thread, but the tests gain from a second process.
+# Small networks gain nothing from a second thread; the tests gain from a second process.
 test: $(VENV)/.installed-dev $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-# The tests look at the pipeline in a browser: the system's Chromium, or one of Playwright's.
+# The tests open the pipeline in a browser: the system's Chromium, or Playwright's.
 $(VENV)/.browser: | $(VENV)/.installed-dev
 	command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install --with-deps chromium
 	touch $@
@@ -45,7 +45,7 @@ $(VENV)/.browser: | $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak $(ARGS)
 
-# ARGS: words of the bugs' names, to take only those.
+# ARGS: words, to plant only the bugs whose names contain them.
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.mutants $(ARGS)
 
@@ -62,29 +62,29 @@ sweep: $(VENV)/.installed-sweep
 repro: $(VENV)/.installed-dvc
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro $(ARGS)
 
-# Pictures for docs/, of the last run.
+# Figures of the last run, for docs/.
 screenshots: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/kedro run --pipelines image_to_image,inpainting,interpolation
-	$(BIN)/kedro run # what its nodes took is shown
+	$(BIN)/kedro run # Kedro-Viz shows the durations of its nodes
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python -m pytest --no-cov tests/integration/test_viz.py --screenshots $(ARGS)
 
 digits: $(VENV)/.installed
 	$(BIN)/python benchmarks/digits.py $(ARGS)
 
-# After make run: how good and how fast each solver is, beside diffusers.
+# After make run: quality and speed of each sampler, compared with diffusers.
 bench-sampling: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sampling.py $(ARGS)
 
-# How fast pictures become a store: ARGS is a folder or an archive of them; --help for the rest.
+# How fast images are ingested: ARGS is a folder or an archive of images; --help for the rest.
 bench-ingestion: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/ingestion.py $(ARGS)
 
-# After make run: docs/benchmarks.md. ARGS: the parts, of step operations quality growth plot; --help for the rest.
+# After make run: docs/benchmarks.md. ARGS: some of step operations quality growth plot; --help for the rest.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
 
-# The first interpreter that has torch: PYTHON, python3 or the one in $(VENV). It is searched for once.
+# The first interpreter that has torch, out of PYTHON, python3 and the one in $(VENV).
 GPU_PYTHON = $(eval GPU_PYTHON := $(shell for p in "$(PYTHON)" python3 $(BIN)/python; do \
 	"$$p" -c 'import torch, torchvision' 2>/dev/null && echo "$$p" && break; done))$(GPU_PYTHON)
 NO_TORCH := No interpreter here has torch and torchvision: PYTHON=/path/to/python make gpu, or make install.
@@ -100,7 +100,7 @@ gpu-kit:
 	@test -n "$(GPU_PYTHON)" || { echo "$(NO_TORCH)" >&2; exit 2; }
 	@$(GPU_PYTHON) -m benchmarks.gpu.kit --python-version "$(PYTHON_VERSION)" --images "$(IMAGES)"
 
-# Write what make gpu has measured into docs/benchmarks.md.
+# Write the results of make gpu into docs/benchmarks.md.
 gpu-docs:
 	@$(GPU_PYTHON) -m benchmarks.gpu.page
 
@@ -123,7 +123,7 @@ $(VENV)/.installed-%: $(VENV)/.installed
 	$(PIP) --editable '.[$*]'
 	touch $@
 
-# DOCKER_BUILD_FLAGS: --build-arg BASE_IMAGE=…, or mirrors as build secrets; see the Dockerfile.
+# DOCKER_BUILD_FLAGS: --build-arg BASE_IMAGE=…, or mirrors as build secrets (see the Dockerfile).
 IMAGE ?= ddpm-kedro
 export IMAGE DOCKER_BUILD_FLAGS
 image:
@@ -131,10 +131,11 @@ image:
 		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/ddpm_kedro/__init__.py)" \
 		--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)" .
 
+# Without Docker Compose, its file is not checked: the last lines say so.
 image-test: image $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --no-cov -m container $(ARGS)
 
-# One constraints file for Python 3.11 and 3.12 alike: made with the older one, whose versions install on both.
+# One constraints file for Python 3.11 and 3.12: made with 3.11, since its versions install on both.
 lock:
 	"$(PYTHON)" -m venv --clear .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,17 +57,17 @@ def images(workers: int):
 
     return ImagesParameters(
         holdout_fraction=0.1, seed=0, size=None, channels=None, fit="crop", background=(255, 255, 255),
-        max_pixels=50_000_000, max_rejected_fraction=0.1, perceptual_hash=False, workers=workers,
+        max_pixels=50_000_000, max_rejected_fraction=0.1, workers=workers,
     )  # fmt: skip
 
 
 def contents(path: Path) -> list[bytes]:
     """Of every picture, in memory."""
-    from ddpm_kedro.ingestion.file_readers import content, reader_of  # noqa: PLC0415
-    from ddpm_kedro.ingestion.listing import listing_of  # noqa: PLC0415
+    from ddpm_kedro.ingestion.file_readers import open_reader, read_file  # noqa: PLC0415
+    from ddpm_kedro.ingestion.listing import list_files  # noqa: PLC0415
 
-    listing, reader = listing_of(path), reader_of(path)
-    return [content(reader, listing, index) for index in range(len(listing))]
+    listing, reader = list_files(path), open_reader(path)
+    return [read_file(reader, listing, index) for index in range(len(listing))]
 
 
 def pillow(files: list[bytes]) -> int:
@@ -107,15 +107,15 @@ def hugging_face(folder: Path, workers: int) -> int:
 def random_reads(count: int) -> tuple[int, float]:
     """Batches of a store of so many synthetic images, 32×32×3: images read, and MiB that the memory grew meanwhile."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
-    from ddpm_kedro.images.store import LazyImageStore  # noqa: PLC0415
+    from ddpm_kedro.ingestion.lazy_store import LazyImageStore  # noqa: PLC0415
     from ddpm_kedro.ingestion.sharding import SHARD_BYTES  # noqa: PLC0415
     from ddpm_kedro.provenance import Provenance  # noqa: PLC0415
 
     each = SHARD_BYTES // 3072
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         dataset = ImageStoreDataset(filepath=f"{folder}/store")
-        makings = [partial(synthetic, start, min(each, count - start)) for start in range(0, count, each)]
-        dataset.save(LazyImageStore(Provenance({}, {}), (), lambda: makings, 2))
+        shards = [SyntheticShard(start, min(each, count - start)) for start in range(0, count, each)]
+        dataset.save(LazyImageStore(Provenance({}, {}), (), lambda: shards, 2))
         store, rng = dataset.load(), np.random.default_rng(0)
         start = time.perf_counter()
         for _ in range(READ):
@@ -123,12 +123,18 @@ def random_reads(count: int) -> tuple[int, float]:
         return READ * BATCH, time.perf_counter() - start
 
 
-def synthetic(start: int, count: int):
-    """Noise."""
-    from ddpm_kedro.images.store import Shard  # noqa: PLC0415
+class SyntheticShard(NamedTuple):
+    """Images of noise."""
 
-    pixels = np.random.default_rng(start).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return Shard(pixels, np.full(count, -1))
+    start: int
+    size: int
+
+    def decode(self):
+        """Return the images as a shard."""
+        from ddpm_kedro.ingestion.sharding import Shard  # noqa: PLC0415
+
+        pixels = np.random.default_rng(self.start).integers(0, 256, (self.size, 32, 32, 3), dtype=np.uint8)
+        return Shard(pixels, np.full(self.size, -1))
 
 
 def in_processes(decode: Callable[[list[bytes]], int], files: list[bytes], workers: int) -> int:

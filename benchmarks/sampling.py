@@ -19,7 +19,7 @@ from benchmarks.pair import make_pair
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.metrics.scores import kernel_distance
@@ -65,7 +65,7 @@ def quality() -> None:
         hook = model.network.register_forward_hook(lambda network, given, made, seen=counted: seen.append(len(made)))
         start = time.perf_counter()
         drawn = [
-            draw_images(
+            generate_images(
                 model.network, plan, model.image_shape, 1, part.tolist(), labels[part], autocast=hardware.autocast
             )
             for part in torch.arange(IMAGES).split(BATCH)
@@ -87,7 +87,7 @@ def difference(model: TrainedModel) -> None:
     plan, labels = SamplingPlan(model.diffusion, "dpm_solver++", 10, 1.75), torch.arange(100) % 10
 
     def pictures(autocast: Callable[[], Any]) -> Any:
-        drawn = draw_images(model.network, plan, model.image_shape, 0, range(100), labels, autocast=autocast)
+        drawn = generate_images(model.network, plan, model.image_shape, 0, range(100), labels, autocast=autocast)
         return to_uint8(drawn).numpy().astype(np.int64)
 
     apart = np.abs(pictures(lambda: torch.autocast("cpu", torch.bfloat16)) - pictures(nullcontext)).mean()
@@ -108,7 +108,7 @@ def speed_of(width: int) -> None:
     hardware = choose_hardware("auto", "auto")
 
     def ours(batch: int) -> None:
-        to_uint8(draw_images(network, plan, model.image_shape, 0, range(batch), autocast=hardware.autocast))
+        to_uint8(generate_images(network, plan, model.image_shape, 0, range(batch), autocast=hardware.autocast))
 
     def theirs(batch: int) -> None:
         pipeline(batch_size=batch, num_inference_steps=STEPS, output_type="np")

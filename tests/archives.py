@@ -31,7 +31,8 @@ class Quiet(SimpleHTTPRequestHandler):
 def serve(folder: Path) -> Iterator[Server]:
     """A server on this machine: its address and its folder."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    # shutdown() waits for one interval: 0.01 s
+    threading.Thread(target=made.serve_forever, args=[0.01], daemon=True).start()
     try:
         yield f"http://127.0.0.1:{made.server_port}", folder
     finally:

@@ -38,6 +38,8 @@ from tests.archives import Server, serve
 if TYPE_CHECKING:  # Kedro is imported where it is used: the tests that need a device alone run without it
     from click.testing import Result
 
+os.fsync = lambda _: None  # no test cuts the power, and syncing takes longer than a short run on a busy disk
+
 ROOT = Path(__file__).parents[1]
 WHOLE_RUNS = ("test_readme.py", "test_sweep.py")
 DEVICES = [
@@ -59,7 +61,6 @@ IMAGES = ImagesParameters(
     background=(255, 255, 255),
     max_pixels=50_000_000,
     max_rejected_fraction=0.1,
-    perceptual_hash=False,
     workers=0,
 )
 MODEL = ModelParameters(

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import Project
+from tests.processes import Process, run
 
 PARAMETERS = (
     "training.num_images={images},training.report_interval=80,training.checkpoint_interval=80,training.preview_images=0,"
     "sampling.num_images=20,evaluation.fit_images=64"
 )
 PIPELINES = "data_ingestion,model_training,sampling"
-COMMAND = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--pipelines", PIPELINES, "--params"]
+COMMAND = ("ddpm_kedro", "--env", "smoke", "--pipelines", PIPELINES, "--params")
 MEASURED = "images_per_second"
 RESULTS = ("06_models/model", "07_model_output/samples.npz", "07_model_output/samples.png")
 
@@ -31,8 +32,8 @@ def soak(kills: int, seed: int, folder: Path, images: int = 2_400) -> list[str]:
     """Train twice in folders of their own, once undisturbed; gives what is wrong, one line each."""
     chance = random.Random(seed)
     whole, killed = Project(folder / "whole"), Project(folder / "killed")
-    command = [*COMMAND, PARAMETERS.format(images=images)]
-    subprocess.run(command, cwd=whole.folder, check=True, capture_output=True)
+    command = (*COMMAND, PARAMETERS.format(images=images))
+    run(whole.folder, *command).check_returncode()
     problems: list[str] = []
     for number in range(kills):
         moment = "mid-write" if number % 2 else "random"
@@ -41,16 +42,15 @@ def soak(kills: int, seed: int, folder: Path, images: int = 2_400) -> list[str]:
         problems += [f"kill {number + 1}: {line}" for line in leftovers(killed)]
         at = "in the middle of a checkpoint" if half_written else "between checkpoints"
         print(f"kill {number + 1} of {kills}, {at}: {seen}", flush=True)
-    done = subprocess.run(command, cwd=killed.folder, capture_output=True, text=True, check=False)
+    done = run(killed.folder, *command)
     if done.returncode:
-        return [*problems, f"the last run failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"]
+        return [*problems, f"the last run failed: {done.stdout[-4000:]}"]
     return problems + list(differences(whole, killed))
 
 
-def kill_once(command: list[str], project: Project, chance: random.Random, moment: str) -> str:
-    """Start it, and kill it at a moment of its training; gives where it went on."""
-    process = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
+def kill_once(command: tuple[str, ...], project: Project, chance: random.Random, moment: str) -> str:
+    """Start a training, kill it at a moment, and return the log line that says where it started."""
+    process = Process(project.folder, *command)
     said = ""
     for line in process.stdout:
         said = line.split("INFO")[-1].strip()

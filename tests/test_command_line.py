@@ -14,7 +14,7 @@ from ddpm_kedro.cli import cli, run
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import RunRecord, TrainedModel
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.sampling.sample import labels_of
+from ddpm_kedro.sampling.generation import choose_labels
 from tests.conftest import Project
 
 
@@ -175,7 +175,7 @@ def model_of(*names: str) -> TrainedModel:
     ],
 )
 def test_a_label_is_the_class_that_is_called_so(names: tuple[str, ...], label: Any, index: int | None) -> None:
-    found = labels_of(model_of(*names), label, 4)
+    found = choose_labels(model_of(*names), label, 4)
     assert found is not None
     expected = torch.arange(4) % len(names) if index is None else torch.full((4,), index)
     assert torch.equal(found, expected)
@@ -183,9 +183,9 @@ def test_a_label_is_the_class_that_is_called_so(names: tuple[str, ...], label: A
 
 @pytest.mark.parametrize("label", ["3", "-1", "01", "03", "1.0", "@x", ""])
 def test_a_label_that_is_no_class_is_refused(label: str) -> None:
-    with pytest.raises(UserError, match=r"is no class of this model"):
-        labels_of(model_of("1", "2"), label, 4)
-    assert labels_of(model_of(), "null", 4) is None
+    with pytest.raises(UserError, match=r"is not a class of this model"):
+        choose_labels(model_of("1", "2"), label, 4)
+    assert choose_labels(model_of(), "null", 4) is None
 
 
 def test_a_path_may_begin_with_the_home_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 """Groups, options and experiments: which file wins, and what is said about a wrong name."""
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.config import OmegaConfigLoader
+from kedro.utils import load_obj
 
 from ddpm_kedro.config import GroupConfigLoader
+from ddpm_kedro.datasets.catalog import RENAMED
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import check_parameters
 from ddpm_kedro.provenance import flatten
@@ -23,12 +25,6 @@ def load(folder: Path = ROOT / "conf", env: str | None = None, **runtime: Any) -
         nested.setdefault(group, {})[key] = value
     loader = GroupConfigLoader(str(folder), env=env, runtime_params=nested, **CONFIG_LOADER_ARGS)
     return loader["parameters"]
-
-
-def test_the_private_method_that_is_overridden_is_still_there() -> None:
-    assert callable(OmegaConfigLoader._read_raw_config)
-    assert callable(OmegaConfigLoader._read_dir_configs)
-    assert callable(OmegaConfigLoader._soft_merge)
 
 
 def test_a_run_has_the_parameters_of_its_start_whatever_becomes_of_them(project: Project) -> None:
@@ -171,7 +167,7 @@ def test_options_that_choose_options(project: Project) -> None:
         (groups / group / "mine.yml").write_text(content)
     found = load(project.folder / "conf", use__dataset="mine")
     assert (found["use"]["diffusion"], found["diffusion"]["schedule"]) == ("ho2020", "linear")
-    with pytest.raises(UserError, match="choose each other without end"):
+    with pytest.raises(UserError, match="choose each other in a circle"):
         load(project.folder / "conf", use__augmentation="mine")
 
 
@@ -232,5 +228,34 @@ def test_a_file_that_is_not_yaml_is_named(content: str, project: Project) -> Non
 @pytest.mark.parametrize("content", ["just words", "- a\n- b"])
 def test_a_file_without_parameters_is_named(content: str, project: Project) -> None:
     (project.folder / "conf/local/parameters.yml").write_text(content)
-    with pytest.raises(UserError, match=r"parameters.yml holds no parameters|Unknown parameter 'just words'"):
+    with pytest.raises(UserError, match=r"parameters.yml contains no parameters|Unknown parameter 'just words'"):
         load(project.folder / "conf")
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_dataset_class_of_an_earlier_release_is_answered_with_its_name_today(old: str, project: Project) -> None:
+    path = project.folder / "conf/local/catalog.yml"
+    path.write_text(f"mine: {{type: partitions.PartitionedDataset, path: x, dataset: {{type: {old}}}}}")
+    result = project.kedro_run(env="local")
+    assert result.exit_code == 1
+    assert result.output.endswith(
+        f"Error: {path}, mine.dataset.type: {old} has another name now. Write {RENAMED[old]}.\n"
+    )
+    load_obj(RENAMED[old])
+
+
+def test_an_unknown_parameter_of_a_file_is_answered_with_the_nearest(project: Project) -> None:
+    (project.folder / "conf/local/parameters.yml").write_text("training: {batchsize: 3}")
+    result = project.kedro_run(env="local")
+    assert result.exit_code == 1
+    assert "Error: Unknown parameter 'training.batchsize'. Did you mean 'batch_size'" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_groups_are_found_in_an_archive_given_as_conf_source(project: Project) -> None:
+    (project.folder / "conf/local/.gitkeep").touch()
+    with tarfile.open("conf.tar.gz", "w:gz") as archive:
+        archive.add("conf")
+    loader = GroupConfigLoader("conf.tar.gz", **CONFIG_LOADER_ARGS)
+    assert loader["parameters"] == load(project.folder / "conf")
+    assert "small" in loader.options()["model"]

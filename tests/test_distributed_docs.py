@@ -1,5 +1,6 @@
-"""What docs/distributed.md hands to others: torchrun, SLURM, Kubernetes."""
+"""The commands and files of docs/distributed.md fit torchrun, SLURM and Kubernetes."""
 
+import re
 import shlex
 import subprocess
 from typing import Any
@@ -11,11 +12,11 @@ from torch.distributed.run import get_args_parser
 
 from ddpm_kedro.hooks.distributed import COMMAND
 from tests.conftest import ROOT
-from tests.test_readme import commands
+from tests.documentation import commands, messages
 
 MANIFESTS = list(yaml.safe_load_all((ROOT / "docs/kubernetes.yaml").read_text()))
 SLURM = ROOT / "docs/slurm.sh"
-WITHIN = SLURM.read_text().split("srun ")[1].split("\nstatus")[0].replace("\\\n", " ")
+SLURM_TORCHRUN = SLURM.read_text().split("srun ")[1].split("\nstatus")[0].replace("\\\n", " ")
 
 
 def pods() -> dict[str, dict[str, Any]]:
@@ -29,30 +30,35 @@ def training_command() -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [*commands("torchrun "), COMMAND, WITHIN.replace("$", "").replace('"@"', ""), shlex.join(training_command())],
+    [
+        *commands("torchrun "),
+        COMMAND,
+        SLURM_TORCHRUN.replace("$", "").replace('"@"', ""),
+        shlex.join(training_command()),
+    ],
 )
-def test_torchrun_understands_its_commands(command: str) -> None:
+def test_torchrun_parses_each_command(command: str) -> None:
     options = get_args_parser().parse_args(shlex.split(command)[1:])
     assert options.module
     assert options.training_script == "ddpm_kedro"
     assert options.training_script_args[:2] == ["--pipelines", "model_training"]
     if options.max_restarts:
-        assert options.standalone or options.rdzv_backend == "c10d"  # else the processes would look for dead ones
+        assert options.standalone or options.rdzv_backend == "c10d"  # without it, processes would wait for dead ones
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
-def test_kubernetes_understands_the_manifests(manifest: dict[str, Any]) -> None:
+def test_manifests_are_valid(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, "1.31", strict=True)
 
 
-def test_the_validation_finds_mistakes() -> None:
+def test_invalid_manifests_are_refused() -> None:
     wrong = yaml.safe_load((ROOT / "docs/kubernetes.yaml").read_text().split("\n---\n")[3])
     wrong["spec"]["completionsMode"] = wrong["spec"].pop("completionMode")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.31", strict=True)
 
 
-def test_the_pods_meet_where_the_service_is() -> None:
+def test_pods_meet_at_the_address_of_the_service() -> None:
     by_kind = {each["kind"]: each for each in MANIFESTS if each["metadata"]["labels"]["step"] == "training"}
     service, job = by_kind["Service"], by_kind["Job"]
     options = get_args_parser().parse_args(training_command()[1:])
@@ -67,12 +73,17 @@ def test_the_pods_meet_where_the_service_is() -> None:
     assert options.nproc_per_node == gpus
 
 
-def test_restarts_meet_no_addresses_of_processes_that_are_gone() -> None:
+def test_restarts_do_not_reuse_addresses_of_old_processes() -> None:
     [container] = pods()["ddpm-kedro"]["containers"]
     assert {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"} in container["env"]
     assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in SLURM.read_text()
     assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in (ROOT / "docs/distributed.md").read_text()
 
 
-def test_the_batch_script_is_a_shell_script() -> None:
+def test_batch_script_is_a_shell_script() -> None:
     subprocess.run(["bash", "-n", str(SLURM)], check=True, capture_output=True)
+
+
+def test_batch_script_waits_for_a_message_that_exists() -> None:
+    [message] = re.findall(r'grep -qs "(.+?)"', SLURM.read_text())
+    assert message in messages()

@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/ do what they say."""
+"""README.md and docs/: every command works, every link and message exists."""
 
 import json
 import re
@@ -14,29 +14,38 @@ from kedro.framework.startup import bootstrap_project
 from ddpm_kedro.cli import cli
 from tests.archives import Server, serve_cifar10, serve_mnist
 from tests.conftest import ROOT, Project
+from tests.documentation import (
+    BLOCKS,
+    FENCED,
+    NOT_RUN,
+    PAGES,
+    TEXT,
+    anchors,
+    commands,
+    fenced_commands,
+    messages,
+    not_run,
+)
 from tests.ingestion.test_image_files import folder_of
 from tests.integration.test_your_images import FILES
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXT = "\n".join(page.read_text() for page in PAGES)
-BLOCKS = re.findall(r"^```(bash|console|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-
-
-def commands(program: str) -> list[str]:
-    """Every command of the pages that begins like this, in blocks and in running text."""
-    lines = [line.split("  #")[0].strip() for kind, body in BLOCKS if kind == "bash" for line in body.splitlines()]
-    lines += re.findall(r"`([^`\n]+)`", TEXT)
-    return list(dict.fromkeys(line for line in lines if line.startswith(program)))
-
 
 KEDRO = [command for command in commands("kedro run") if not command.startswith("kedro runs")]
 OWN = [*commands("kedro runs "), *commands("kedro parameters ")]
 SWEEPS = commands("kedro sweep ")
 DVC = commands("dvc ")
 MAKE = commands("make ")
+CONTAINER = commands("docker run ", (ROOT / "docs/container.md").read_text())  # tests/container runs them
+TORCHRUN = commands("torchrun ")  # tests/test_distributed_docs.py parses them
+TESTED = {*KEDRO, *OWN, *SWEEPS, *DVC, *MAKE, *CONTAINER, *TORCHRUN}
+FOREIGN = re.compile("No space left on device|nan in step")  # the system's words, and a value
+COMPARED = (
+    "| Training step, images",
+    "| Training step, FLOP/s",
+    "| KID after",
+)  # rows of the README's table with our measurements
 
 
-def test_there_are_commands_to_test() -> None:
+def test_pages_contain_commands() -> None:
     assert len(KEDRO) > 8
     assert {
         "make run",
@@ -50,7 +59,20 @@ def test_there_are_commands_to_test() -> None:
     } <= set(MAKE)
 
 
-@pytest.mark.parametrize("command", [command for command in MAKE if "PYTHON" not in command])
+def test_every_command_is_tested_or_listed_with_a_reason() -> None:
+    found = [command for page in PAGES for command in fenced_commands(page.read_text())]
+    assert [command for command in found if command not in TESTED and not not_run(command)] == []
+    assert [beginning for beginning in NOT_RUN if not any(command.startswith(beginning) for command in found)] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_each_page_ends_in_a_tested_command(page: Path) -> None:
+    kind, body = FENCED.findall(page.read_text())[-1]
+    assert kind == "bash"
+    assert TESTED & {line.split("  #")[0].strip() for line in body.splitlines()}
+
+
+@pytest.mark.parametrize("command", [command for command in MAKE if "PYTHON=" not in command])
 def test_make_knows_its_targets(command: str) -> None:
     subprocess.run(["make", "--dry-run", *shlex.split(command)[1:]], cwd=ROOT, check=True, capture_output=True)
 
@@ -59,11 +81,12 @@ def test_make_knows_its_targets(command: str) -> None:
 def test_kedro_commands_run(
     command: str, project: Project, server: Server, smoke_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the smoke environment: with few images, but as written otherwise; judged only where a command says so."""
+    """Run as written, except for the smoke environment and fewer images; evaluate only if the command says so."""
     serve_cifar10(server, monkeypatch)
     serve_mnist("fashion_mnist", server, monkeypatch)
-    words = re.sub(r"(training|sampling).num_images=[\d_]+", r"\1.num_images=64", command).split()[2:]
-    words = [word for word in words if word not in {"--env", "smoke"}]
+    count = 64 if "resume" in command or "evaluation" in command else 8
+    words = [word for word in command.split()[2:] if word not in {"--env", "smoke"}]
+    words += ["--params", f"training.num_images={count},sampling.num_images={count}"]  # the last value wins
     if "dataset.path=pictures" in command:
         folder_of(project.folder / "pictures", FILES)
     if "dataset.path=images.npz" in command:
@@ -78,8 +101,8 @@ def test_kedro_commands_run(
     assert result.exit_code == 0, result.output
 
 
-def test_the_projects_own_commands_run(project: Project) -> None:
-    ids = ["9807f43cc7aa", "a827fcf34361"]  # those of the page
+def test_own_commands_run(project: Project) -> None:
+    ids = ["9807f43cc7aa", "a827fcf34361"]  # as on the page
     for run_id, parameters in zip(ids, ("optimizer.lr=1e-3", "optimizer.lr=2e-3"), strict=True):
         folder = project.data / "runs" / run_id
         folder.mkdir(parents=True)
@@ -93,7 +116,7 @@ def test_the_projects_own_commands_run(project: Project) -> None:
 
 @pytest.mark.parametrize("command", SWEEPS)
 def test_sweeps_run(command: str, project: Project) -> None:
-    """Shortened."""
+    """Run as written, except for fewer images and trials."""
     words = re.sub(r"(num_images|report_interval)=[\d_]+", r"\1=16", command).replace("..64", "..32").split()[1:]
     if "--trials" in words:
         words[words.index("--trials") + 1] = "2"
@@ -102,7 +125,7 @@ def test_sweeps_run(command: str, project: Project) -> None:
     assert result.output.count(" complete ") == (2 if "--trials" in words else 4)
 
 
-def test_the_commands_of_dvc_are_those_that_are_tested() -> None:
+def test_dvc_commands_are_tested() -> None:
     tested = (ROOT / "tests/integration/test_dvc.py").read_text()
     assert DVC
     for command in DVC:
@@ -110,23 +133,54 @@ def test_the_commands_of_dvc_are_those_that_are_tested() -> None:
         assert f"dvc({words})" in tested, command
 
 
-def test_the_python_example_runs(finished: Project) -> None:
+def test_python_example_runs(finished: Project) -> None:
     [example] = [body for kind, body in BLOCKS if kind == "python"]
     names: dict[str, object] = {}
     exec(example.replace("data/06_models", "data/smoke/06_models"), names)
     assert names["images"].shape == (4, 1, 28, 28)
 
 
-def test_the_error_shown_in_the_documentation_is_the_real_one(project: Project) -> None:
+def test_documented_error_is_the_real_one(project: Project) -> None:
     [example] = [body for kind, body in BLOCKS if kind == "console" and "Error: " in body]
     command, expected = example.removeprefix("$ kedro run ").split("\n", 1)
     assert project.kedro_run(*command.split()).output.strip().endswith(expected.strip())
 
 
-def test_every_link_leads_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_anchors_exist(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        if not target.startswith("http"):
+            file = page.parent / target if target else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+def test_index_lists_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"[{page.name}]({page.name})" in index
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+
+
+def test_readme_compares_measured_values() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith(COMPARED)]
+    values = [cell for row in rows for cell in row if re.fullmatch(r"[\d.]+(?: %)?", cell)]
+    measured = (ROOT / "docs/benchmarks.md").read_text()
+    assert (len(rows), len(values)) == (len(COMPARED), 8)
+    assert [value for value in values if f" {value.replace(' %', '%')} " not in measured] == []
+
+
+def test_documented_messages_exist() -> None:
+    known = messages() + (ROOT / "Makefile").read_text()
+    table = (ROOT / "docs/troubleshooting.md").read_text().split("| message | what to do |")[1].split("\n\n")[0]
+    quoted = [text for row in table.splitlines() for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+    parts = [part.strip(" ,") for text in quoted for part in text.split("…")]
+    assert len(parts) > 20
+    assert [part for part in parts if part not in known and not FOREIGN.search(part)] == []
 
 
 def test_every_shipped_option_is_documented() -> None:

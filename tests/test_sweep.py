@@ -1,4 +1,4 @@
-"""Sweeps: what may vary, what is tried, and that a kill loses no trial."""
+"""Sweeps: parsing of values, order of trials, resuming after a kill."""
 
 import csv
 import sys
@@ -18,7 +18,7 @@ from ddpm_kedro import sweep
 from ddpm_kedro.cli import cli
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.hooks.graceful_stop import GracefulStop
 from ddpm_kedro.hooks.trial import TRIAL
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
@@ -54,7 +54,7 @@ def trials(project: Project, name: str) -> list[optuna.trial.FrozenTrial]:
         ("training.num_images=1_000..2_000", IntDistribution(1000, 2000)),
     ],
 )
-def test_what_may_vary(argument: str, expected: Any) -> None:
+def test_values_and_ranges_are_parsed(argument: str, expected: Any) -> None:
     assert sweep.read_space((argument,)) == {argument.split("=", maxsplit=1)[0]: expected}
 
 
@@ -62,17 +62,17 @@ def test_what_may_vary(argument: str, expected: Any) -> None:
     "argument",
     ["optimizer.lr", "optimizer.lr=", "=1,2", "optimizer.lr=1e-2..1e-4", "a.b=x..y", "a.b=[1],[2]", "a.b=1,,2"],
 )
-def test_what_is_no_range_is_answered_with_examples(argument: str) -> None:
+def test_invalid_values_are_rejected_with_examples(argument: str) -> None:
     with pytest.raises(UserError, match=r"Write use.model=digits,small or optimizer.lr="):
         sweep.read_space((argument,))
 
 
-def test_one_name_is_given_once() -> None:
-    with pytest.raises(UserError, match="names no values anew"):
+def test_a_repeated_name_is_rejected() -> None:
+    with pytest.raises(UserError, match="repeats a name"):
         sweep.read_space(("a.b=1,2", "a.b=3"))
 
 
-def test_spaces_do_not_matter() -> None:
+def test_spaces_are_ignored() -> None:
     assert sweep.read_space(("a.b = x, y",)) == {"a.b": CategoricalDistribution(["x", "y"])}
 
 
@@ -85,18 +85,20 @@ def test_spaces_do_not_matter() -> None:
         (["c.d=1e-4..1e-2:log"], None, "tpe"),
     ],
 )
-def test_a_grid_where_all_values_are_given(arguments: list[str], trials: int | None, expected: str) -> None:
-    assert sweep.usual_sampler(tuple(arguments), trials) == expected
+def test_the_default_sampler_is_grid_if_the_combinations_are_finite(
+    arguments: list[str], trials: int | None, expected: str
+) -> None:
+    assert sweep.default_sampler(tuple(arguments), trials) == expected
 
 
-def test_the_values_of_a_grid() -> None:
+def test_grid_values_are_listed_and_a_range_without_a_step_is_rejected() -> None:
     varied = sweep.read_space(("a.b=x,y", "c.d=16..48:16", "e.f=0..0.3:0.1"))
-    assert sweep.grid(varied) == {"a.b": ["x", "y"], "c.d": [16, 32, 48], "e.f": [0.0, 0.1, 0.2, 0.3]}
+    assert sweep.grid_values(varied) == {"a.b": ["x", "y"], "c.d": [16, 32, 48], "e.f": [0.0, 0.1, 0.2, 0.3]}
     with pytest.raises(UserError, match=r"A grid needs a.b as listed values, or as a range with a step"):
-        sweep.grid(sweep.read_space(("a.b=1e-4..1e-2",)))
+        sweep.grid_values(sweep.read_space(("a.b=1e-4..1e-2",)))
 
 
-def test_a_grid_is_tried_to_its_end_and_ranked(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_grid_is_run_completely_and_ranked(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     arguments = ("optimizer.lr=1e-3,1e-2", "training.batch_size=4,8", "--name", "mine")
     output = done(kedro_sweep(project, *arguments, params=f"{FEW},tracking.mode=offline"))
     wandb.teardown()
@@ -128,10 +130,8 @@ def test_a_grid_is_tried_to_its_end_and_ranked(project: Project, caplog: pytest.
     assert len(trials(project, "mine")) == 4
 
 
-def test_a_hopeless_trial_is_ended_early(
-    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Everything is hopeless here: each trial ends at its first report, with a checkpoint and without a model."""
+def test_a_trial_is_pruned(project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """With a threshold that no loss reaches, each trial ends at its first report, without a model."""
     monkeypatch.setitem(sweep.PRUNERS, "median", lambda: optuna.pruners.ThresholdPruner(upper=1e-9))
     output = done(kedro_sweep(project, "training.seed=1,2,3", "--name", "mine"))
     found = trials(project, "mine")
@@ -142,23 +142,23 @@ def test_a_hopeless_trial_is_ended_early(
     assert not (project.data / "06_models/model").exists()
     left = CheckpointDataset(filepath=str(project.data / "06_models/checkpoint.pt"), archive="").load()
     assert (left.run_id, left.images_seen) == (found[-1].user_attrs["run_id"], 24)
-    assert "The best again" not in output
+    assert "To repeat the best trial" not in output
 
 
-def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
+def test_a_killed_sweep_resumes_the_trial_that_was_killed(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments = ("optimizer.lr=1e-4..1e-2:log", "--trials", "3", "--sampler", "random", "--name", "mine")
     params = f"{FEW},training.checkpoint_interval=16"
     saved = []
 
-    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+    def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         saved.append(dataset_name)
         if saved.count("training_history") == 5:  # the second report of the second trial: its first checkpoint is there
             raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunGuard, "after_dataset_saved", hook_impl(kill))
+        patch.setattr(GracefulStop, "after_dataset_saved", hook_impl(kill))
         assert kedro_sweep(project, *arguments, params=params).exit_code == 137
     assert [trial.state for trial in trials(project, "mine")] == [TrialState.COMPLETE, TrialState.RUNNING]
     caplog.clear()
@@ -174,7 +174,7 @@ def test_a_killed_sweep_goes_on_with_the_trial_that_was_killed(
 
 
 @pytest.mark.parametrize("killed_at", range(1, 7))
-def test_a_killed_grid_is_tried_to_its_end_and_nothing_twice(killed_at: int, tmp_path: Path) -> None:
+def test_a_killed_grid_is_completed_and_no_trial_runs_twice(killed_at: int, tmp_path: Path) -> None:
     asked = sweep.Sweep(sweep.read_space(("a=x,y", "b=1..3:1")), "", "grid", None, "none", 0, {})
     ran: list[str] = []
 
@@ -190,20 +190,22 @@ def test_a_killed_grid_is_tried_to_its_end_and_nothing_twice(killed_at: int, tmp
     sweep.run_sweep(asked, study, run)
     assert len(ran) == 7
     assert {*ran} == {f"a={a},b={b}" for a in "xy" for b in (1, 2, 3)}
-    assert len(sweep.ended(study)) == 6
-    assert sweep.ended(sweep.open_study(asked, tmp_path / "grid"))[0].value == min(set(range(1, 8)) - {killed_at})
+    assert len(sweep.finished_trials(study)) == 6
+    assert sweep.finished_trials(sweep.open_study(asked, tmp_path / "grid"))[0].value == min(
+        set(range(1, 8)) - {killed_at}
+    )
 
 
-def test_what_was_tried_is_not_run_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_result_of_a_trial_with_the_same_parameters_is_reused(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     done(kedro_sweep(project, "training.seed=7", "--trials", "2", "--sampler", "random", "--name", "mine"))
     first, second = trials(project, "mine")
     assert (first.value, first.user_attrs) == (second.value, second.user_attrs)
-    assert caplog.text.count("Drawing 1 images") == 1
+    assert caplog.text.count("Generating 1 images") == 1
 
 
-def test_values_that_do_not_fit_each_other_fail_as_one_trial(
-    project: Project, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_conflicting_values_fail_one_trial(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     output = done(kedro_sweep(project, "model.width=12", "model.norm_groups=4,8", "--name", "mine"))
     states = [trial.state.name for trial in trials(project, "mine")]
     assert sorted(states) == ["COMPLETE", "FAIL"]
@@ -211,17 +213,17 @@ def test_values_that_do_not_fit_each_other_fail_as_one_trial(
     assert " fail " in output
 
 
-def test_where_no_trial_works_the_sweep_fails(project: Project) -> None:
+def test_a_sweep_fails_if_every_trial_fails(project: Project) -> None:
     result = kedro_sweep(project, "training.batch_size=8,16", "optimizer.lr=1e30", "--name", "mine")
     assert result.exit_code == 1
-    assert "No trial came to an end" in result.output
+    assert "Every trial failed" in result.output
     assert [trial.state.name for trial in trials(project, "mine")] == ["FAIL"] * 2
 
 
 @pytest.mark.parametrize(
     "trouble", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"]
 )
-def test_trouble_from_outside_ends_the_sweep_and_is_no_trials_fault(
+def test_an_external_error_ends_the_sweep_and_fails_no_trial(
     trouble: BaseException, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("training.seed=1", "--name", "mine")
@@ -239,7 +241,7 @@ def test_trouble_from_outside_ends_the_sweep_and_is_no_trials_fault(
     assert [trial.state.name for trial in trials(project, "mine")] == ["FAIL", "COMPLETE"]
 
 
-def test_a_signal_after_a_trial_was_given_up_ends_the_sweep(tmp_path: Path) -> None:
+def test_a_signal_after_a_trial_was_pruned_ends_the_sweep(tmp_path: Path) -> None:
     asked = sweep.Sweep(sweep.read_space(("a=x,y",)), "", "grid", None, "none", 0, {})
 
     def run(params: str) -> None:
@@ -251,12 +253,12 @@ def test_a_signal_after_a_trial_was_given_up_ends_the_sweep(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["2026", "a-b.c"])
-def test_names_that_look_like_numbers_are_names(name: str, project: Project) -> None:
+def test_a_name_may_look_like_a_number(name: str, project: Project) -> None:
     done(kedro_sweep(project, "training.seed=1", "--name", name))
     assert [trial.state.name for trial in trials(project, name)] == ["COMPLETE"]
 
 
-def test_a_changed_configuration_is_another_sweep(project: Project) -> None:
+def test_a_changed_configuration_is_rejected(project: Project) -> None:
     done(kedro_sweep(project, "training.seed=1", "--name", "mine"))
     path = project.folder / "conf/smoke/parameters.yml"
     path.write_text(path.read_text().replace("width: 8", "width: 12"))
@@ -270,7 +272,7 @@ def test_a_changed_configuration_is_another_sweep(project: Project) -> None:
     [
         (["sampling.seed=1,2"], "sampling.seed has no effect on a training"),
         (["optimizer.momentum=0.5,0.9"], "adam has no momentum"),
-        (["training.seed=1,2", "--name", "a/b"], "a name has letters"),
+        (["training.seed=1,2", "--name", "a/b"], "a name may contain letters"),
         (["optimizer.lrr=1,2"], "Unknown parameter 'optimizer.lrr'. Did you mean 'lr'"),
         (["optimiser.lr=1,2"], "Unknown parameter 'optimiser'. Did you mean 'optimizer'"),
         (["use.optimizer=adam,sdg"], "Unknown option use.optimizer=sdg. Did you mean 'sgd'"),
@@ -281,7 +283,9 @@ def test_a_changed_configuration_is_another_sweep(project: Project) -> None:
         (["optimizer.lr"], "names no values"),
     ],
 )
-def test_mistakes_end_before_the_first_trial(arguments: list[str], message: str, project: Project) -> None:
+def test_invalid_arguments_are_rejected_before_the_first_trial(
+    arguments: list[str], message: str, project: Project
+) -> None:
     result = kedro_sweep(project, *arguments)
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
@@ -289,20 +293,20 @@ def test_mistakes_end_before_the_first_trial(arguments: list[str], message: str,
     assert not (project.data / "sweeps").exists()
 
 
-def test_another_sweep_of_the_same_name(project: Project) -> None:
+def test_another_sweep_with_the_same_name_is_rejected(project: Project) -> None:
     done(kedro_sweep(project, "training.seed=1", "--name", "mine"))
     result = kedro_sweep(project, "training.seed=1,2", "--name", "mine")
     assert result.exit_code == 1
-    assert "holds another sweep: varied.training.seed" in result.output
+    assert "belongs to another sweep: varied.training.seed" in result.output
 
 
-def test_losses_that_are_not_comparable_are_mentioned(project: Project) -> None:
-    assert "not comparable where use.diffusion differs" in done(
+def test_losses_that_are_not_comparable_are_reported(project: Project) -> None:
+    assert "not comparable if use.diffusion differs" in done(
         kedro_sweep(project, "use.diffusion=cosine_v,ho2020", "--name", "mine")
     )
 
 
-def test_without_optuna(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_optuna_is_reported(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "ddpm_kedro.sweep")
     monkeypatch.delattr("ddpm_kedro.sweep")
@@ -311,7 +315,7 @@ def test_without_optuna(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     assert "kedro sweep needs Optuna" in result.output
 
 
-def test_a_sweep_without_a_name_goes_on_when_the_same_is_asked_for(project: Project) -> None:
+def test_an_unnamed_sweep_is_resumed_by_the_same_command(project: Project) -> None:
     for _ in range(2):
         done(kedro_sweep(project, "training.seed=1"))
     [folder] = [path for path in (project.data / "sweeps").iterdir() if path.is_dir()]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_kedro.images.store import ImageStore, stratified_holdout
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion.splitting import stratified_holdout
 from ddpm_kedro.provenance import Provenance
 
 HELD_OUT = 0.15  # of every class

@@ -19,29 +19,30 @@ BEGIN, END = "<!-- made by make gpu-docs -->", "<!-- end of what make gpu-docs m
 INTRODUCTION = """
 ## The GPU kit
 
-One command measures the machine's ceilings, our step and its profile, the steps of diffusers' script and of lucidrains'
-trainer as they are and tuned, the tests that depend on the device, torchrun with NCCL, sampling beside `DDIMPipeline`,
-evaluation, and a training of 100 seconds with its samples. In a copy of this project, on a machine with a GPU and a
-Python that has torch, torchvision and scipy:
+One command measures the peak rates of the machine, our step and its profile, the steps of diffusers' script and
+lucidrains' trainer (unchanged and tuned), torchrun with NCCL, sampling beside `DDIMPipeline`, evaluation, and a
+training of 100 seconds with its samples. It also runs the tests that depend on the device. Run it in a copy of this
+project, on a machine with a GPU and a Python that has torch, torchvision and scipy:
 
 ```bash
 make gpu-kit gpu
 ```
 
-The first half downloads a few wheels and CIFAR-10 into `.gpu-kit/`; nothing is installed. If the machine with the GPU
-has no network, make the kit elsewhere, for its version of Python, and copy the project's folder with the kit in it:
+`make gpu-kit` downloads a few wheels and CIFAR-10 into `.gpu-kit/`; it installs nothing. If the machine with the GPU
+has no network, make the kit on another machine, for the Python version of the first, and copy the project's folder with
+the kit:
 
 ```bash
 make gpu-kit PYTHON_VERSION=3.12 IMAGES=cifar10.tar   # IMAGES: a folder or an archive, one folder per class
-PYTHON=/opt/venv/bin/python make gpu                  # there
+PYTHON=/opt/venv/bin/python make gpu                  # on the machine with the GPU
 ```
 
-`data/benchmarks/gpu/` then holds `results.json`, `summary.md`, `samples.png` and the log. They are rewritten after
-every row, so that a run that is cut off loses nothing. `make gpu ARGS="--parts step,tests"` measures some parts again,
+`data/benchmarks/gpu/` then contains `results.json`, `summary.md`, `samples.png` and the log. They are written after
+every row, so an interrupted run loses nothing. `make gpu ARGS="--parts step,tests"` measures only these parts again,
 `make gpu-docs` writes the results into this page, and `make gpu ARGS="--device cpu --tiny"` tries the kit without a
 GPU.
 """
-NOTHING = "\nThis page has no results of it yet.\n"
+NOTHING = "\nThis page has no results of the GPU kit yet.\n"
 
 
 def make_section(parts: Mapping[str, Any]) -> str:

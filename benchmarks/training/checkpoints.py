@@ -12,7 +12,7 @@ from benchmarks.training.results import Row
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.pipelines.model_training.nodes import export_model
-from ddpm_kedro.sampling.sample import draw, plan_of
+from ddpm_kedro.sampling.generation import generate, sampling_plan
 from ddpm_kedro.training.run import Checkpoint
 
 
@@ -33,7 +33,7 @@ def measure(data: Path, images: Digits, sampling: SamplingParameters, count: int
         model = export_model(checkpoint, None, images.groups["training"])
         classes = len(model.class_names)
         labels = torch.arange(count) % classes if classes else None
-        drawn, _ = draw(model, plan_of(model, sampling), sampling, labels, count)
+        drawn, _ = generate(model, sampling_plan(model, sampling), sampling, labels, count)
         figures = figures_of(*images.extractor(drawn), reference, labels)
         rows.append(figures | {"images_seen": checkpoint.images_seen, "seconds": seconds_of(checkpoint)})
     return rows

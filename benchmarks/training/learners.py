@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.hardware import Hardware, keep_freed_memory
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
@@ -69,4 +69,4 @@ class Ours:
         run = self.trainer.run
         plan = SamplingPlan(run.diffusion, "dpm_solver++", 10, guidance)
         given = self.trainer.ema, plan, run.image_shape, 1, range(count), labels, self.hardware.autocast
-        return draw_images(*given)
+        return generate_images(*given)

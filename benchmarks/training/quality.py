@@ -20,7 +20,7 @@ from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics.scores import frechet_distance, kernel_distance
 from ddpm_kedro.parameters import OptimizerParameters
-from ddpm_kedro.sampling.sample import USUAL_GUIDANCE
+from ddpm_kedro.sampling.generation import DEFAULT_GUIDANCE
 from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.randomness import batch_indices
 
@@ -53,7 +53,7 @@ class Candidate:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-GUIDED = (1.0, USUAL_GUIDANCE)
+GUIDED = (1.0, DEFAULT_GUIDANCE)
 CANDIDATES = {
     "ours": Candidate("ours", classes=True, guidance=GUIDED),
     "ours-32": Candidate("ours", classes=True, guidance=GUIDED, changes={"model.width": 32}),

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event, Thread, get_ident
 from typing import Any
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hooks.distributed import is_rank_0
 

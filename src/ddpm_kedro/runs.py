@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_kedro.datasets.history import read_history
-from ddpm_kedro.datasets.reading import read_document, reading
 from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.files import read_document, reading
 from ddpm_kedro.provenance import differences, redact, set_name
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,8 +16,9 @@ from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.datasets.reading import DAMAGE, reason_of
 from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.files import DAMAGE, reason_of
+from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error, project_path_of
 from ddpm_kedro.provenance import redact_text
 
 OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -51,13 +51,13 @@ class Session(KedroSession):
             raise ClickException(message) from error
 
     def _data_folder(self) -> Path:
-        root = self._get_config_loader()["globals"]["data_root"]
+        root = config_loader_of(self)["globals"]["data_root"]
         if get_protocol_and_path(root)[0] != "file":
             raise UserError(
                 f"data_root = {root} is not on a local disk, and checkpoints and images must be. Single entries of the "
                 "catalog may lie elsewhere: docs/configuration.md."
             )
-        return Path(self._project_path, root)
+        return Path(project_path_of(self), root)
 
 
 def explain(error: BaseException) -> str | None:
@@ -86,12 +86,11 @@ def _explain(error: BaseException) -> str | None:
 def _damage(error: BaseException) -> str | None:
     """What to tell about a file that a dataset cannot read: one of Kedro's own datasets says no more than its type."""
     cause = error.__cause__
-    if not isinstance(error, DatasetError) or not str(error).startswith("Failed while loading data from dataset"):
+    path = path_in_error(error) if isinstance(error, DatasetError) else None
+    if path is None:
         return None
     if isinstance(cause, DAMAGE) or (isinstance(cause, OSError) and cause.errno is None):
-        path = re.search(r"(?:filepath|path)=(?:\w+\()?'([^']*)'", str(error))
-        what = path[1] if path else "A file"
-        return f"{what} is damaged: {reason_of(cause)}. Remove it; `kedro run` makes it again."
+        return f"{path or 'A file'} is damaged: {reason_of(cause)}. Remove it; `kedro run` makes it again."
     return None
 
 
@@ -109,7 +108,7 @@ def _check_runner(runner: AbstractRunner | None) -> None:
             "ParallelRunner cannot run this project: nodes hand over what cannot be copied to another process. Use "
             "SequentialRunner (the default) or ThreadRunner."
         )
-    if runner is not None and runner._is_async:
+    if runner is not None and is_async(runner):
         raise UserError("--async cannot run this project: a training saves its outputs while it runs. Leave it out.")
 
 

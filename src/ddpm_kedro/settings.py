@@ -1,12 +1,15 @@
-"""Kedro's settings of this project."""
+"""Settings of this project for Kedro."""
 
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.datasets.catalog import AtomicCatalog
 from ddpm_kedro.hooks.archive import Archive
-from ddpm_kedro.hooks.chosen import Chosen
+from ddpm_kedro.hooks.chosen_parameters import ChosenParameters
+from ddpm_kedro.hooks.devices import Devices
 from ddpm_kedro.hooks.distributed import Distributed
+from ddpm_kedro.hooks.diverged_batch import DivergedBatch
+from ddpm_kedro.hooks.graceful_stop import GracefulStop
+from ddpm_kedro.hooks.preflight import Preflight
 from ddpm_kedro.hooks.resumption import Resumption
-from ddpm_kedro.hooks.run_guard import RunGuard
 from ddpm_kedro.hooks.staleness import Staleness
 from ddpm_kedro.hooks.summary import Summary
 from ddpm_kedro.hooks.tracking import Tracking
@@ -25,16 +28,28 @@ only_rank_0_logs()
 show_brackets_in_logs()
 keep_secrets_out_of_logs()
 
-# Called from last to first. Processes join their group before anything else. A run's checkpoint is put in its place
-# before tracking resumes from it. A trial requests a stop, and a stop ends the process after everything is logged.
-HOOKS = (Summary(), Archive(), RunGuard(), Staleness(), Tracking(), TRIAL, Chosen(), Resumption(), Distributed())
+# Kedro calls the last one first.
+HOOKS = (
+    Summary(),
+    Archive(),
+    DivergedBatch(),
+    GracefulStop(),  # ends the process: after tracking, before a half-trained model is archived
+    Preflight(),  # may refuse the run: before signals are handled
+    Devices(),
+    Staleness(),
+    Tracking(),  # logs from the images at which the checkpoint resumes
+    TRIAL,  # may ask for a stop
+    ChosenParameters(),  # stores the parameters of a training on your own images
+    Resumption(),  # finds the checkpoint
+    Distributed(),  # connects the processes
+)
 SESSION_CLASS = Session
 DATA_CATALOG_CLASS = AtomicCatalog
 CONFIG_LOADER_CLASS = GroupConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "told": NETWORK_PREVIEW.of,
+    "callback": NETWORK_PREVIEW.show,
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "config_patterns": {"parameters": ["parameters*", "parameters*/**"]},
 }

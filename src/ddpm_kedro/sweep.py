@@ -1,4 +1,4 @@
-"""Sweeps: many runs with other parameters each. Optuna chooses and remembers them; each is an ordinary run."""
+"""Sweep parameters: Optuna chooses the values of each trial and stores the results; a trial is an ordinary run."""
 
 import logging
 import re
@@ -16,13 +16,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.errors import ConflictError, DivergedError, UserError
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
-PRUNED = 128  # the exit status of a stop that no signal asked for
+PRUNED = 128  # the exit status of a stop without a signal
 Space = dict[str, space.BaseDistribution]
 RANGE = re.compile(r"(?P<low>[^:,]+?)\.\.(?P<high>[^:,]+)(:(?P<how>[^,]+))?")
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
@@ -34,16 +34,16 @@ PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is tried.
+    """Describe a sweep.
 
     Attributes:
-        space: what varies, by the parameter's full name.
-        fixed: what does not, as for ``--params``.
+        space: the values of the parameters that vary, by full name.
+        fixed: other parameters, as text for ``--params``.
         sampler: grid, random or tpe.
-        trials: how many in all; None tries a grid to its end.
+        trials: the number of trials; None for the whole grid.
         pruner: none, median or halving.
-        seed: of the sampler.
-        config: every parameter that shapes a run but for what varies: a sweep goes on only where it is the same.
+        seed: the seed of the sampler.
+        config: every parameter that affects a training. A sweep is resumed only if those that do not vary are the same.
     """
 
     space: Space
@@ -55,35 +55,35 @@ class Sweep:
     config: dict[str, Any]
 
     def describe(self) -> dict[str, Any]:
-        """What must not change when a sweep goes on, as plain data."""
+        """Return what must not change when a sweep is resumed, as plain data."""
         varied = {name: space.distribution_to_json(values) for name, values in self.space.items()}
         return {"varied": varied, "fixed": {name: value for name, value in self.config.items() if name not in varied}}
 
     def params(self, chosen: dict[str, Any]) -> str:
-        """The parameters of a trial, as for ``--params``."""
+        """Return the parameters of a trial as text for ``--params``."""
         varied = (f"{name}={value}" for name, value in chosen.items())
         return ",".join([*([self.fixed] if self.fixed else []), *varied])
 
 
 def read_space(arguments: tuple[str, ...]) -> Space:
-    """What varies, from ``name=a,b,c``, ``name=low..high``, ``name=low..high:step`` and ``name=low..high:log``.
+    """Parse ``name=a,b,c``, ``name=low..high``, ``name=low..high:step`` and ``name=low..high:log``.
 
     Raises:
-        UserError: for anything else.
+        UserError: for any other text.
     """
     found: Space = {}
     for argument in arguments:
         name, _, text = (part.strip() for part in argument.partition("="))
         values = [value.strip() for value in text.split(",")]
         if not (name and all(values)) or name in found:
-            raise UserError(f"'{argument}' names no values{' anew' if name in found else ''}. {_EXAMPLES}")
+            raise UserError(f"'{argument}' {'repeats a name' if name in found else 'names no values'}. {_EXAMPLES}")
         if "[" in text:
-            raise UserError(f"'{argument}' lists lists: make them options of a group instead. {_EXAMPLES}")
+            raise UserError(f"'{argument}' has lists as values: make them options of a group instead. {_EXAMPLES}")
         matched = RANGE.fullmatch(text)
         try:
             found[name] = _range(**matched.groupdict()) if matched else space.CategoricalDistribution(values)
         except ValueError as error:
-            raise UserError(f"'{argument}' is no range: {error}. {_EXAMPLES}") from error
+            raise UserError(f"'{argument}' is not a range: {error}. {_EXAMPLES}") from error
     return found
 
 
@@ -97,31 +97,35 @@ def _range(low: str, high: str, how: str | None) -> space.BaseDistribution:
     return space.FloatDistribution(float(low), float(high), log=log, step=float(step) if step else None)
 
 
-def usual_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
-    """A grid where values or steps are given for all and no number of trials was asked for, else TPE."""
+def default_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
+    """Return grid if the number of combinations is finite and no number of trials is given, otherwise tpe."""
     ranges = [RANGE.fullmatch(argument.partition("=")[2].strip()) for argument in arguments]
-    endless = any(found and found["how"] in {None, "log"} for found in ranges)
-    return "tpe" if endless or trials is not None else "grid"
+    infinite = any(found and found["how"] in {None, "log"} for found in ranges)
+    return "tpe" if infinite or trials is not None else "grid"
 
 
 def candidates(values: space.BaseDistribution) -> list[Any]:
-    """The values at the edges of what varies, or all that are listed: what can be checked beforehand."""
+    """Return the listed values, or both ends of a range: the values to check before the first trial."""
     if isinstance(values, space.CategoricalDistribution):
         return list(values.choices)
     assert isinstance(values, space.IntDistribution | space.FloatDistribution)
     return [values.low, values.high]
 
 
-def check(sweep: Sweep) -> None:
-    """Raise UserError where the sampler cannot try this."""
+def check_sampler(sweep: Sweep) -> None:
+    """Check that the sampler can sample the values.
+
+    Raises:
+        UserError: for a grid with a range without a step, and for another sampler without a number of trials.
+    """
     if sweep.sampler == "grid":
-        grid(sweep.space)
+        grid_values(sweep.space)
     elif sweep.trials is None:
-        raise UserError(f"--sampler {sweep.sampler} needs --trials, how many runs to try.")
+        raise UserError(f"--sampler {sweep.sampler} needs --trials, the number of runs.")
 
 
-def grid(varied: Space) -> dict[str, list[Any]]:
-    """All values of each parameter.
+def grid_values(varied: Space) -> dict[str, list[Any]]:
+    """Return all values of each parameter.
 
     Raises:
         UserError: for a range without a step.
@@ -140,19 +144,19 @@ def grid(varied: Space) -> dict[str, list[Any]]:
 
 
 def open_study(sweep: Sweep, folder: Path) -> Study:
-    """The sweep's memory, ``sweep.db`` in its folder; trials that a kill interrupted are put in line again.
+    """Open Optuna's study in ``sweep.db``; trials that were interrupted are queued again.
 
     Raises:
-        UserError: for a folder that holds another sweep.
+        UserError: if the folder belongs to another sweep.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it would say is said here
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # this module logs each trial
     study = optuna.create_study(
         storage=f"sqlite:///{folder / 'sweep.db'}", study_name=folder.name, load_if_exists=True, direction="minimize"
     )
     earlier = study.user_attrs.get("sweep", sweep.describe())
     if changed := differences(earlier, sweep.describe()):
-        raise UserError(f"{folder} holds another sweep: {'; '.join(changed)}. Choose another --name.")
+        raise UserError(f"{folder} belongs to another sweep: {'; '.join(changed)}. Choose another --name.")
     study.set_user_attr("sweep", sweep.describe())
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
@@ -169,74 +173,78 @@ def open_study(sweep: Sweep, folder: Path) -> Study:
 
 
 def run_sweep(sweep: Sweep, study: Study, run: Callable[[str], None]) -> None:
-    """Try until the number of trials is reached.
+    """Run trials until the number of trials is reached.
 
     Args:
-        sweep: what is tried.
-        study: its memory.
-        run: makes a run with parameters as for ``--params``.
+        sweep: the sweep.
+        study: its study.
+        run: starts a run with parameters as text for ``--params``.
+
+    Raises:
+        UserError: if every trial failed.
     """
-    total = prod(len(values) for values in grid(sweep.space).values()) if sweep.trials is None else sweep.trials
-    left = total - len(ended(study))
+    total = prod(len(values) for values in grid_values(sweep.space).values()) if sweep.trials is None else sweep.trials
+    left = total - len(finished_trials(study))
     logger.info("Sweep %s: %d of %d trials to go", study.study_name, max(left, 0), total)
-
-    def objective(trial: optuna.Trial) -> float:
-        chosen = {name: _suggest(trial, name, values) for name, values in sweep.space.items()}
-        logger.info("Trial %d: %s", trial.number, sweep.params(chosen))
-        if (same := _same(study, chosen)) is not None:
-            logger.info("That was trial %d: nothing new to learn.", same.number)
-            trial.set_user_attr("run_id", same.user_attrs["run_id"])
-            return same.value if same.value is not None else float("nan")
-        with TRIAL.of(trial) as watched:
-            try:
-                run(sweep.params(chosen))
-            except SystemExit as stop:
-                if stop.code != PRUNED:
-                    raise
-            except (ClickException, KeyboardInterrupt) as error:
-                if not _belongs_to_the_trial(error):
-                    raise _Ended(error) from error
-                logger.error("Trial %d failed: %s", trial.number, error)  # noqa: TRY400  a person's mistake
-                raise
-            trial.set_user_attr("run_id", watched.run_id)
-            if watched.pruned:
-                raise optuna.TrialPruned
-            return watched.value
-
     if left > 0:
         reason = None
         try:
-            study.optimize(objective, n_trials=left, catch=(ClickException,))
-        except _Ended as end:
+            study.optimize(lambda trial: _run_trial(sweep, study, trial, run), left, catch=(ClickException,))
+        except _Interrupted as end:
             reason = end.reason
-        if reason is not None:  # raised here, it is not in the context of what it is the reason of
+        if reason is not None:  # raised outside of the handler: its context must not be _Interrupted
             raise reason
     if not any(trial.state in {TrialState.COMPLETE, TrialState.PRUNED} for trial in study.trials):
-        raise UserError("No trial came to an end; what was wrong with each is said above.")
+        raise UserError("Every trial failed; the errors are logged above.")
 
 
-def ended(study: Study) -> list[FrozenTrial]:
-    """All trials that came to an end of their own, the best first."""
-    again = {trial.user_attrs.get("goes_on_from") for trial in study.trials}
-    found = [trial for trial in study.trials if trial.state.is_finished() and trial.number not in again]
+def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[str], None]) -> float:
+    """Run a trial and return its last validation loss; take both from an earlier trial with the same parameters."""
+    values = {name: _suggest(trial, name, distribution) for name, distribution in sweep.space.items()}
+    logger.info("Trial %d: %s", trial.number, sweep.params(values))
+    if (earlier := _find_trial(study, values)) is not None:
+        logger.info("Same parameters as trial %d; its result is reused.", earlier.number)
+        trial.set_user_attr("run_id", earlier.user_attrs["run_id"])
+        return earlier.value if earlier.value is not None else float("nan")
+    with TRIAL.of(trial) as current:
+        try:
+            run(sweep.params(values))
+        except SystemExit as stop:
+            if stop.code != PRUNED:
+                raise
+        except (ClickException, KeyboardInterrupt) as error:
+            if not _is_caused_by_parameters(error):
+                raise _Interrupted(error) from error
+            logger.error("Trial %d failed: %s", trial.number, error)  # noqa: TRY400  a user error has no traceback
+            raise
+        trial.set_user_attr("run_id", current.run_id)
+        if current.pruned:
+            raise optuna.TrialPruned
+        return current.value
+
+
+def finished_trials(study: Study) -> list[FrozenTrial]:
+    """Return the trials that were not interrupted, best first."""
+    interrupted = {trial.user_attrs.get("goes_on_from") for trial in study.trials}
+    found = [trial for trial in study.trials if trial.state.is_finished() and trial.number not in interrupted]
     order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return sorted(found, key=lambda trial: (order.index(trial.state), trial.value or 0.0, trial.number))
 
 
 def write_plots(study: Study, folder: Path) -> list[str]:
-    """Optuna's own plots as pages for a browser, and all trials as a table; gives the names of the pages."""
+    """Write Optuna's plots as HTML pages and all trials as a table; return the names of the pages."""
     _write(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
     if len(study.get_trials(states=(TrialState.COMPLETE,))) < 2:
         return []
-    figure = "validation loss"
+    metric = "validation loss"
     losses = optuna.visualization.plot_intermediate_values(study)
-    losses.update_layout(title="Trials", xaxis_title="images seen", yaxis_title=figure)
+    losses.update_layout(title="Trials", xaxis_title="images seen", yaxis_title=metric)
     plots = {
-        "history": optuna.visualization.plot_optimization_history(study, target_name=figure),
+        "history": optuna.visualization.plot_optimization_history(study, target_name=metric),
         "validation_loss": losses,
-        "parameters": optuna.visualization.plot_slice(study, target_name=figure),
-        "combinations": optuna.visualization.plot_parallel_coordinate(study, target_name=figure),
-        "importances": optuna.visualization.plot_param_importances(study, target_name=figure),
+        "parameters": optuna.visualization.plot_slice(study, target_name=metric),
+        "combinations": optuna.visualization.plot_parallel_coordinate(study, target_name=metric),
+        "importances": optuna.visualization.plot_param_importances(study, target_name=metric),
     }
     _write(folder / "plotly.min.js", get_plotlyjs())
     for name, plot in plots.items():
@@ -249,11 +257,11 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _sampler(sweep: Sweep, there: int) -> BaseSampler:
-    seed = sweep.seed + there  # else a sweep that goes on would draw its first trials again
+def _sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
+    seed = sweep.seed + num_trials  # otherwise a resumed sweep would sample its first trials again
     match sweep.sampler:
         case "grid":
-            return GridSampler(grid(sweep.space), seed=sweep.seed)  # the order of the grid follows from it
+            return GridSampler(grid_values(sweep.space), seed=sweep.seed)  # the seed gives the order of the grid
         case "random":
             return RandomSampler(seed=seed)
         case _:
@@ -261,25 +269,22 @@ def _sampler(sweep: Sweep, there: int) -> BaseSampler:
 
 
 def _suggest(trial: optuna.Trial, name: str, values: space.BaseDistribution) -> Any:
-    match values:
-        case space.CategoricalDistribution():
-            return trial.suggest_categorical(name, values.choices)
-        case space.IntDistribution():
-            return trial.suggest_int(name, values.low, values.high, step=values.step, log=values.log)
-        case space.FloatDistribution():
-            return trial.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
-    raise TypeError(values)
+    if isinstance(values, space.CategoricalDistribution):
+        return trial.suggest_categorical(name, values.choices)
+    assert isinstance(values, space.IntDistribution | space.FloatDistribution)
+    suggest: Any = trial.suggest_int if isinstance(values, space.IntDistribution) else trial.suggest_float
+    return suggest(name, values.low, values.high, step=values.step, log=values.log)
 
 
-class _Ended(BaseException):
-    """Ends a sweep and leaves its trial unfinished in Optuna's eyes, so that it is put in line again."""
+class _Interrupted(BaseException):
+    """End a sweep without a result for the current trial: Optuna leaves it running, and it is queued again."""
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason
 
 
-def _belongs_to_the_trial(error: BaseException | None) -> bool:
-    """Whether these parameters are to blame, and not the disk, the network or a person at the keyboard."""
+def _is_caused_by_parameters(error: BaseException | None) -> bool:
+    """Return whether the trial's parameters caused an error, not the disk, the network or Ctrl-C."""
     while error is not None:
         if isinstance(error, ConflictError | DivergedError):
             return True
@@ -287,7 +292,7 @@ def _belongs_to_the_trial(error: BaseException | None) -> bool:
     return False
 
 
-def _same(study: Study, chosen: dict[str, Any]) -> FrozenTrial | None:
-    """An earlier trial with these parameters that ran to its end."""
-    done = study.get_trials(states=(TrialState.COMPLETE,))
-    return next((trial for trial in done if trial.params == chosen), None)
+def _find_trial(study: Study, values: dict[str, Any]) -> FrozenTrial | None:
+    """Return an earlier complete trial with these parameters."""
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    return next((trial for trial in complete if trial.params == values), None)

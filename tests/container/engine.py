@@ -21,7 +21,7 @@ BUILD_FLAGS = os.environ.get("DOCKER_BUILD_FLAGS", "").split()
 USER, GROUP = (12345, 12345) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
-def docker(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def docker(*arguments: str, check: bool = True, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=timeout)
 
 
@@ -73,7 +73,7 @@ def python(program: str, *flags: str) -> str:
     return done.stdout.strip()
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"did not happen within {seconds} seconds"

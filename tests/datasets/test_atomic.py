@@ -19,14 +19,14 @@ from kedro_datasets.plotly import JSONDataset as PlotDataset
 from kedro_datasets.text import TextDataset
 from PIL import Image
 
-from ddpm_kedro.datasets import atomic
-from ddpm_kedro.datasets.atomic import atomic_write, copy, move, replaced_folder
+from ddpm_kedro import atomic
+from ddpm_kedro.atomic import atomic_write, copy, move, replaced_folder
 from ddpm_kedro.datasets.catalog import AtomicCatalog
-from ddpm_kedro.datasets.tensors import write_tensors
+from ddpm_kedro.models.weights import write_tensors
 
 HOLD = """
 import os, pathlib, signal, sys
-from ddpm_kedro.datasets.atomic import atomic_write, replaced_folder
+from ddpm_kedro.atomic import atomic_write, replaced_folder
 os.getpid = lambda: 1
 with {"file": atomic_write, "folder": replaced_folder}[sys.argv[1]](pathlib.Path(sys.argv[2])):
     print("writing", flush=True)

@@ -20,23 +20,27 @@ import torch
 from kedro.io import DatasetError
 from PIL import Image
 
-from ddpm_kedro.datasets import image_store
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset, _allow_open_files
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
-from ddpm_kedro.ingestion.statistics import known, perceptual_hashes
+from ddpm_kedro.images.store import ImageStore, ShardedImages
+from ddpm_kedro.ingestion import shard_writer
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore
+from ddpm_kedro.ingestion.sharding import Shard
+from ddpm_kedro.ingestion.statistics import describe_shard
 from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.samples import Samples
 from ddpm_kedro.training.run import Checkpoint
 from tests.conftest import DIFFUSION, MADE_BY, MODEL, make_store, randomise
 from tests.datasets.test_atomic import across_disks
+from tests.ingestion.shards import FakeShard, one_shard
 
 WRITTEN = 1 + 3 + 4 + 3  # files of a store: what it is, images and what is known of shards, hashes, labels, the end
 OTHER = Provenance({"other": 1}, {})
@@ -89,7 +93,9 @@ class TestImageStore:
     @staticmethod
     def lazy(store: ImageStore, read: Any = None) -> LazyImageStore:
         labels = np.full(len(store), -1) if store.labels is None else store.labels
-        return LazyImageStore(store.made_by, store.class_names, lambda: [read or (lambda: Shard(store.images, labels))])
+        return LazyImageStore(
+            store.made_by, store.class_names, lambda: [FakeShard(read or (lambda: Shard(store.images, labels)))]
+        )
 
     @pytest.mark.parametrize("classes", [0, 3])
     def test_round_trip_is_memory_mapped(self, classes: int, tmp_path: Path) -> None:
@@ -142,8 +148,8 @@ class TestShards:
             names = tuple(f"{number}-{index}.png" for index in range(len(images)))
             return Shard(images, labels, names, ((f"bad {number}.png", "it is damaged"), ("empty.png", "it is empty")))
 
-        makings = [partial(making, number) for number in range(4)]
-        return LazyImageStore(store.made_by, store.class_names, lambda: makings, workers, most)
+        shards = [FakeShard(partial(making, number)) for number in range(4)]
+        return LazyImageStore(store.made_by, store.class_names, lambda: shards, workers, most)
 
     def test_they_are_read_like_one_array(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
@@ -171,7 +177,7 @@ class TestShards:
     def test_statistics_and_what_was_rejected(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         dataset.save(self.lazy())
-        facts, images = dataset.load().facts, make_store(10).images
+        facts, images = dataset.load().statistics, make_store(10).images
         assert facts["rejected"] == {"it is damaged": 4, "it is empty": 4}
         assert (facts["images"], facts["duplicates"], facts["nearly_empty"]) == (10, 0, 0)
         assert facts["mean_of_255"] == [pytest.approx(images.mean(), abs=0.01)]
@@ -179,7 +185,7 @@ class TestShards:
 
     def test_statistics_are_those_of_all_images_to_the_last_digit(self) -> None:
         images = np.random.default_rng(0).integers(0, 256, (150, 5, 7, 3), dtype=np.uint8)
-        summary = known(Shard(images, np.full(150, -1)))["summary"]
+        summary = describe_shard(Shard(images, np.full(150, -1)))["summary"]
         values = images.reshape(-1, 3).astype(np.int64)
         assert (summary["images"], summary["values"]) == (150, len(values))
         assert summary["sum"] == values.sum(0).tolist()
@@ -188,8 +194,8 @@ class TestShards:
     def test_twins_and_empty_pictures_are_counted(self, tmp_path: Path) -> None:
         images = np.concatenate([make_store(2).images[[0, 1, 0]], np.full((2, 8, 8, 1), [[[[7]]]], np.uint8)])
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
-        dataset.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(images, np.full(5, -1))]))
-        assert dataset.load().facts | {"duplicates": 2, "nearly_empty": 2} == dataset.load().facts
+        dataset.save(LazyImageStore(MADE_BY, (), one_shard(images)))
+        assert dataset.load().statistics | {"duplicates": 2, "nearly_empty": 2} == dataset.load().statistics
 
     def test_more_rejected_files_than_allowed_end_it(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
@@ -213,10 +219,10 @@ class TestShards:
         self, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
-        monkeypatch.setattr(image_store, "CPU_LIMIT", tmp_path / "cpu.max")
+        monkeypatch.setattr(shard_writer, "CPU_LIMIT", tmp_path / "cpu.max")
         if limit is not None:
             (tmp_path / "cpu.max").write_text(f"{limit}\n")
-        assert image_store._cores() == expected
+        assert shard_writer.count_cores() == expected
 
     def test_equal_images_have_equal_hashes(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
@@ -226,19 +232,19 @@ class TestShards:
         assert isinstance(hashes, np.memmap)
         same = make_store(10).images[3]
         again = ImageStoreDataset(filepath=str(tmp_path / "again"))
-        again.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(same[None], np.array([-1]))]))
+        again.save(LazyImageStore(MADE_BY, (), one_shard(same[None])))
         assert np.flatnonzero(np.isin(hashes, again.load().hashes)).tolist() == [3]
 
     @pytest.mark.parametrize("after", range(3))
     def test_an_earlier_store_stays_whole_until_the_new_one_is(self, after: int, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
-        dataset.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(make_store(5).images, np.full(5, -1))]))
+        dataset.save(LazyImageStore(MADE_BY, (), one_shard(make_store(5).images)))
         lazy, made = self.lazy(), list[int]()
 
         def interrupt() -> Shard:
             raise InterruptedError
 
-        cut = replace(lazy, made_by=OTHER, shards=lambda: [*list(lazy.shards())[:after], interrupt])
+        cut = replace(lazy, made_by=OTHER, shards=lambda: [*list(lazy.shards())[:after], FakeShard(interrupt)])
         with pytest.raises(DatasetError):
             dataset.save(cut)
         assert len(dataset.load()) == 5
@@ -261,7 +267,7 @@ class TestShards:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         dataset, load, times = ImageStoreDataset(filepath=str(tmp_path / "store")), np.load, iter(range(100))
-        dataset.save(LazyImageStore(MADE_BY, (), lambda: [lambda: Shard(make_store(5).images, np.full(5, -1))]))
+        dataset.save(LazyImageStore(MADE_BY, (), one_shard(make_store(5).images)))
 
         def replace_first(*arguments: Any, **options: Any) -> Any:
             if next(times) == 0:
@@ -293,23 +299,6 @@ class TestShards:
         with pytest.raises(UserError, match="lie in 5,000 files, more than this process may open: ulimit -n 5512"):
             _allow_open_files(5000)
 
-    def test_pictures_that_look_alike_are_counted_where_asked_for(self, tmp_path: Path) -> None:
-        rng = np.random.default_rng(0)
-        base = rng.integers(0, 200, (5, 8, 9, 3)).repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
-        alike = base[:2] + rng.integers(0, 3, base[:2].shape, dtype=np.uint8)  # as after a lossy format
-        shards = [partial(Shard, images, np.full(len(images), -1)) for images in (base, alike)]
-        for perceptual, expected in ((True, 2), (False, None)):
-            dataset = ImageStoreDataset(filepath=str(tmp_path / str(perceptual)))
-            dataset.save(LazyImageStore(MADE_BY, (), lambda: shards, perceptual=perceptual))
-            facts = dataset.load().facts
-            assert (facts["duplicates"], facts.get("near_duplicates")) == (0, expected)
-
-    @pytest.mark.parametrize("size", [(1, 1), (5, 7), (30, 50)])
-    def test_small_pictures_have_a_look_too(self, size: tuple[int, int]) -> None:
-        images = np.random.default_rng(0).integers(0, 200, (3, *size, 1), dtype=np.uint8)
-        assert perceptual_hashes(images) == perceptual_hashes(images + 50)
-        assert {len(each) for each in perceptual_hashes(images)} == {16}
-
     @pytest.mark.parametrize("after", range(WRITTEN + 1))
     def test_an_interrupted_save_goes_on(self, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Power is cut after so many files were written; what ends up on the disk is the same to the byte."""
@@ -328,7 +317,8 @@ class TestShards:
 
         before: list[int] = []
         with monkeypatch.context() as patch:
-            patch.setattr("ddpm_kedro.datasets.image_store.atomic_write", failing)
+            for module in ("datasets.image_store", "ingestion.shard_writer"):
+                patch.setattr(f"ddpm_kedro.{module}.atomic_write", failing)
             with suppress(DatasetError):  # with the last it is not interrupted
                 cut.save(self.lazy(before))
         assert cut.exists() == (after >= WRITTEN)
@@ -359,7 +349,7 @@ class TestPair:
     @staticmethod
     def lazy(set_name: str) -> LazyImageStore:
         images = make_store(5).images
-        return LazyImageStore(Provenance({"set": set_name}, {}), (), lambda: [lambda: Shard(images, np.full(5, -1))])
+        return LazyImageStore(Provenance({"set": set_name}, {}), (), one_shard(images))
 
     @classmethod
     def sets(cls, folder: Path) -> tuple[str, ...]:
@@ -414,7 +404,7 @@ class TestPair:
             return change_unless_killed
 
         if not exchange:
-            monkeypatch.setattr("ddpm_kedro.datasets.atomic.ctypes.CDLL", lambda *_, **__: None)
+            monkeypatch.setattr("ddpm_kedro.atomic.ctypes.CDLL", lambda *_, **__: None)
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             self.pair(tmp_path)[0].save(self.lazy("blue"))
             for name in ("os.replace", "shutil.rmtree", "ddpm_kedro.datasets.image_store.take_place"):

@@ -1,4 +1,4 @@
-"""Folders in diffusers' format: every layout is read, nothing in them is executed, and mistakes are named."""
+"""Folders in diffusers' format: every layout is read, no code in them is executed, and mistakes are named."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.models import from_diffusers, to_diffusers
 from ddpm_kedro.nothing import NOTHING
-from tests.models.test_diffusers_format import inputs, published, same_pictures, trained
+from tests.models.test_diffusers_format import assert_same_images, inputs, published, trained
 
 Layout = Any
 
@@ -34,7 +34,7 @@ def flat(folder: Path, network: UNet2DModel) -> None:
 
 
 def flat_of_bin_with_older_names(folder: Path, network: UNet2DModel) -> None:
-    """As the first models were published."""
+    """Save in the layout of the first published models."""
     flat(folder, network)
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     weights = network.state_dict()
@@ -68,7 +68,7 @@ def test_every_layout_is_read(layout: Layout, tmp_path: Path) -> None:
     layout(tmp_path / "found", theirs)
     model = from_diffusers(load(tmp_path / "found"))
     x, t = inputs((32, 32))
-    same_pictures(model.network(x, t), theirs(x, t).sample)
+    assert_same_images(model.network(x, t), theirs(x, t).sample)
     assert (model.diffusion.schedule, model.diffusion.num_timesteps, model.diffusion.target) == (
         "linear",
         1000,
@@ -76,7 +76,7 @@ def test_every_layout_is_read(layout: Layout, tmp_path: Path) -> None:
     )
 
 
-def test_other_files_are_another_model(tmp_path: Path) -> None:
+def test_other_files_have_another_fingerprint(tmp_path: Path) -> None:
     flat(tmp_path / "one", published())
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
     one, copy = (from_diffusers(load(tmp_path / name)) for name in ("one", "copy"))
@@ -89,7 +89,7 @@ def test_other_files_are_another_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [0, 3])
-def test_what_is_saved_is_loaded_and_replaces_what_was_there(classes: int, tmp_path: Path) -> None:
+def test_load_returns_what_save_wrote_in_place_of_an_earlier_model(classes: int, tmp_path: Path) -> None:
     dataset = DiffusersDataset(filepath=str(tmp_path / "diffusers"))
     dataset.save(to_diffusers(trained(3 - classes)))
     model = trained(classes)
@@ -101,7 +101,7 @@ def test_what_is_saved_is_loaded_and_replaces_what_was_there(classes: int, tmp_p
     assert os.listdir(tmp_path) == ["diffusers"]
 
 
-def test_a_model_that_is_not_exported_leaves_no_folder_of_another(tmp_path: Path) -> None:
+def test_a_model_that_is_not_exported_removes_the_earlier_folder(tmp_path: Path) -> None:
     dataset = DiffusersDataset(filepath=str(tmp_path / "diffusers"))
     dataset.save(NOTHING)
     assert not list(tmp_path.iterdir())
@@ -112,7 +112,7 @@ def test_a_model_that_is_not_exported_leaves_no_folder_of_another(tmp_path: Path
 
 
 class Code:
-    """What a file of pickles may do to whoever reads it."""
+    """An object whose unpickling executes code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,11 +125,11 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path) -> None:
     flat_of_bin_with_older_names(tmp_path / "found", published())
     trap = tmp_path / "executed"
     torch.save({"conv_in.weight": Code(trap)}, tmp_path / "found/diffusion_pytorch_model.bin")
-    with pytest.raises(DatasetError, match="nothing in it was executed"):
+    with pytest.raises(DatasetError, match="no code in it was executed"):
         load(tmp_path / "found")
     assert not trap.exists()
     torch.load(tmp_path / "found/diffusion_pytorch_model.bin", weights_only=False)
-    assert trap.exists()  # it would have been
+    assert trap.exists()  # the trap works
 
 
 def write(name: str, content: str | None) -> Any:
@@ -142,18 +142,18 @@ def write(name: str, content: str | None) -> Any:
 
 
 DAMAGE: dict[str, tuple[Any, str]] = {
-    "no folder": (lambda folder: shutil.rmtree(folder), "no model in .* holds unet/config.json"),
-    "no configuration": (write("config.json", None), "no model in .* holds unet/config.json"),
-    "no JSON": (write("config.json", "{"), r"config\.json is no JSON"),
-    "a list": (write("config.json", "[]"), "holds no names and values"),
-    "no weights": (write("diffusion_pytorch_model.safetensors", None), "No weights in .*safetensors belongs there"),
+    "no folder": (lambda folder: shutil.rmtree(folder), "no model in .* has unet/config.json"),
+    "no configuration": (write("config.json", None), "no model in .* has unet/config.json"),
+    "no JSON": (write("config.json", "{"), r"config\.json is not JSON"),
+    "a list": (write("config.json", "[]"), "is not a JSON object"),
+    "no weights": (write("diffusion_pytorch_model.safetensors", None), "No weights in .*safetensors, or the older"),
     "damaged weights": (write("diffusion_pytorch_model.safetensors", "x"), "is damaged"),
     "no scheduler": (write("scheduler_config.json", None), r"has no scheduler_config\.json"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_missing_or_damaged_is_named(damage: str, tmp_path: Path) -> None:
+def test_missing_and_damaged_files_of_diffusers_are_named(damage: str, tmp_path: Path) -> None:
     change, message = DAMAGE[damage]
     flat(tmp_path / "found", published())
     change(tmp_path / "found")
@@ -162,25 +162,25 @@ def test_what_is_missing_or_damaged_is_named(damage: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["truncated", "empty", "text", "a list"])
-def test_an_older_file_that_is_damaged_is_named(content: str, tmp_path: Path) -> None:
+def test_a_damaged_bin_file_is_named(content: str, tmp_path: Path) -> None:
     flat_of_bin_with_older_names(tmp_path / "found", published())
     path = tmp_path / "found/diffusion_pytorch_model.bin"
     if content == "a list":
         torch.save([1], path)
     else:
         path.write_bytes({"truncated": path.read_bytes()[:1000], "empty": b"", "text": b"no tensors"}[content])
-    with pytest.raises(DatasetError, match=r"model\.bin (is damaged|holds something else|holds more than tensors)"):
+    with pytest.raises(DatasetError, match=r"model\.bin (is damaged|contains (something other|more) than tensors)"):
         load(tmp_path / "found")
 
 
-def test_no_path_is_named() -> None:
+def test_an_import_without_a_path_is_an_error() -> None:
     dataset = DiffusersDataset(filepath=None)
     assert not dataset.exists()
     with pytest.raises(DatasetError, match=r"import_model\.path names no folder"):
         dataset.load()
 
 
-def test_a_model_of_this_project_is_told_from_one_of_diffusers(tmp_path: Path) -> None:
+def test_importing_a_model_of_this_project_is_an_error(tmp_path: Path) -> None:
     ModelDataset(filepath=str(tmp_path / "model")).save(trained())
     with pytest.raises(DatasetError, match=r"is a model of this project already.*training\.initial_model"):
         load(tmp_path / "model")
@@ -191,7 +191,7 @@ def test_a_model_of_this_project_is_told_from_one_of_diffusers(tmp_path: Path) -
 def test_a_document_that_cannot_be_read_is_named(name: str, text: str, tmp_path: Path) -> None:
     DiffusersDataset(filepath=str(tmp_path)).save(to_diffusers(trained()))
     (tmp_path / name).write_text(text)
-    with pytest.raises(DatasetError, match=rf"{name} (is no JSON|holds no names)") as error:
+    with pytest.raises(DatasetError, match=rf"{name} (is not JSON|is not a JSON object)") as error:
         DiffusersDataset(filepath=str(tmp_path)).load()
     assert isinstance(error.value.__cause__, UserError)
     assert len(str(error.value.__cause__)) < 500

@@ -1,4 +1,4 @@
-"""Damaged and foreign artefacts: each is what was saved, or is refused in one sentence that says what to do."""
+"""Damaged files: a dataset returns what was saved, or an error says in one sentence what to do."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,27 +19,27 @@ from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.datasets.tensors import TensorsDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
+from ddpm_kedro.metrics.scores import Score
 from ddpm_kedro.metrics.table import Metrics
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY
 from tests.datasets.test_checkpoint_format import in_format_2
 from tests.datasets.test_datasets import CHECKPOINT, RUN_A, RUN_B, TestShards, trained_model
 
 FLIPS = 60  # positions of a file at which a bit is flipped
-FIGURE = {"name": "KID", "value": 0.5, "n": 9, "better": "lower", "at_floor_n": None, "floor": 0.25, "floor_n": 9}
-METRICS = Metrics(
-    [FIGURE | {"spread": None, "note": ""}], {"verdict": "no sign of copying"}, {"n": 9}, "inception", 5, MADE_BY
-)
+SCORE = Score(name="KID", value=0.5, n=9, better="lower", holdout_value=0.25, holdout_n=9)
+METRICS = Metrics([SCORE], {"verdict": "no sign of copying"}, {"n": 9}, "inception", 5, MADE_BY)
 EXTRACTOR = FeatureExtractor("classifier", Classifier(1, 2).eval(), (1, 8, 8), ("a", "b"), MADE_BY)
 IMAGES = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 
 
 def saved(name: str, folder: Path) -> Any:
-    """A dataset with something in it."""
+    """Return a dataset after a save."""
     path = str(folder / name)
     dataset: Any
     match name:
@@ -65,7 +65,7 @@ SAVED = ("checkpoint.pt", "model", "samples.npz", "metrics.json", "document.json
 
 
 def plain(data: Any) -> Any:
-    """All that was loaded, in a form that can be compared."""
+    """Return loaded data in a form that can be compared."""
     if isinstance(data, torch.Tensor | np.ndarray):
         return str(data.dtype), data.tolist()
     if isinstance(data, torch.nn.Module):
@@ -93,7 +93,7 @@ def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_what_is_damaged_is_never_taken_for_something_else(name: str, tmp_path: Path) -> None:
+def test_damaged_files_are_refused_or_read_correctly(name: str, tmp_path: Path) -> None:
     dataset = saved(name, tmp_path)
     expected, refused = plain(dataset.load()), 0
     for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
@@ -106,7 +106,7 @@ def test_what_is_damaged_is_never_taken_for_something_else(name: str, tmp_path: 
                 assert str(found.__cause__).startswith(f"{tmp_path / name} is damaged"), (path, what, found)
                 assert "\n" not in str(found.__cause__)
                 refused += 1
-            else:  # the name of the checksum itself may have changed: nothing else has
+            else:  # only the name of the checksum itself can have changed
                 assert found == expected or expected.items() <= found.items(), (path, what)
         path.write_bytes(content)
         assert plain(dataset.load()) == expected
@@ -114,7 +114,7 @@ def test_what_is_damaged_is_never_taken_for_something_else(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_file_in_place_of_a_folder_and_the_other_way_round_is_said(name: str, tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_or_a_folder_in_place_of_a_file_is_named(name: str, tmp_path: Path) -> None:
     dataset = saved(name, tmp_path)
     path = tmp_path / name
     if path.is_dir():
@@ -129,9 +129,7 @@ def test_a_file_in_place_of_a_folder_and_the_other_way_round_is_said(name: str, 
     assert str(path) in str(error.value.__cause__)
 
 
-def test_an_extractor_that_is_damaged_is_made_again_with_a_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_extractor_is_fitted_again_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = saved("feature_extractor", tmp_path)
     expected = plain(dataset.load())
     for name in ("weights.pt", "config.json"):
@@ -146,7 +144,7 @@ def test_an_extractor_that_is_damaged_is_made_again_with_a_line(
 
 @pytest.mark.parametrize("run_id", ["../../../x", "/tmp/x", "a/b", "..", ".", "", "a" * 65, "a\nb"])
 @pytest.mark.parametrize("name", ["run_id", "tracking_id"])
-def test_a_checkpoint_whose_run_is_no_plain_name_is_refused(name: str, run_id: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_whose_run_id_is_not_a_plain_name_is_refused(name: str, run_id: Any, tmp_path: Path) -> None:
     dataset = CheckpointDataset(filepath=str(tmp_path / "data/checkpoint.pt"), archive=str(tmp_path / "data/runs"))
     if name == "tracking_id" and run_id == "":
         return
@@ -167,7 +165,7 @@ def test_a_checkpoint_whose_run_is_no_plain_name_is_refused(name: str, run_id: A
 
 
 def edited(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
-    """Change a model's config.json as a person would, who then removes its checksum."""
+    """Change a model's config.json by hand, without its checksum."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     del config["checksum"]
@@ -194,7 +192,7 @@ def edited(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda config: config.update(inputs={"training_images": 3}), "inputs"),
     ],
 )
-def test_odd_values_of_a_models_configuration_are_named_at_once(
+def test_invalid_values_of_a_models_configuration_are_named_at_once(
     edit: Callable[[dict[str, Any]], Any], words: str, tmp_path: Path
 ) -> None:
     dataset = saved("model", tmp_path)
@@ -204,7 +202,7 @@ def test_odd_values_of_a_models_configuration_are_named_at_once(
     assert isinstance(error.value.__cause__, UserError)
 
 
-def test_a_model_of_an_earlier_version_has_no_checksums_and_is_loaded(tmp_path: Path) -> None:
+def test_a_model_of_an_earlier_version_without_checksums_is_loaded(tmp_path: Path) -> None:
     dataset = saved("model", tmp_path)
     expected = plain(dataset.load())
     edited(tmp_path / "model", lambda config: config.pop("weights_sha256"))
@@ -243,7 +241,7 @@ def test_loading_uses_no_global_random_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "images_seen,loss\n8,", "images_seen,loss\n8,x\n", "loss\n1\n", "a,b\n1\n", "\0", '"a']
 )
-def test_a_damaged_history_is_said(text: str, tmp_path: Path) -> None:
+def test_a_damaged_history_is_named(text: str, tmp_path: Path) -> None:
     dataset = HistoryDataset(filepath=str(tmp_path / "history.csv"))
     dataset.save([{"images_seen": 8.0, "loss": 1.0}])
     (tmp_path / "history.csv").write_text(text)
@@ -251,7 +249,7 @@ def test_a_damaged_history_is_said(text: str, tmp_path: Path) -> None:
         dataset.load()
 
 
-def test_damaged_tensors_are_said(tmp_path: Path) -> None:
+def test_damaged_tensors_are_named(tmp_path: Path) -> None:
     dataset = TensorsDataset(filepath=str(tmp_path / "batch.safetensors"))
     dataset.save({"images": torch.zeros(3)})
     (tmp_path / "batch.safetensors").write_bytes(b"abc")
@@ -270,7 +268,13 @@ class TestImageStore:
 
     def images(self, folder: Path) -> Any:
         store = self.dataset(folder).load()
-        return np.asarray(store.images).tolist(), store.labels.tolist(), store.class_names, store.made_by, store.facts
+        return (
+            np.asarray(store.images).tolist(),
+            store.labels.tolist(),
+            store.class_names,
+            store.made_by,
+            store.statistics,
+        )
 
     def images_or_error(self, folder: Path) -> Any:
         try:
@@ -278,7 +282,7 @@ class TestImageStore:
         except DatasetError as error:
             return error
 
-    def test_what_is_damaged_is_said_and_the_same_save_makes_it_again(
+    def test_damage_of_a_store_is_named_and_repaired_by_the_same_save(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         self.dataset(tmp_path).save(TestShards.lazy())
@@ -302,7 +306,7 @@ class TestImageStore:
                 assert said or name[:5].isdigit() or name == "store.json", (name, what)
         assert self.content(tmp_path) == whole
 
-    def test_only_a_damaged_shard_is_made_again(self, tmp_path: Path) -> None:
+    def test_only_the_damaged_shard_is_written_again(self, tmp_path: Path) -> None:
         dataset = self.dataset(tmp_path)
         dataset.save(TestShards.lazy())
         whole = self.content(tmp_path)
@@ -317,7 +321,7 @@ class TestImageStore:
         assert made == [2]
         assert self.content(tmp_path) == whole
 
-    def test_an_interrupted_save_makes_what_is_damaged_again(self, tmp_path: Path) -> None:
+    def test_an_interrupted_save_repairs_damaged_shards(self, tmp_path: Path) -> None:
         dataset = self.dataset(tmp_path)
         dataset.save(TestShards.lazy())
         whole = self.content(tmp_path)
@@ -358,7 +362,7 @@ class TestImageStore:
         self.dataset(tmp_path).load()
         assert hashed == 20
 
-    def test_a_store_of_an_earlier_version_has_no_checksums_and_is_loaded(self, tmp_path: Path) -> None:
+    def test_a_store_of_an_earlier_version_without_checksums_is_loaded(self, tmp_path: Path) -> None:
         self.dataset(tmp_path).save(TestShards.lazy())
         expected = self.images(tmp_path)
         path = tmp_path / "store/store.json"

@@ -19,8 +19,9 @@ from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.datasets.samples import Samples, SamplesDataset
+from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY, Project
 from tests.datasets.test_datasets import trained_model
 
@@ -183,7 +184,7 @@ ELSEWHERE = {
     "model": ("model.ModelDataset", "model"),
     "samples": ("samples.SamplesDataset", "samples.npz"),
     "metrics": ("metrics.MetricsDataset", "metrics.json"),
-    "samples_grid": ("picture.FigureDataset", "samples.png"),
+    "samples_grid": ("figure.FigureDataset", "samples.png"),
     "training_history": ("history.HistoryDataset", "training_history.csv"),
 }
 

@@ -14,8 +14,10 @@ import pytest
 from kedro.io import DatasetError
 
 from ddpm_kedro.datasets.remote_store import RemoteImageStoreDataset
-from ddpm_kedro.images.store import LazyImageStore, Shard
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore
+from ddpm_kedro.ingestion.sharding import Shard
 from ddpm_kedro.provenance import Provenance
+from tests.ingestion.shards import FakeShard
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 5, 3), dtype=np.uint8)
 
@@ -24,8 +26,9 @@ def shard(first: int) -> Shard:
     return Shard(IMAGES[first : first + 10], np.arange(10) % 2)
 
 
-LAZY = LazyImageStore(Provenance({"a": 1}, {}), ("ant", "bee"), lambda: [partial(shard, at) for at in (0, 10, 20)])
-OTHER = replace(LAZY, made_by=Provenance({"a": 2}, {}), shards=lambda: [partial(shard, 10)])
+SHARDS = [FakeShard(partial(shard, first)) for first in (0, 10, 20)]
+LAZY = LazyImageStore(Provenance({"a": 1}, {}), ("ant", "bee"), lambda: SHARDS)
+OTHER = replace(LAZY, made_by=Provenance({"a": 2}, {}), shards=lambda: SHARDS[1:2])
 NOTHING = replace(LAZY, shards=lambda: pytest.fail("decoded again"))
 
 

@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_kedro.images.store import Shard
+from ddpm_kedro.ingestion.sharding import Shard
 from tests.conftest import ROOT
 
 INGESTION = """
 import sys
 from functools import partial
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
-from ddpm_kedro.images.store import LazyImageStore
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore
 from tests.conftest import MADE_BY
 from tests.datasets.test_workers import make_slowly
+from tests.ingestion.shards import FakeShard
 
 if __name__ == "__main__":
-    shards = [partial(make_slowly, sys.argv[1], number) for number in range(40)]
+    shards = [FakeShard(partial(make_slowly, sys.argv[1], number)) for number in range(40)]
     ImageStoreDataset(filepath=sys.argv[1]).save(LazyImageStore(MADE_BY, (), lambda: shards, workers=2))
 """
 
@@ -46,7 +47,7 @@ def lives(process: int) -> bool:
 def test_workers_end_when_the_ingestion_is_killed(tmp_path: Path) -> None:
     script, store = tmp_path / "ingest.py", tmp_path / "store"
     script.write_text(INGESTION)
-    env = os.environ | {"PYTHONPATH": str(ROOT)}  # the script imports this file
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}  # the script imports this file
     process = subprocess.Popen([sys.executable, str(script), str(store)], env=env, stderr=subprocess.DEVNULL)
     while len(workers := [int(path.suffix[1:]) for path in tmp_path.glob("store.*") if path.suffix[1:].isdigit()]) < 2:
         assert process.poll() is None

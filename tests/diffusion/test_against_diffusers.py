@@ -52,7 +52,7 @@ def start(dtype: torch.dtype) -> Tensor:
 
 
 def theirs(scheduler: Any, p: DiffusionParameters, count: int, x: Tensor, **step_options: Any) -> Tensor:
-    """Their trajectory, with our table in place of theirs, which is float32."""
+    """Return the trajectory of diffusers, with our table in place of theirs, which is float32."""
     scheduler.set_timesteps(count)
     if scheduler.alphas_cumprod.min() > 0:
         torch.testing.assert_close(scheduler.alphas_cumprod.double(), make_schedule(p).alpha ** 2, atol=2e-6, rtol=0)
@@ -68,12 +68,12 @@ def theirs(scheduler: Any, p: DiffusionParameters, count: int, x: Tensor, **step
 def ours(p: DiffusionParameters, sampler: str, count: int, x: Tensor, spacing: str = "trailing", **of: Any) -> Tensor:
     noise, _ = seeded_noise(x.shape, dtype=x.dtype)
     denoise = Denoiser(Toy(), TARGETS[p.target], threshold=of.pop("threshold", "clamp"))
-    return SAMPLERS[sampler](denoise, x, make_schedule(p).steps(count, spacing), noise, **of)
+    return SAMPLERS[sampler].sample(denoise, x, make_schedule(p).steps(count, spacing), noise, **of)
 
 
 @pytest.mark.parametrize("p", PLANS[:4], ids=name_of)
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
-# diffusers adds noise even to the last picture for few steps and the large variance, so that is left out
+# with few steps and the large variance, diffusers adds noise in the last step too: not compared
 @pytest.mark.parametrize(("count", "variance"), [(10, "small"), (200, "small"), (1000, "large")])
 def test_ddpm(p: DiffusionParameters, count: int, variance: str, dtype: torch.dtype, tolerance: float) -> None:
     scheduler = DDPMScheduler(**options(p), variance_type=f"fixed_{variance}", timestep_spacing="trailing")
@@ -82,7 +82,7 @@ def test_ddpm(p: DiffusionParameters, count: int, variance: str, dtype: torch.dt
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
-# sigmoid betas are known to their DDPMScheduler alone
+# only their DDPMScheduler has sigmoid betas
 @pytest.mark.parametrize("p", [plan for plan in PLANS if plan.schedule != "sigmoid"], ids=name_of)
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize(("count", "spacing"), [(10, "trailing"), (200, "trailing"), (10, "leading")])
@@ -91,7 +91,7 @@ def test_ddim_with_the_noise_derived_from_the_clamped_x0(
     p: DiffusionParameters, count: int, spacing: str, eta: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     if p.zero_terminal_snr:
-        spacing, dtype = "trailing", torch.float64  # in float32 theirs takes the root of less than nothing
+        spacing, dtype = "trailing", torch.float64  # in float32 theirs takes the root of a negative number
     scheduler = DDIMScheduler(**options(p), timestep_spacing=spacing)
     extra = {"eta": eta, "use_clipped_model_output": True, "generator": seeded_noise((2, *SHAPE))[1]}
     expected = theirs(scheduler, p, count, start(dtype), **extra)
@@ -99,10 +99,10 @@ def test_ddim_with_the_noise_derived_from_the_clamped_x0(
 
 
 def precise(scheduler: Any, p: DiffusionParameters, count: int, dtype: torch.dtype) -> Any:
-    """A scheduler that steps over noise levels, with ours, which are not rounded to float32."""
+    """Give a scheduler our noise levels, which are not rounded to float32."""
     scheduler.set_timesteps(count)
     steps = make_schedule(p).steps(count)
-    assert [step.timestep for step in steps[:-1]] == list(dict.fromkeys(scheduler.timesteps.tolist()))
+    assert [step.c_noise for step in steps[:-1]] == list(dict.fromkeys(scheduler.timesteps.tolist()))
     levels = torch.tensor([step.sigma / step.alpha for step in steps], dtype=dtype)
     repeated = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
     scheduler.sigmas = levels if len(levels) == len(scheduler.sigmas) else repeated
@@ -118,7 +118,7 @@ def test_dpm_solver(p: DiffusionParameters, count: int, dtype: torch.dtype, tole
     scheduler = DPMSolverMultistepScheduler(**usual, timestep_spacing="trailing", final_sigmas_type="zero")
     precise(scheduler, p, count, dtype)
     x, before = start(dtype), None
-    for number, t in enumerate(scheduler.timesteps):  # by their parts: their step() rounds to float32
+    for number, t in enumerate(scheduler.timesteps):  # not by step(), which rounds to float32
         scheduler._step_index = number
         x0 = scheduler.convert_model_output(Toy()(x, torch.full((len(x),), int(t))), sample=x)
         if before is None or number == count - 1:
@@ -131,14 +131,14 @@ def test_dpm_solver(p: DiffusionParameters, count: int, dtype: torch.dtype, tole
     torch.testing.assert_close(found, x, atol=tolerance * max(1.0, float(x.abs().max())), rtol=0)
 
 
-# cosine's last alpha is 5e-5, and theirs begins with x / alpha
+# the last alpha of cosine is 5e-5, and theirs starts with x / alpha
 @pytest.mark.parametrize("p", [NOISE, changed(NOISE, target="v")], ids=name_of)
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 def test_heun(p: DiffusionParameters, dtype: torch.dtype, tolerance: float) -> None:
     usual = {name: value for name, value in options(p).items() if name != "rescale_betas_zero_snr"}
     scheduler = precise(HeunDiscreteScheduler(**usual, timestep_spacing="trailing"), p, 10, dtype)
     alpha = make_schedule(p).step(-1).alpha
-    x = start(dtype) / alpha  # theirs is x / alpha
+    x = start(dtype) / alpha  # theirs works on x / alpha
     for t in scheduler.timesteps:
         given = x / (scheduler.sigmas[scheduler.step_index or 0] ** 2 + 1) ** 0.5
         x = scheduler.step(Toy()(given, torch.full((len(x),), int(t))), t, x).prev_sample
@@ -147,7 +147,7 @@ def test_heun(p: DiffusionParameters, dtype: torch.dtype, tolerance: float) -> N
     torch.testing.assert_close(found, x, atol=tolerance * max(1.0, scale), rtol=0)
 
 
-def test_edm_is_preconditioned_as_theirs() -> None:
+def test_edm_is_preconditioned_as_in_diffusers() -> None:
     p = changed(NOISE, schedule="edm", target="edm", num_timesteps=10_000)
     scheduler = EDMEulerScheduler(sigma_min=p.sigma_min, sigma_max=p.sigma_max, sigma_data=0.5, rho=p.rho)
     scheduler.set_timesteps(18)
@@ -156,8 +156,8 @@ def test_edm_is_preconditioned_as_theirs() -> None:
     x, answer = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
     for step in steps:
         assert step.alpha == 1
-        assert step.timestep == pytest.approx(float(scheduler.precondition_noise(step.sigma)))
-        torch.testing.assert_close(step.scale * x, scheduler.precondition_inputs(x, step.sigma))
+        assert step.c_noise == pytest.approx(float(scheduler.precondition_noise(step.sigma)))
+        torch.testing.assert_close(step.c_in * x, scheduler.precondition_inputs(x, step.sigma))
         expected = scheduler.precondition_outputs(x, answer, torch.tensor(step.sigma))
         torch.testing.assert_close(TARGETS["edm"].to_x0(answer, x, step.alpha, step.sigma), expected)
 
@@ -167,7 +167,7 @@ def test_ddim_is_eulers_method_on_a_rectified_flow() -> None:
     steps = make_schedule(p).steps(20)
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=[step.sigma for step in steps[:-1]])
-    torch.testing.assert_close(scheduler.timesteps, torch.tensor([step.timestep for step in steps[:-1]]))
+    torch.testing.assert_close(scheduler.timesteps, torch.tensor([step.c_noise for step in steps[:-1]]))
     x = start(torch.float32)
     for t in scheduler.timesteps:
         x = scheduler.step(Toy()(x, t.expand(len(x))), t, x).prev_sample
@@ -177,21 +177,21 @@ def test_ddim_is_eulers_method_on_a_rectified_flow() -> None:
 @pytest.mark.parametrize(
     ("spacing", "count"),
     [(spacing, count) for spacing in ("trailing", "linspace") for count in (2, 10, 37, 501, 1000)]
-    + [("leading", count) for count in (2, 10, 125, 1000)],  # those that divide T
+    + [("leading", count) for count in (2, 10, 125, 1000)],  # divisors of T
 )
 def test_spacings(spacing: str, count: int) -> None:
     scheduler = DDIMScheduler(**options(NOISE), timestep_spacing=spacing)
     scheduler.set_timesteps(count)
     *steps, _ = make_schedule(NOISE).steps(count, spacing)
-    assert [step.timestep for step in steps] == scheduler.timesteps.tolist()
+    assert [step.c_noise for step in steps] == scheduler.timesteps.tolist()
 
 
-def test_karras_spacing_is_theirs_at_the_nearest_timestep() -> None:
+def test_karras_spacing_equals_diffusers_at_the_nearest_timestep() -> None:
     scheduler = HeunDiscreteScheduler(beta_schedule="scaled_linear", use_karras_sigmas=True)
     scheduler.set_timesteps(10)
     p = changed(NOISE, schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     ends = [float(make_schedule(p).step(row).sigma / make_schedule(p).step(row).alpha) for row in (0, -1)]
     *steps, _ = make_schedule(p).steps(10, "karras")
-    assert (steps[0].timestep, steps[-1].timestep) == (999, 0)
+    assert (steps[0].c_noise, steps[-1].c_noise) == (999, 0)
     ramp = torch.linspace(ends[1] ** (1 / 7), ends[0] ** (1 / 7), 10) ** 7
     torch.testing.assert_close(torch.tensor([s.sigma / s.alpha for s in steps]), ramp, rtol=0.06, atol=0.002)

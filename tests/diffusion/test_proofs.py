@@ -1,4 +1,4 @@
-"""What the mathematics promises, checked against closed forms."""
+"""Properties of the mathematics, checked against closed forms."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ddpm_kedro.diffusion import (
     SamplingPlan,
     Step,
     diffusion_loss,
-    draw_images,
+    generate_images,
     image_noise,
     make_schedule,
 )
@@ -39,13 +39,13 @@ MEAN, DEVIATION = 0.3, 0.5
 
 
 def ideal(x: Tensor, step: Step) -> Tensor:
-    """The best x_0 for data N(m, s²): m + s² alpha / (s² alpha² + sigma²) · (x - alpha m)."""
+    """Return the best x_0 for data N(m, s²): m + s² alpha / (s² alpha² + sigma²) · (x - alpha m)."""
     gain = DEVIATION**2 * step.alpha / (DEVIATION**2 * step.alpha**2 + step.sigma**2)
     return MEAN + gain * (x - step.alpha * MEAN)
 
 
 def path(count: int, preserving: bool, most: float = 20.0, least: float = 0.02) -> list[Step]:
-    """Noise levels evenly spaced in their logarithm, down to one that is not zero."""
+    """Return steps whose noise levels are evenly spaced in their logarithm, the last above zero."""
     levels = torch.linspace(math.log(most), math.log(least), count + 1, dtype=torch.float64).exp().tolist()
     alphas = [(1 + level**2) ** -0.5 if preserving else 1.0 for level in levels]
     return [Step(0, alpha, alpha * level) for alpha, level in zip(alphas, levels, strict=True)]
@@ -62,7 +62,7 @@ def test_order_of_convergence(sampler: str, order: int, preserving: bool) -> Non
         first, last = steps[0], steps[-1]
         levels = [(DEVIATION**2 + (step.sigma / step.alpha) ** 2) ** 0.5 for step in (first, last)]
         exact = last.alpha * (MEAN + (start / first.alpha - MEAN) * levels[1] / levels[0])
-        return float((SAMPLERS[sampler](ideal, start, steps, lambda: torch.zeros(())) - exact).abs().max())
+        return float((SAMPLERS[sampler].sample(ideal, start, steps, lambda: torch.zeros(())) - exact).abs().max())
 
     errors = [error(count) for count in (80, 160, 320)]
     found = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
@@ -79,18 +79,18 @@ def test_every_process_samples_a_gaussian(name: str, sampler: str) -> None:
     def noise() -> Tensor:
         return torch.randn(4000, 1, 2, 2, generator=generator)
 
-    x = SAMPLERS[sampler](ideal, steps[0].sigma * noise(), steps, noise)
+    x = SAMPLERS[sampler].sample(ideal, steps[0].sigma * noise(), steps, noise)
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.05)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("count", [300, 501, 999])
-def test_every_spacing_samples_a_gaussian_where_the_steps_do_not_divide_the_timesteps(spacing: str, count: int) -> None:
+def test_every_spacing_samples_a_gaussian_if_the_steps_do_not_divide_the_timesteps(spacing: str, count: int) -> None:
     steps = make_schedule(NOISE).steps(count, spacing)
     assert steps[0].alpha < 0.02, "sampling starts at noise"
     generator = torch.Generator().manual_seed(0)
-    x = SAMPLERS["ddim"](ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
+    x = SAMPLERS["ddim"].sample(ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.03)
 
@@ -112,11 +112,11 @@ def test_spacings_follow_their_formulas(timesteps: int, count: int) -> None:
         assert 0 <= rows[-1] <= rows[0] < timesteps
 
 
-def test_heun_does_not_take_the_mean_of_slopes_from_almost_pure_noise() -> None:
-    """The cosine schedule ends at sigma / alpha = 20,000; a few steps on, it is 6."""
+def test_heun_takes_euler_steps_from_almost_pure_noise() -> None:
+    """The cosine schedule ends at sigma / alpha = 20,000; a few steps later, it is 6."""
     steps = make_schedule(PLANS["cosine"]).steps(10)
     generator = torch.Generator().manual_seed(0)
-    x = SAMPLERS["heun"](ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
+    x = SAMPLERS["heun"].sample(ideal, torch.randn(4000, 1, 2, 2, generator=generator), steps, lambda: torch.zeros(()))
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.03)
     assert float(x.std()) == pytest.approx(DEVIATION, rel=0.1)
 
@@ -130,7 +130,7 @@ def test_heun_does_not_take_the_mean_of_slopes_from_almost_pure_noise() -> None:
     share=st.floats(0, 1),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
 )
-def test_a_known_picture_is_always_found(
+def test_a_known_image_is_always_recovered(
     name: str, sampler: str, spacing: str, timesteps: int, share: float, shape: tuple[int, ...]
 ) -> None:
     if name in {"zero", "flow"} and spacing in {"leading", "karras"}:
@@ -139,51 +139,51 @@ def test_a_known_picture_is_always_found(
     steps = schedule.steps(max(1, round(share * timesteps)), spacing)
     levels = [step.sigma / step.alpha if step.alpha else math.inf for step in steps]
     assert levels == sorted(levels, reverse=True)
-    picture = torch.rand(shape, dtype=torch.float64) * 2 - 1
+    image = torch.rand(shape, dtype=torch.float64) * 2 - 1
     x = steps[0].sigma * torch.randn(shape, dtype=torch.float64)
-    found = SAMPLERS[sampler](lambda x, step: picture, x, steps, lambda: torch.randn_like(picture))
-    torch.testing.assert_close(found, picture, atol=1e-6, rtol=0)
+    found = SAMPLERS[sampler].sample(lambda x, step: image, x, steps, lambda: torch.randn_like(image))
+    torch.testing.assert_close(found, image, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["zero", "flow"])
 @pytest.mark.parametrize(("spacing", "words"), [("leading", "from its end"), ("karras", "a trace of the image")])
-def test_spacings_that_are_impossible_after_pure_noise(name: str, spacing: str, words: str) -> None:
+def test_spacings_that_are_impossible_with_pure_noise_are_an_error(name: str, spacing: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_schedule(PLANS[name]).steps(10, spacing)
 
 
-class Answer(nn.Module):
-    """A network that always means one x_0, whatever it is to predict."""
+class ConstantX0(nn.Module):
+    """A network whose predictions always lead to one x_0, for any target."""
 
-    def __init__(self, p: DiffusionParameters, meant: Tensor, timesteps: Tensor) -> None:
+    def __init__(self, p: DiffusionParameters, x0: Tensor, indices: Tensor) -> None:
         super().__init__()
-        self.target, self.meant, schedule = TARGETS[p.target], meant, make_schedule(p).to("cpu")
-        (self.alpha, self.sigma), self.scale = schedule.at(timesteps), schedule.scale[timesteps][:, None, None, None]
+        self.target, self.x0, schedule = TARGETS[p.target], x0, make_schedule(p).to("cpu")
+        (self.alpha, self.sigma), self.c_in = schedule.at(indices), schedule.c_in[indices][:, None, None, None]
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
-        noise = (x / self.scale - self.alpha * self.meant) / self.sigma
-        return self.target.make(self.meant, noise, self.alpha, self.sigma)
+        noise = (x / self.c_in - self.alpha * self.x0) / self.sigma
+        return self.target.compute(self.x0, noise, self.alpha, self.sigma)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "edm"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_a_network_means_is_what_is_predicted(schedule: str, target: str) -> None:
-    """In drawing as in training, x_t reaches the network scaled."""
+def test_training_and_sampling_give_a_prediction_the_same_meaning(schedule: str, target: str) -> None:
+    """x_t is scaled by c_in in sampling and in training."""
     p = changed(DIFFUSION, num_timesteps=1000, schedule=schedule, target=target)
-    x, meant, table = torch.randn(2, *SHAPE), torch.rand(2, *SHAPE) * 2 - 1, make_schedule(p).to("cpu")
+    x, x0, table = torch.randn(2, *SHAPE), torch.rand(2, *SHAPE) * 2 - 1, make_schedule(p).to("cpu")
     step = table.steps(10)[4]
-    row = int((table.timestep - step.timestep).abs().argmin())
-    found = Denoiser(Answer(p, meant, torch.full((2,), row)), TARGETS[target])(x, step)
-    torch.testing.assert_close(found, meant, atol=1e-4, rtol=1e-4)
+    index = int((table.c_noise - step.c_noise).abs().argmin())
+    found = Denoiser(ConstantX0(p, x0, torch.full((2,), index)), TARGETS[target])(x, step)
+    torch.testing.assert_close(found, x0, atol=1e-4, rtol=1e-4)
 
 
 def losses(p: DiffusionParameters) -> Tensor:
-    """Of one wrong x_0, at several timesteps."""
+    """Return the losses of one wrong x_0 at several rows of the schedule."""
     generator = torch.Generator().manual_seed(0)
     x0, noise, error = (torch.randn(6, *SHAPE, generator=generator) for _ in range(3))
-    timesteps = torch.tensor([20, 100, 300, 500, 700, 900])
-    network = Answer(p, x0 + 0.3 * error, timesteps)
-    return diffusion_loss(network, make_schedule(p).to("cpu"), TARGETS[p.target], x0, timesteps, noise)
+    indices = torch.tensor([20, 100, 300, 500, 700, 900])
+    network = ConstantX0(p, x0 + 0.3 * error, indices)
+    return diffusion_loss(network, make_schedule(p).to("cpu"), TARGETS[p.target], x0, indices, noise)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "edm"])
@@ -195,7 +195,7 @@ def test_with_min_snr_every_target_has_the_same_loss(schedule: str, target: str)
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "edm", "flow"])
 @pytest.mark.parametrize("target", [name for name in TARGETS if name != "noise"])
-def test_without_weights_losses_differ_by_the_slope_alone(schedule: str, target: str) -> None:
+def test_without_weights_losses_differ_only_by_the_slope(schedule: str, target: str) -> None:
     p = changed(NOISE, schedule=schedule, target=target)
     table = make_schedule(p)
     slope = TARGETS[target].slope(table.alpha, table.sigma)[[20, 100, 300, 500, 700, 900]].float()
@@ -211,7 +211,7 @@ def test_without_weights_losses_differ_by_the_slope_alone(schedule: str, target:
         ("v", lambda snr: min(snr, 5) / (snr + 1)),
     ],
 )
-def test_min_snr_is_that_of_the_paper(target: str, weight: Callable[[float], float]) -> None:
+def test_min_snr_equals_the_weights_of_the_paper(target: str, weight: Callable[[float], float]) -> None:
     """Hang et al. (2023), section 3.4 and appendix."""
     table = make_schedule(changed(NOISE, target=target, weighting="min_snr"))
     for row in (0, 100, 500, 999):
@@ -219,7 +219,7 @@ def test_min_snr_is_that_of_the_paper(target: str, weight: Callable[[float], flo
         assert float(table.weight[row]) == pytest.approx(weight(snr))
 
 
-def test_the_loss_of_edm_is_that_of_the_paper() -> None:
+def test_the_loss_of_edm_equals_the_loss_of_the_paper() -> None:
     """Karras et al. (2022), table 1: (sigma² + s²) / (sigma s)² times the squared error of D."""
     table = make_schedule(EDM)
     sigma = table.sigma[[20, 100, 300, 500, 700, 900]].float()
@@ -229,26 +229,26 @@ def test_the_loss_of_edm_is_that_of_the_paper() -> None:
 
 def test_the_noise_levels_of_edm_are_log_normal_in_training() -> None:
     table = make_schedule(EDM).to("cpu")
-    levels = table.sigma[table.rows((torch.arange(100_000) + 0.5) / 100_000)].log()
+    levels = table.sigma[table.indices((torch.arange(100_000) + 0.5) / 100_000)].log()
     assert float(levels.mean()) == pytest.approx(-1.2, abs=0.01)
     assert float(levels.std()) == pytest.approx(1.2, rel=0.01)
     assert [float(table.sigma[0]), float(table.sigma[-1])] == pytest.approx([0.002, 80], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "flow"])
-def test_other_timesteps_are_equally_frequent_in_training(name: str) -> None:
+def test_timesteps_of_ddpm_and_flow_are_equally_frequent_in_training(name: str) -> None:
     table = make_schedule(PLANS[name]).to("cpu")
-    rows = table.rows((torch.arange(100_000) + 0.5) / 100_000)
+    rows = table.indices((torch.arange(100_000) + 0.5) / 100_000)
     counts = torch.bincount(rows, minlength=1000)
     assert 99 <= counts.min() <= counts.max() <= 101
-    assert table.rows(torch.tensor([0.0, 1 - 2**-24])).tolist() == [0, 999]
+    assert table.indices(torch.tensor([0.0, 1 - 2**-24])).tolist() == [0, 999]
 
 
-def test_a_rectified_flow_goes_along_a_straight_line_at_the_predicted_velocity() -> None:
+def test_a_rectified_flow_is_a_straight_line_with_the_predicted_velocity() -> None:
     table = make_schedule(FLOW)
     x0, noise = torch.randn(2, *SHAPE, dtype=torch.float64), torch.randn(2, *SHAPE, dtype=torch.float64)
     before, after = (table.add_noise(x0, noise, torch.tensor([row, row])) for row in (499, 500))
-    velocity = TARGETS["velocity"].make(x0, noise, torch.tensor(0.5), torch.tensor(0.5))
+    velocity = TARGETS["velocity"].compute(x0, noise, torch.tensor(0.5), torch.tensor(0.5))
     torch.testing.assert_close((after - before) * 1000, velocity)
 
 
@@ -262,7 +262,7 @@ def test_zero_terminal_snr_changes_the_end_and_not_the_beginning(schedule: str) 
     assert (zero.alpha.diff() < 0).all()
 
 
-def test_dynamic_thresholds_scale_what_leaves_the_range_and_nothing_else() -> None:
+def test_dynamic_thresholds_scale_only_images_that_leave_the_range() -> None:
     x0 = torch.linspace(-1, 1, 1000).view(1, 1, 10, 100).repeat(2, 1, 1, 1)
     x0[1] *= 3
     found = THRESHOLDS["dynamic"](x0)
@@ -272,7 +272,7 @@ def test_dynamic_thresholds_scale_what_leaves_the_range_and_nothing_else() -> No
     assert THRESHOLDS["none"](x0).abs().max() == 3
 
 
-def test_guidance_has_an_interval() -> None:
+def test_guidance_is_limited_to_its_interval() -> None:
     network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
     x, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
     steps = make_schedule(NOISE).steps(10)
@@ -299,55 +299,55 @@ def test_no_sampler_waits_for_the_device(sampler: str, threshold: str) -> None:
     plan = SamplingPlan(DIFFUSION, sampler, 5, 1.5, guidance_interval=(0.1, 10.0), threshold=threshold)
     denoise, steps = plan.denoiser(network, torch.tensor([0, 1])), plan.steps
     with Synchronisations() as seen:
-        SAMPLERS[sampler](denoise, torch.randn(2, *SHAPE), steps, lambda: torch.zeros(2, *SHAPE))
+        SAMPLERS[sampler].sample(denoise, torch.randn(2, *SHAPE), steps, lambda: torch.zeros(2, *SHAPE))
     assert seen.count == 0
     with Synchronisations() as seen:
         torch.zeros(1).item()
     assert seen.count == 1
 
 
-def test_a_noised_picture_is_where_drawing_starts() -> None:
+def test_sampling_starts_from_a_noised_image() -> None:
     network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
-    picture = torch.rand(2, *SHAPE) * 2 - 1
+    image = torch.rand(2, *SHAPE) * 2 - 1
     seen: list[Tensor] = []
     plan = SamplingPlan(NOISE, "ddim", 10, strength=0.3)
     assert len(plan.steps) == 4
-    draw_images(network, plan, SHAPE, 0, range(2), watch=lambda x, x0: seen.append(x), image=picture)
-    noise = torch.stack([seen[0][i] - plan.steps[0].alpha * picture[i] for i in range(2)]) / plan.steps[0].sigma
+    generate_images(network, plan, SHAPE, 0, range(2), callback=lambda x, x0: seen.append(x), image=image)
+    noise = torch.stack([seen[0][i] - plan.steps[0].alpha * image[i] for i in range(2)]) / plan.steps[0].sigma
     torch.testing.assert_close(noise, image_noise(0, range(2), SHAPE)(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_what_a_mask_keeps_is_kept_to_the_bit(sampler: str) -> None:
+def test_masked_pixels_are_kept_bit_identical(sampler: str) -> None:
     network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
-    picture, mask = torch.rand(2, *SHAPE) * 2 - 1, torch.zeros(2, 1, 8, 8)
+    image, mask = torch.rand(2, *SHAPE) * 2 - 1, torch.zeros(2, 1, 8, 8)
     mask[:, :, :, :5] = 1
-    found = draw_images(network, SamplingPlan(NOISE, sampler, 5), SHAPE, 0, range(2), image=picture, mask=mask)
-    assert torch.equal(found[..., :5], picture[..., :5])
-    assert (found[..., 5:] - picture[..., 5:]).abs().max() > 0.1
+    found = generate_images(network, SamplingPlan(NOISE, sampler, 5), SHAPE, 0, range(2), image=image, mask=mask)
+    assert torch.equal(found[..., :5], image[..., :5])
+    assert (found[..., 5:] - image[..., 5:]).abs().max() > 0.1
 
 
-def test_a_given_start_is_taken_in_place_of_the_seeds() -> None:
+def test_start_noise_replaces_the_first_noise_of_the_seed() -> None:
     network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
     plan, start = SamplingPlan(NOISE, "ddim", 5), torch.randn(2, *SHAPE)
-    found = [draw_images(network, plan, SHAPE, seed, range(2), start_noise=start) for seed in (0, 1)]
+    found = [generate_images(network, plan, SHAPE, seed, range(2), start_noise=start) for seed in (0, 1)]
     assert torch.equal(*found)
-    assert not torch.equal(found[0], draw_images(network, plan, SHAPE, 0, range(2)))
+    assert not torch.equal(found[0], generate_images(network, plan, SHAPE, 0, range(2)))
 
 
-def test_samplers_compute_in_float32_though_the_network_does_not() -> None:
+def test_samplers_compute_in_float32_under_autocast() -> None:
     network = randomise(UNet(MODEL, 1, 0), 0.1).eval()
     seen: list[Tensor] = []
     inside: list[torch.dtype] = []
-    network.conv_in.register_forward_hook(lambda module, given, made: inside.append(made.dtype))
-    drawn = draw_images(
+    network.conv_in.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
+    samples = generate_images(
         network,
         SamplingPlan(NOISE, "dpm_solver++", 5),
         SHAPE,
         0,
         range(2),
         autocast=lambda: torch.autocast("cpu", torch.bfloat16),
-        watch=lambda x, x0: seen.extend((x, x0)),
+        callback=lambda x, x0: seen.extend((x, x0)),
     )
-    assert {tensor.dtype for tensor in (*seen, drawn)} == {torch.float32}
+    assert {tensor.dtype for tensor in (*seen, samples)} == {torch.float32}
     assert set(inside) == {torch.bfloat16}

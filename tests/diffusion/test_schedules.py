@@ -33,14 +33,14 @@ def test_equals_diffusers(p: DiffusionParameters) -> None:
     torch.testing.assert_close(make_schedule(p).alpha ** 2, expected, atol=2e-6, rtol=0)
 
 
-def test_a_step_of_the_cosine_takes_at_most_999_thousandths() -> None:
-    """Without a limit alpha at T-1 would be 1e-17, and a noise target divided by it."""
+def test_betas_of_the_cosine_schedule_are_at_most_0_999() -> None:
+    """Without the limit, alpha at T-1 would be 1e-17, and the noise target would divide by it."""
     alpha = make_schedule(COSINE).alpha
     assert float((1 - (alpha[1:] / alpha[:-1]) ** 2).max()) == pytest.approx(0.999)
 
 
 @pytest.mark.parametrize("p", [LINEAR, COSINE], ids=lambda p: p.schedule)
-def test_preserves_variance_in_float64_and_is_float32_for_training(p: DiffusionParameters) -> None:
+def test_schedules_preserve_variance_in_float64_and_are_float32_for_training(p: DiffusionParameters) -> None:
     schedule = make_schedule(p)
     assert schedule.alpha.dtype == torch.float64
     torch.testing.assert_close(schedule.alpha**2 + schedule.sigma**2, torch.ones(1000, dtype=torch.float64))
@@ -57,7 +57,7 @@ def test_ends_of_the_linear_schedule() -> None:
 @pytest.mark.parametrize("p", [LINEAR, COSINE], ids=lambda p: p.schedule)
 @pytest.mark.parametrize("t", [0, 10, 250, 500, 900, 999])
 def test_mean_and_variance_of_x_t(p: DiffusionParameters, t: int, device: torch.device) -> None:
-    """q(x_t | x_0) = N(sqrt(alphas_cumprod) x_0, 1 - alphas_cumprod), the product taken here one factor at a time."""
+    """q(x_t | x_0) = N(sqrt(alphas_cumprod) x_0, 1 - alphas_cumprod), the product computed factor by factor."""
     betas = diffusers_scheduler(p).betas.double()
     alphas_cumprod = math.prod(1 - float(beta) for beta in betas[: t + 1])
     x0 = torch.full((4000, 1, 4, 4), 0.7, device=device)
@@ -67,7 +67,7 @@ def test_mean_and_variance_of_x_t(p: DiffusionParameters, t: int, device: torch.
     assert float(xt.var()) == pytest.approx(1 - alphas_cumprod, rel=0.02)
 
 
-def test_each_picture_has_its_own_timestep() -> None:
+def test_each_image_has_its_own_timestep() -> None:
     schedule = make_schedule(COSINE).to("cpu")
     x0, noise = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
     t = torch.tensor([0, 500, 999])
@@ -77,10 +77,10 @@ def test_each_picture_has_its_own_timestep() -> None:
 
 
 @given(num_timesteps=st.integers(2, 1000), share=st.floats(0, 1))
-def test_steps_go_down_from_the_noisiest_to_the_clean(num_timesteps: int, share: float) -> None:
+def test_steps_descend_from_the_noisiest_to_the_clean(num_timesteps: int, share: float) -> None:
     count = max(1, round(share * num_timesteps))
     *steps, end = make_schedule(changed(COSINE, num_timesteps=num_timesteps)).steps(count)
-    timesteps = [step.timestep for step in steps]
+    timesteps = [step.c_noise for step in steps]
     assert end == CLEAN
     assert len(timesteps) == count
     assert timesteps[0] == num_timesteps - 1
@@ -92,7 +92,7 @@ def test_steps_go_down_from_the_noisiest_to_the_clean(num_timesteps: int, share:
 def test_steps_equal_the_trailing_spacing_of_diffusers(count: int) -> None:
     scheduler = diffusers_scheduler(LINEAR, timestep_spacing="trailing")
     scheduler.set_timesteps(count)
-    assert [step.timestep for step in make_schedule(LINEAR).steps(count)[:-1]] == scheduler.timesteps.tolist()
+    assert [step.c_noise for step in make_schedule(LINEAR).steps(count)[:-1]] == scheduler.timesteps.tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -103,33 +103,33 @@ def test_more_steps_than_timesteps_are_an_error(count: int) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("t", [0, 300, 998])
-def test_x0_is_found_again_from_every_target(name: str, t: int) -> None:
+def test_x0_is_recovered_from_every_target(name: str, t: int) -> None:
     schedule = make_schedule(COSINE)
     alpha, sigma = schedule.alpha[t], schedule.sigma[t]
     x0, noise = torch.randn(2, 1, 3, 3, dtype=torch.float64), torch.randn(2, 1, 3, 3, dtype=torch.float64)
-    target = TARGETS[name].make(x0, noise, alpha, sigma)
+    target = TARGETS[name].compute(x0, noise, alpha, sigma)
     found = TARGETS[name].to_x0(target, alpha * x0 + sigma * noise, float(alpha), float(sigma))
     torch.testing.assert_close(found, x0, atol=1e-9, rtol=1e-6)
 
 
-def test_targets_are_those_of_the_papers() -> None:
+def test_targets_equal_the_formulas_of_the_papers() -> None:
     x0, noise, alpha, sigma = torch.randn(5), torch.randn(5), torch.tensor(0.8), torch.tensor(0.6)
-    torch.testing.assert_close(TARGETS["noise"].make(x0, noise, alpha, sigma), noise)
-    torch.testing.assert_close(TARGETS["v"].make(x0, noise, alpha, sigma), 0.8 * noise - 0.6 * x0)
+    torch.testing.assert_close(TARGETS["noise"].compute(x0, noise, alpha, sigma), noise)
+    torch.testing.assert_close(TARGETS["v"].compute(x0, noise, alpha, sigma), 0.8 * noise - 0.6 * x0)
     t = torch.tensor([500])
     scheduler = diffusers_scheduler(COSINE)
     schedule = make_schedule(COSINE).to("cpu")
-    picture, e = torch.randn(1, 1, 2, 2), torch.randn(1, 1, 2, 2)
+    image, e = torch.randn(1, 1, 2, 2), torch.randn(1, 1, 2, 2)
     torch.testing.assert_close(
-        TARGETS["v"].make(picture, e, *schedule.at(t)),
-        scheduler.get_velocity(picture, e, t),
+        TARGETS["v"].compute(image, e, *schedule.at(t)),
+        scheduler.get_velocity(image, e, t),
         atol=1e-5,
         rtol=1e-4,
     )
 
 
 class Spy(nn.Module):
-    """Answers with twice the picture, and remembers what it was asked."""
+    """Return twice the input, and record the arguments."""
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None) -> Tensor:
         self.asked = x, timesteps, labels

@@ -17,7 +17,7 @@ import pytest
 import wandb
 
 from ddpm_kedro.hooks import tracking, wandb_run
-from ddpm_kedro.hooks.run_guard import RunGuard
+from ddpm_kedro.hooks.graceful_stop import GracefulStop
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
 from tests.hooks.wandb_file import OfflineRun
@@ -95,12 +95,12 @@ def test_a_killed_run_resumes_without_missing_or_repeated_rows(
     """A run killed after a row that no checkpoint has: it is trained again, but logged once."""
     parameters = f"{OFFLINE},training.report_interval=16,training.checkpoint_interval=32"
 
-    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+    def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         if dataset_name == "training_history" and len(project.history().splitlines()) == 1 + 3:
             raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunGuard, "after_dataset_saved", tracking.hook_impl(kill))
+        patch.setattr(GracefulStop, "after_dataset_saved", tracking.hook_impl(kill))
         assert project.kedro_run("--params", parameters).exit_code == 137
     tracked = run(project, parameters)
     assert len(tracked.files) == 2
@@ -199,12 +199,12 @@ def test_the_parts_of_a_run_are_joined_when_they_are_uploaded(
 ) -> None:
     """The log shows the command to upload them."""
 
-    def kill(self: RunGuard, dataset_name: str, data: Any) -> None:
+    def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         if dataset_name == "checkpoint" and data:
             raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunGuard, "after_dataset_saved", tracking.hook_impl(kill))
+        patch.setattr(GracefulStop, "after_dataset_saved", tracking.hook_impl(kill))
         assert project.kedro_run("--params", OFFLINE).exit_code == 137
     run(project)
     [command] = {line.split("with: ")[1] for line in caplog.messages if "wandb sync" in line}
@@ -239,7 +239,7 @@ def test_a_rejected_key_is_one_warning(
     project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         assert len(points(run(project, "tracking.mode=online"))) == 2

@@ -118,7 +118,7 @@ def wandb_server() -> Iterator[WandbServer]:
     server = WandbServer()
     http = QuietServer(("127.0.0.1", 0), _handler(server))
     server.address = f"http://127.0.0.1:{http.server_port}"
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=[0.01], daemon=True).start()
     try:
         yield server
     finally:

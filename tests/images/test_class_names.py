@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.images.class_names import LONGEST, file_names, readable
-from ddpm_kedro.ingestion.source import classes_of
+from ddpm_kedro.ingestion.source import choose_class_names
 from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.sampling.nodes import render_samples
 from ddpm_kedro.reporting.fonts import legend, titles
 from ddpm_kedro.reporting.grid import labelled_grid
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY
 
 ODD = ["cat\nblack", "c" * 300, "d" * 300, "../../etc", "<b>bold</b>", "a b", "a-b", "A-B", "猫", "\udcff", "", "[/b]"]
@@ -19,7 +19,11 @@ ODD = ["cat\nblack", "c" * 300, "d" * 300, "../../etc", "<b>bold</b>", "a b", "a
 
 def test_names_are_decided_when_images_are_ingested() -> None:
     dataset = DatasetParameters(source="array", download_folder="", path="x", sha256=None, classes=None)
-    assert classes_of(dataset, ["cat\nblack", "dog", "dog"], "") == ["cat\\nblack", "dog (class 1)", "dog (class 2)"]
+    assert choose_class_names(dataset, ["cat\nblack", "dog", "dog"], "") == [
+        "cat\\nblack",
+        "dog (class 1)",
+        "dog (class 2)",
+    ]
 
 
 def test_usual_names_stay_as_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Stores, augmentation, grids."""
+"""Holdout, augmentation, pixels and grids."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from PIL import Image
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment
 from ddpm_kedro.images.pixels import read_pixels, to_float, to_uint8
-from ddpm_kedro.images.store import ImageStore, stratified_holdout
-from ddpm_kedro.reporting.grid import labelled_grid, to_picture
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion.splitting import stratified_holdout
+from ddpm_kedro.reporting.grid import labelled_grid, to_pil
 from tests.conftest import NO_AUGMENTATION, changed, make_store
 
 
@@ -21,7 +22,7 @@ def numbers(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return torch.rand(NUMBERS, len(images), generator=generator(seed))
 
 
-def test_holdout_takes_the_same_share_of_every_class() -> None:
+def test_holdout_has_the_same_share_of_every_class() -> None:
     labels = np.repeat([0, 1, 2], [100, 50, 10])
     kept, held = stratified_holdout(labels, 160, 0.1, seed=0)
     assert np.bincount(labels[held]).tolist() == [10, 5, 1]
@@ -44,11 +45,11 @@ def test_holdout_of_images_without_labels() -> None:
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
 def test_an_empty_side_is_an_error(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"images.holdout_fraction = 0\.\d+ leaves \d+ of 10"):
+    with pytest.raises(UserError, match=r"images.holdout_fraction = 0\.\d+ holds out \d+ of 10"):
         stratified_holdout(np.zeros(10, dtype=np.int64), 10, fraction, seed=0)
 
 
-def test_nothing_turned_on_changes_nothing() -> None:
+def test_without_augmentation_images_are_unchanged() -> None:
     images = torch.rand(5, 3, 6, 7)
     assert torch.equal(
         augment(
@@ -63,7 +64,7 @@ def test_nothing_turned_on_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("flip", "axis"), [("horizontal_flip", -1), ("vertical_flip", -2)])
-def test_flips_turn_about_half_of_the_images(flip: str, axis: int, device: torch.device) -> None:
+def test_flips_apply_to_about_half_of_the_images(flip: str, axis: int, device: torch.device) -> None:
     images = torch.rand(400, 1, 4, 5, device=device)
     out = augment(
         images,
@@ -78,7 +79,7 @@ def test_flips_turn_about_half_of_the_images(flip: str, axis: int, device: torch
     assert 150 < int(turned.sum()) < 250
 
 
-def test_crops_shift_each_image_by_itself_within_the_padding(device: torch.device) -> None:
+def test_crops_shift_each_image_independently_within_the_padding(device: torch.device) -> None:
     base = torch.arange(36.0, device=device).view(1, 1, 6, 6)
     out = augment(
         base.expand(300, -1, -1, -1),
@@ -93,7 +94,7 @@ def test_crops_shift_each_image_by_itself_within_the_padding(device: torch.devic
     assert len(shifts) == 25
 
 
-def test_a_seed_means_the_same_whatever_else_is_turned_on() -> None:
+def test_a_change_does_not_depend_on_other_augmentations() -> None:
     images = torch.rand(50, 1, 6, 6)
     alone = augment(images, changed(NO_AUGMENTATION, vertical_flip=True), numbers(images, 3))
     both = augment(images, changed(NO_AUGMENTATION, vertical_flip=True, horizontal_flip=True), numbers(images, 3))
@@ -121,14 +122,14 @@ def test_black_and_white_are_the_ends_of_the_range() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pictures_keep_their_pixels(channels: int) -> None:
+def test_image_files_keep_their_pixels(channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
-    assert np.array_equal(np.asarray(to_picture(image)).reshape(image.shape), image)
+    assert np.array_equal(np.asarray(to_pil(image)).reshape(image.shape), image)
 
 
-def test_a_picture_of_two_channels_is_an_error() -> None:
+def test_an_image_of_two_channels_is_an_error() -> None:
     with pytest.raises(UserError, match="1, 3 or 4 channels, not 2"):
-        to_picture(np.zeros((4, 4, 2), dtype=np.uint8))
+        to_pil(np.zeros((4, 4, 2), dtype=np.uint8))
 
 
 def test_a_grid_has_a_column_for_every_class_under_its_name() -> None:
@@ -143,7 +144,7 @@ def test_a_grid_has_a_column_for_every_class_under_its_name() -> None:
         assert grid[:18, column * 60 : (column + 1) * 60].min() < 100  # the name
 
 
-def test_a_grid_without_labels_is_a_square_that_reads_from_left_to_right() -> None:
+def test_a_grid_without_labels_is_a_square_in_reading_order() -> None:
     images = np.stack([np.full((64, 64, 3), 20 * i, dtype=np.uint8) for i in range(9)])
     grid = np.asarray(labelled_grid(images))
     assert grid.shape == (3 * 68 + 4, 3 * 68 + 4, 3)

@@ -132,7 +132,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
 }
 """What becomes a picture."""
 
-DAMAGED = "it is (damaged|cut short)|it is no picture that can be read"
+DAMAGED = "it is (damaged|cut short)|it is no image that can be read"
 MANY = "it has more than [0-9,]+ pixels"
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing.png": (lambda: b"", "the file is empty"),

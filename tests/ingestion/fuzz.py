@@ -23,12 +23,14 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.ingestion.decoding import RejectedImageError, Wanted, decode, look, without_warnings
-from ddpm_kedro.ingestion.image_files import make_shard
-from ddpm_kedro.ingestion.listing import listing_of
+from ddpm_kedro.ingestion.collection import ImageFormat, RejectedImageError
+from ddpm_kedro.ingestion.decoding import decode, probe, without_warnings
+from ddpm_kedro.ingestion.image_files import ImageFiles
+from ddpm_kedro.ingestion.listing import list_files
+from ddpm_kedro.ingestion.sharding import EncodedShard
 from tests.ingestion import corpus
 
-WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 1_000_000)
+FORMAT = ImageFormat(8, 12, 3, "crop", (255, 255, 255), 1_000_000)
 FILES = [make() for make in corpus.GOOD.values()] + [make() for make, _ in corpus.BAD.values()]
 INTERESTING = [0, 1, 7, 8, 16, 32, 64, 127, 128, 254, 255]
 EXAMPLES = 2_000  # of one seed
@@ -107,8 +109,8 @@ def file_is_decoded_or_rejected(data: bytes) -> str:
     """What became of a file."""
     try:
         with without_warnings():
-            image = decode(data, WANTED).pixels
-            look(data)
+            image = decode(data, FORMAT).pixels
+            probe(data)
     except RejectedImageError as why:
         return str(why)
     assert (image.shape, image.dtype) == ((8, 12, 3), np.uint8)
@@ -121,10 +123,10 @@ def archive_is_read_or_refused(data: bytes) -> str:
         path = Path(folder) / "archive"
         path.write_bytes(data)
         try:
-            listing = listing_of(path)
+            listing = list_files(path)
         except UserError as error:
             return f"an archive: {str(error).partition(str(path))[2].lstrip(' :;,')[:30]}"
-        shard = make_shard(path, listing, WANTED)
+        shard = EncodedShard(ImageFiles(path, listing), FORMAT).decode()
         assert len(shard.images) + len(shard.rejected) == len(listing)
         assert list(Path(folder).iterdir()) == [path]
         return "an archive: read"

@@ -15,8 +15,9 @@ import pytest
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion import unpacking
-from ddpm_kedro.ingestion.registry import source_named
-from ddpm_kedro.ingestion.unpacking import unpacked
+from ddpm_kedro.ingestion.lazy_store import split_source
+from ddpm_kedro.ingestion.registry import find_source
+from ddpm_kedro.ingestion.unpacking import unpack
 from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
 from tests.ingestion import corpus
@@ -41,10 +42,10 @@ def dataset(path: Path, **more: Any) -> DatasetParameters:
 
 
 def read(path: Path, size: Any = None, **more: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    source = source_named("array")
+    source = find_source("array")
     manifest = source.fetch(dataset(path, **more))
-    parts = source.divided(manifest, changed(IMAGES, size=size))
-    made = [[making() for making in part()] for part in parts]
+    parts = split_source(source, manifest, changed(IMAGES, size=size))
+    made = [[shard.decode() for shard in part()] for part in parts]
     assert all(len(part) for part in made)
     images, labels = (
         np.concatenate([getattr(shard, name) for part in made for shard in part]) for name in ("images", "labels")
@@ -87,9 +88,9 @@ def test_labels_in_a_column_and_class_names_in_bytes_are_read(tmp_path: Path) ->
 
 
 def split_of(path: Path, **more: Any) -> list[list[bytes]]:
-    source = source_named("array")
-    parts = source.divided(source.fetch(dataset(path, **more)), IMAGES)
-    return [ordered(np.concatenate([making().images for making in part()])) for part in parts]
+    source = find_source("array")
+    parts = split_source(source, source.fetch(dataset(path, **more)), IMAGES)
+    return [ordered(np.concatenate([shard.decode().images for shard in part()])) for part in parts]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_test_images_without_labels_are_not_the_holdout_of_labelled_ones(
 ) -> None:
     path = saved(tmp_path / "x.npz", x_train=COLOUR, y_train=LABELS, x_test=COLOUR[:3])
     assert sorted(chain(*split_of(path))) == ordered(COLOUR)
-    assert "holds arrays that are not used: x_test." in caplog.text
+    assert "has arrays that are not used: x_test." in caplog.text
 
 
 def test_another_size(tmp_path: Path) -> None:
@@ -149,21 +150,21 @@ class Executed(NamedTuple):
     ("named", "message"),
     [
         ({"images": COLOUR / 255}, r"are float64 of shape \(40, 6, 8, 3\), but must be uint8"),
-        ({"images": np.moveaxis(COLOUR, -1, 1)}, r"channels come last: np.moveaxis"),
+        ({"images": np.moveaxis(COLOUR, -1, 1)}, r"channels must come last: np.moveaxis"),
         ({"images": COLOUR[0, 0]}, r"must be \(images, height, width, channels\)"),
         ({"images": COLOUR[:0]}, r"must be \(images, height, width, channels\)"),
         ({"images": np.zeros((4, 6, 8, 5), dtype=np.uint8)}, r"with 1, 3 or 4 channels"),
-        ({"pictures": COLOUR}, "holds pictures, but images must be called images"),
+        ({"pictures": COLOUR}, "has the arrays pictures, but images must be called images"),
         ({"images": COLOUR, "labels": LABELS[1:]}, r"int64 of shape \(39,\), but must be 40 integers"),
         ({"images": COLOUR, "labels": LABELS / 2}, r"float64 of shape \(40,\), but must be 40 integers"),
         ({"images": COLOUR, "labels": LABELS, "class_names": np.array(["a", "b"])}, "are 7 … 9, but there are 2 names"),
         (
             {"images": COLOUR, "labels": LABELS, "class_names": np.array("a")},
-            r"are of shape \(\), but must be one name",
+            r"are of shape \(\), but must be one name per class",
         ),
         (
             {"x_train": COLOUR, "y_train": LABELS, "x_test": COLOUR, "y_test": LABELS + 1},
-            "labels y_test in .* hold 10, which no training image has",
+            "labels y_test in .* contain 10, which no training image has",
         ),
     ],
 )
@@ -189,7 +190,7 @@ def test_what_is_no_array(content: bytes, tmp_path: Path) -> None:
 
 
 def test_other_ways_to_go_wrong(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         read(tmp_path / "gone.npy")
     path = saved(tmp_path / "x.npy", images=GREY)
     with pytest.raises(UserError, match=r"dataset.classes is true, but .* has no labels"):
@@ -197,7 +198,7 @@ def test_other_ways_to_go_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not the file that dataset.sha256 names"):
         read(path, sha256="00" * 32)
     with pytest.raises(UserError, match=r"needs dataset.path: a .npy or .npz file, or its URL"):
-        source_named("array").fetch(changed(dataset(path), path=None))
+        find_source("array").fetch(changed(dataset(path), path=None))
 
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -213,13 +214,13 @@ def test_a_compressed_archive_is_unpacked_once(kind: str, tmp_path: Path, monkey
     folder = tmp_path / "down" / "archive"
     packed = tmp_path / f"pictures.tar.{kind}"
     packed.write_bytes(PACKERS[kind](plain.read_bytes()))
-    made = unpacked(packed, folder)
+    made = unpack(packed, folder)
     assert made.read_bytes() == plain.read_bytes()
     assert not_locks(folder) == [made]
-    monkeypatch.setattr(unpacking, "_unpack", lambda *_: pytest.fail("unpacked again"))
-    assert unpacked(packed, folder) == made
-    assert unpacked(plain, folder) == plain
-    manifest = source_named("archive").fetch(dataset(packed, source="archive", download_folder=str(tmp_path / "down")))
+    monkeypatch.setattr(unpacking, "_decompress", lambda *_: pytest.fail("unpacked again"))
+    assert unpack(packed, folder) == made
+    assert unpack(plain, folder) == plain
+    manifest = find_source("archive").fetch(dataset(packed, source="archive", download_folder=str(tmp_path / "down")))
     assert manifest["class_names"] == ["a", "b"]
 
 
@@ -234,7 +235,7 @@ def test_a_damaged_one_leaves_nothing(kind: str, spoil: Any, tmp_path: Path) -> 
     packed = tmp_path / f"pictures.tar.{kind}"
     packed.write_bytes(spoil(PACKERS[kind](buffer.getvalue())))
     with pytest.raises(UserError, match=r"pictures.tar.\w+ cannot be unpacked"):
-        unpacked(packed, tmp_path / "down")
+        unpack(packed, tmp_path / "down")
     assert not_locks(tmp_path / "down") == []
 
 
@@ -245,5 +246,5 @@ def test_one_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path, monkeyp
     frees = iter(range(2**30 + 10 * 2**20, 0, -(2**20)))
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=next(frees)))
     with pytest.raises(UserError, match=r"holds more than [\d,]+ bytes, and .* has no room for more"):
-        unpacked(packed, tmp_path / "down")
+        unpack(packed, tmp_path / "down")
     assert not_locks(tmp_path / "down") == []

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.ingestion.registry import find_source
 from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images, report_ingestion
 from tests.conftest import IMAGES
@@ -33,7 +33,7 @@ def write(top: Path, counts: dict[str, int], value: int | None = None, suffix: s
 
 def fetch(path: Path, **more: Any) -> dict[str, Any]:
     given = {"source": "folder", "download_folder": "", "path": str(path), "classes": None, "sha256": None}
-    return {"source": "folder"} | source_named("folder").fetch(DatasetParameters(**(given | more)))
+    return {"source": "folder"} | find_source("folder").fetch(DatasetParameters(**(given | more)))
 
 
 def parts(path: Path, **more: Any) -> tuple[Part, Part]:
@@ -59,7 +59,7 @@ def test_splits_with_classes_train_on_train_and_hold_out_validation(
         training, holdout = parts(write(tmp_path, counts))
     assert training == {("cat", 40): 4, ("dog", 200): 4}
     assert holdout == {("cat", 40): 2, ("dog", 200): 2}
-    assert f"{words[0]} (8) is training, {words[1]} (4) is the hold-out, {words[2]} (6) is not used" in caplog.text
+    assert f"{words[0]} (8) is training, {words[1]} (4) is the holdout, {words[2]} (6) is not used" in caplog.text
 
 
 def test_test_is_the_holdout_where_there_is_no_validation(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_splits_without_training_are_refused(tmp_path: Path) -> None:
 
 
 def test_classes_that_only_the_holdout_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no training image of the classes eel: the folders train have none"):
+    with pytest.raises(UserError, match=r"no training image of the classes eel: the folders train have no folder"):
         fetch(write(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 2, "test/eel": 2}))
 
 
@@ -138,7 +138,7 @@ def test_images_beside_folders_of_classes_are_named_and_left_out(
     training, holdout = parts(tmp_path, classes=classes)
     assert training + holdout == {("cat", 40): 20, ("dog", 200): 20}  # and their size is not that of the preview
     assert "2 images lie beside the folders of classes" in caplog.text
-    assert "000.png, preview.jpg. They are left out; dataset.classes=false takes all images" in caplog.text
+    assert "000.png, preview.jpg. They are left out; dataset.classes=false uses all images" in caplog.text
 
 
 def test_images_beside_folders_are_taken_where_classes_are_not_wanted(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_some_links_that_are_not_followed_are_a_warning(tmp_path: Path, caplog: 
     assert fetch(top)["class_names"] == ["cat", "dog"]
     [message] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert message == (
-        "1 other files are passed over: it is a link out of the folder (1). "
+        "1 other files are skipped: it is a link out of the folder (1). "
         "dataset.follow_links=true follows links out of the folder."
     )
 
@@ -222,7 +222,7 @@ def test_files_of_other_suffixes_are_counted_by_suffix_and_class(
     (tmp_path / "notes.txt").write_bytes(b"x")
     assert fetch(tmp_path)["class_names"] == []
     [message] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert message == "4 other files are passed over: .heic in dog (3), .txt (1)."
+    assert message == "4 other files are skipped: .heic in dog (3), .txt (1)."
 
 
 def test_files_of_other_suffixes_at_the_top_are_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

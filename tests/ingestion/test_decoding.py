@@ -9,25 +9,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddpm_kedro.ingestion import decoding
-from ddpm_kedro.ingestion.decoding import Look, RejectedImageError, Wanted, converted, look
+from ddpm_kedro.ingestion.collection import ImageFormat, Probe, RejectedImageError
+from ddpm_kedro.ingestion.decoding import convert_pixels, probe
 from tests.ingestion import corpus
 
 WHITE = (255, 255, 255)
-AS_IT_IS = Wanted(8, 12, 3, "crop", WHITE, 50_000_000)
+AS_IT_IS = ImageFormat(8, 12, 3, "crop", WHITE, 50_000_000)
 
 
-def wanted(height: int = 8, width: int = 12, channels: int = 3, fit: str = "crop", **more: object) -> Wanted:
-    return Wanted(**{**vars(AS_IT_IS), "height": height, "width": width, "channels": channels, "fit": fit, **more})
+def target(height: int = 8, width: int = 12, channels: int = 3, fit: str = "crop", **more: object) -> ImageFormat:
+    return ImageFormat(**{**vars(AS_IT_IS), "height": height, "width": width, "channels": channels, "fit": fit, **more})
 
 
-def decode(data: bytes, wanted: Wanted) -> NDArray[np.uint8]:
-    return decoding.decode(data, wanted).pixels
+def decode(data: bytes, target: ImageFormat) -> NDArray[np.uint8]:
+    return decoding.decode(data, target).pixels
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("name", corpus.GOOD)
 def test_odd_files_become_pictures(name: str, channels: int) -> None:
-    image = decode(corpus.GOOD[name](), wanted(channels=channels))
+    image = decode(corpus.GOOD[name](), target(channels=channels))
     assert (image.shape, image.dtype) == ((8, 12, channels), np.uint8)
 
 
@@ -53,17 +54,17 @@ def test_lossless_files_keep_every_value(kind: str, mode: str) -> None:
     height, width = pixels.shape[:2]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = corpus.saved(Image.fromarray(pixels), kind, **options)
-    image = decode(data, wanted(height, width, 1 if mode == "L" else 3))
+    image = decode(data, target(height, width, 1 if mode == "L" else 3))
     assert np.array_equal(image.squeeze(), pixels)
 
 
 def test_sixteen_bits_become_eight_over_the_whole_range() -> None:
-    image = decode(corpus.sixteen_bits(), wanted(channels=1))
+    image = decode(corpus.sixteen_bits(), target(channels=1))
     assert np.array_equal(image.ravel(), np.round(np.linspace(0, 65535, 96).astype(np.uint16) / 257).astype(np.uint8))
 
 
 def test_floats_become_eight_bits() -> None:
-    image = decode(corpus.floats(1.0), wanted(channels=1))
+    image = decode(corpus.floats(1.0), target(channels=1))
     assert np.abs(image.ravel() - np.linspace(0, 255, 96)).max() <= 0.5
 
 
@@ -73,18 +74,18 @@ def test_what_lies_on_its_side_is_put_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned by a quarter
     data = corpus.saved(Image.fromarray(np.rot90(tall).copy()), "PNG", exif=exif.tobytes())
-    assert (look(data).height, look(data).width) == (12, 8)
-    assert np.array_equal(decode(data, wanted(12, 8)), tall)
+    assert (probe(data).height, probe(data).width) == (12, 8)
+    assert np.array_equal(decode(data, target(12, 8)), tall)
 
 
 def test_what_is_transparent_shows_the_background() -> None:
     pixels = np.zeros((8, 12, 4), dtype=np.uint8)
     pixels[:, 6:] = (10, 20, 30, 255)
     data = corpus.saved(Image.fromarray(pixels), "PNG")
-    image = decode(data, wanted(background=(200, 100, 50)))
+    image = decode(data, target(background=(200, 100, 50)))
     assert image[0, 0].tolist() == [200, 100, 50]
     assert image[0, -1].tolist() == [10, 20, 30]
-    kept = decode(data, wanted(channels=4))
+    kept = decode(data, target(channels=4))
     assert np.array_equal(kept, pixels)
 
 
@@ -93,9 +94,9 @@ def test_transparent_sixteen_bit_grey_shows_the_background(channels: int, above:
     values = np.full((8, 12), 10_000, dtype=np.uint16)
     values[:4] = 40_000
     data = corpus.saved(Image.fromarray(values), "PNG", transparency=40_000)
-    image = decode(data, wanted(channels=channels))
+    image = decode(data, target(channels=channels))
     assert (image[0, 0].tolist(), image[-1, -1].tolist()) == (above, below)
-    assert decode(data, wanted(channels=4))[[0, -1], 0, 3].tolist() == [0, 255]
+    assert decode(data, target(channels=4))[[0, -1], 0, 3].tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_the_transparent_value_of_a_png_is_that_of_its_own_depth(
         corpus.chunk(b"tRNS", b"".join(value.to_bytes(2, "big") for value in transparent)),
         corpus.chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
     )
-    image = decode(corpus.png(4, 2, *chunks, depth=depth, colour=colour), wanted(2, 4, background=(9, 8, 7)))
+    image = decode(corpus.png(4, 2, *chunks, depth=depth, colour=colour), target(2, 4, background=(9, 8, 7)))
     assert image[0, 0].tolist() == [9, 8, 7]
     assert image[1, 0].tolist() == [0xAA] * 3
 
@@ -133,7 +134,7 @@ def test_colours_are_taken_from_the_profile() -> None:
 
 
 def test_the_first_picture_of_a_film_is_taken() -> None:
-    assert decode(corpus.gif(5), wanted(channels=1)).max() == 0
+    assert decode(corpus.gif(5), target(channels=1)).max() == 0
 
 
 def striped(height: int, width: int) -> bytes:
@@ -146,7 +147,7 @@ def striped(height: int, width: int) -> bytes:
 
 def test_fits() -> None:
     data = striped(32, 64)
-    cropped, padded, exact = (decode(data, wanted(16, 16, fit=fit)) for fit in ("crop", "pad", "exact"))
+    cropped, padded, exact = (decode(data, target(16, 16, fit=fit)) for fit in ("crop", "pad", "exact"))
     assert cropped[8, 1:-1, 1].min() > 250  # the middle half alone
     assert padded[0, 8].tolist() == [255, 255, 255]
     assert padded[8, 1, 0] > 250
@@ -158,7 +159,7 @@ def test_fits() -> None:
 def test_making_smaller_does_not_alias() -> None:
     """Fine stripes become grey, not stripes."""
     pixels = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
-    image = decode(corpus.saved(Image.fromarray(pixels), "PNG"), wanted(8, 8, 1))
+    image = decode(corpus.saved(Image.fromarray(pixels), "PNG"), target(8, 8, 1))
     assert np.abs(image.astype(int) - 127).max() < 30
 
 
@@ -166,20 +167,20 @@ def test_a_large_jpeg_is_like_the_same_png() -> None:
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((1600, 1200), 3)
     jpeg, png = (corpus.saved(smooth, kind, **more) for kind, more in (("JPEG", {"quality": 95}), ("PNG", {})))
-    apart = np.abs(decode(jpeg, wanted(32, 32)).astype(int) - decode(png, wanted(32, 32)))
+    apart = np.abs(decode(jpeg, target(32, 32)).astype(int) - decode(png, target(32, 32)))
     assert apart.mean() < 3
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_can_be_changed_alike(channels: int) -> None:
     pixels = corpus.pixels(channels).reshape(8, 12, channels)
-    assert np.array_equal(converted(pixels, wanted(channels=channels)), pixels)
-    assert converted(pixels, wanted(4, 6, 4 - channels)).shape == (4, 6, 4 - channels)
+    assert np.array_equal(convert_pixels(pixels, target(channels=channels)), pixels)
+    assert convert_pixels(pixels, target(4, 6, 4 - channels)).shape == (4, 6, 4 - channels)
 
 
 def test_a_look_tells_size_and_channels() -> None:
-    assert look(corpus.picture()) == Look(8, 12, 3)
-    assert look(corpus.picture(mode="LA")) == Look(8, 12, 1)
-    assert look(corpus.sixteen_bits()) == Look(8, 12, 1)
-    with pytest.raises(RejectedImageError, match="no picture"):
-        look(b"text")
+    assert probe(corpus.picture()) == Probe(8, 12, 3)
+    assert probe(corpus.picture(mode="LA")) == Probe(8, 12, 1)
+    assert probe(corpus.sixteen_bits()) == Probe(8, 12, 1)
+    with pytest.raises(RejectedImageError, match="no image"):
+        probe(b"text")

@@ -230,7 +230,7 @@ def served(content: bytes = CONTENT) -> Iterator[tuple[str, Noted]]:
     noted: Noted = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, noted=noted, content=content))
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", noted
     finally:

@@ -11,8 +11,9 @@ from PIL import Image
 import datasets
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion import hugging_face
-from ddpm_kedro.ingestion.decoding import RejectedImageError
-from ddpm_kedro.ingestion.registry import source_named
+from ddpm_kedro.ingestion.collection import RejectedImageError
+from ddpm_kedro.ingestion.lazy_store import split_source
+from ddpm_kedro.ingestion.registry import find_source
 from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
 from tests.ingestion import corpus
@@ -20,8 +21,8 @@ from tests.ingestion import corpus
 
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered() -> None:
-    hugging_face.splits.cache_clear()
-    hugging_face.opened.cache_clear()
+    hugging_face.load_splits.cache_clear()
+    hugging_face.open_split.cache_clear()
 
 
 def flowers(count: int, **more: Any) -> datasets.Dataset:
@@ -50,11 +51,11 @@ def dataset(path: Path | str, tmp_path: Path, classes: bool | None = None) -> Da
 
 
 def made(path: Path, tmp_path: Path, classes: bool | None = None, **images: Any) -> tuple[dict[str, Any], list[Any]]:
-    source = source_named("huggingface")
+    source = find_source("huggingface")
     manifest = source.fetch(dataset(path, tmp_path, classes))
-    parts = source.divided(manifest, changed(IMAGES, **images))
+    parts = split_source(source, manifest, changed(IMAGES, **images))
     source.check(manifest)
-    return manifest, [[making() for making in part()] for part in parts]
+    return manifest, [[shard.decode() for shard in part()] for part in parts]
 
 
 def rows(shards: list[Any]) -> list[int]:
@@ -82,7 +83,7 @@ def test_a_split_of_its_own_is_held_out(split: str, tmp_path: Path) -> None:
 def test_columns_that_may_hold_classes_but_are_not_used_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = source_named("huggingface")
+    source = find_source("huggingface")
     source.fetch(dataset(kept(flowers(9).remove_columns("kind"), tmp_path / "numbers"), tmp_path))
     assert "numbers has no column of classes (ClassLabel); not used: number." in caplog.text
 
@@ -117,7 +118,7 @@ def test_what_gives_no_picture_is_listed(tmp_path: Path) -> None:
     rejected = {name: why for part in parts for shard in part for name, why in shard.rejected}
     assert rejected == {
         "train 0": "it has no class",
-        "train 3": "it is no picture that can be read",
+        "train 3": "it is no image that can be read",
         "train 4": "the file is empty",
     }
 
@@ -128,7 +129,7 @@ def test_a_file_beside_the_dataset_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = source_named("huggingface")
+    source = find_source("huggingface")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for path, message in {
         kept(flowers(9).remove_columns("picture"), tmp_path / "bare"): "has no column of images, only number, kind",
@@ -141,7 +142,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         source.fetch(dataset(bare, tmp_path, classes=True))
     with pytest.raises(UserError, match=r"needs dataset.path: a name of the hub"):
         source.fetch(changed(dataset(bare, tmp_path), path=None))
-    hugging_face.splits.cache_clear()
+    hugging_face.load_splits.cache_clear()
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="needs the package datasets: pip install"):
         source.fetch(dataset(bare, tmp_path))
@@ -159,7 +160,7 @@ def test_a_parquet_file_from_a_url_is_downloaded_without_its_secrets_in_any_file
 ) -> None:
     kept(flowers(20), server[1] / "flowers.parquet")
     url = f"{server[0].replace('://', '://me:pa55word@')}/flowers.parquet?token=s3cret"
-    manifest = source_named("huggingface").fetch(dataset(url, tmp_path))
+    manifest = find_source("huggingface").fetch(dataset(url, tmp_path))
     assert manifest["class_names"] == ["even", "odd"]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files

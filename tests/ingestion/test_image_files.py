@@ -25,29 +25,38 @@ from PIL import Image
 
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.store import LazyImageStore
-from ddpm_kedro.ingestion.decoding import Wanted
+from ddpm_kedro.ingestion.collection import ImageFormat
 from ddpm_kedro.ingestion.file_readers import FolderReader
-from ddpm_kedro.ingestion.image_files import checked_listing, divided, looks, make_shard, shards
-from ddpm_kedro.ingestion.listing import PROBLEMS, Listing, any_members, listing_of, plain_members, shown, walk
-from ddpm_kedro.ingestion.registry import source_named
-from ddpm_kedro.ingestion.sharding import wanted_of
+from ddpm_kedro.ingestion.file_walk import PROBLEMS, walk
+from ddpm_kedro.ingestion.image_files import ImageFiles
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore
+from ddpm_kedro.ingestion.listing import Listing, list_files, printable
+from ddpm_kedro.ingestion.probing import choose_format, probe_images
+from ddpm_kedro.ingestion.registry import find_source
+from ddpm_kedro.ingestion.sharding import EncodedShard, Shard, cut_into_shards
+from ddpm_kedro.ingestion.splitting import Rows, split_holdout
 from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.session import explain
 from tests.conftest import IMAGES, ROOT, changed
 from tests.ingestion import corpus, fuzz
+from tests.ingestion.shards import FakeShard
 
-WANTED = Wanted(8, 12, 3, "crop", (255, 255, 255), 50_000_000)
+FORMAT = ImageFormat(8, 12, 3, "crop", (255, 255, 255), 50_000_000)
 
 
 def names(listing: Listing) -> list[str]:
-    return [shown(listing.name(index)) for index in range(len(listing))]
+    return [printable(listing.name(index)) for index in range(len(listing))]
+
+
+def decoded(path: Path, listing: Listing | None = None) -> Shard:
+    """Return all images of a folder or archive."""
+    return EncodedShard(ImageFiles(path, listing or list_files(path)), FORMAT).decode()
 
 
 def reasons(path: Path) -> dict[str, str]:
-    return dict(make_shard(path, listing_of(path), WANTED).rejected)
+    return dict(decoded(path).rejected)
 
 
 def members(path: Path, files: dict[str, bytes]) -> Path:
@@ -89,10 +98,11 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 def small_shards(top: Path, each: int = 6, **more: Any) -> LazyImageStore:
     """What makes a store of all pictures of a folder, so many in a shard."""
-    listing = listing_of(top)
+    listing = list_files(top)
     rows = np.arange(len(listing))
-    makings = [partial(make_shard, top, listing.take(rows[at : at + each]), WANTED) for at in range(0, len(rows), each)]
-    return LazyImageStore(Provenance({}, {"raw": listing.digest}), ("a", "b"), lambda: makings, **more)
+    images = ImageFiles(top, listing)
+    shards = [EncodedShard(images.take(rows[at : at + each]), FORMAT) for at in range(0, len(rows), each)]
+    return LazyImageStore(Provenance({}, {"raw": listing.digest}), ("a", "b"), lambda: shards, **more)
 
 
 def test_twenty_kills_leave_the_store_that_was_never_killed(tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_twenty_kills_leave_the_store_that_was_never_killed(tmp_path: Path) -> N
 
 def save_slowly(folder: str) -> None:
     """Two processes that decode for a minute."""
-    slow = LazyImageStore(Provenance({}, {}), (), lambda: [partial(time.sleep, 60)] * 3, 2)  # type: ignore[list-item]
+    slow = LazyImageStore(Provenance({}, {}), (), lambda: [FakeShard(partial(time.sleep, 60))] * 3, 2)
     ImageStoreDataset(filepath=folder).save(slow)
 
 
@@ -138,7 +148,7 @@ def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     process.wait(20)
     assert time.monotonic() - asked < 5
     said = " ".join(log.read_text().split())
-    assert "Stopped. 0 files are done with" in said
+    assert "Stopped. 0 files are done;" in said
     assert said.endswith("KeyboardInterrupt")  # and not that a process was killed
 
 
@@ -178,7 +188,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 def test_pictures_that_change_while_they_are_read_make_no_store(change: str, tmp_path: Path) -> None:
     files = {f"{name}/{number}.png": corpus.picture() for name in "ab" for number in range(30)}
     top = folder_of(tmp_path / "top", files)
-    source = source_named("folder")
+    source = find_source("folder")
     given = {"source": "folder", "download_folder": "", "path": str(top), "classes": None, "sha256": None}
     manifest = {"source": "folder"} | source.fetch(DatasetParameters(**given))
     [training, _] = prepare_images(manifest, changed(IMAGES, workers=0, max_rejected_fraction=0.99))
@@ -197,9 +207,9 @@ def test_pictures_that_change_while_they_are_read_make_no_store(change: str, tmp
 @pytest.mark.parametrize("above", ["", "set/", "set/train/"])
 def test_subfolders_are_classes(kind: str, above: str, tmp_path: Path) -> None:
     path = anywhere(kind, tmp_path, {above + name: data for name, data in CLASSES.items()})
-    listing = listing_of(path)
+    listing = list_files(path)
     assert listing.class_names == ("ant", "cat")
-    shard = make_shard(path, listing, WANTED)
+    shard = decoded(path, listing)
     assert shard.images.shape == (6, 8, 12, 3)
     assert not shard.rejected
     for name, label, image in zip(shard.names, shard.labels, shard.images, strict=True):
@@ -218,7 +228,7 @@ def test_subfolders_are_classes(kind: str, above: str, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_else_there_are_no_classes(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
-    listing = listing_of(anywhere(kind, tmp_path, files))
+    listing = list_files(anywhere(kind, tmp_path, files))
     assert listing.class_names == ()
     assert set(listing.labels) == {-1}
     assert len(listing) == len(files)
@@ -229,20 +239,20 @@ def test_what_a_folder_may_hold(tmp_path: Path) -> None:
     corpus.write(top)
     corpus.write_special(top)
     expected = {name: reason for name, (_, reason) in [*corpus.BAD.items(), *corpus.SPECIAL.items()]}
-    shard = make_shard(top, listing_of(top), WANTED)
+    shard = decoded(top)
     found = dict(shard.rejected)
-    assert set(found) == {shown(os.fsencode(name)) for name in expected}
+    assert set(found) == {printable(os.fsencode(name)) for name in expected}
     assert all(re.fullmatch(f"({expected[name]}).*", reason) for name, reason in found.items())
-    taken = {shown(os.fsencode(name)) for name in corpus.GOOD} | {"not-\\xff-utf8.png"}
+    taken = {printable(os.fsencode(name)) for name in corpus.GOOD} | {"not-\\xff-utf8.png"}
     assert set(shard.names) == taken
     assert "two\\nlines.png" in taken
-    assert listing_of(top).others == len(corpus.OTHERS) + 1  # and a link to the folder itself, that is not followed
+    assert list_files(top).skipped_count == len(corpus.OTHERS) + 1  # and a link to the folder itself
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_names_that_lead_out_are_no_classes(kind: str, tmp_path: Path) -> None:
     evil = {"../up.png": corpus.picture(), "/etc/root.png": corpus.picture(), "ant/../../b.png": corpus.picture()}
-    listing = listing_of(members(tmp_path / f"evil.{kind}", {f"top/{name}": CLASSES[name] for name in CLASSES} | evil))
+    listing = list_files(members(tmp_path / f"evil.{kind}", {f"top/{name}": CLASSES[name] for name in CLASSES} | evil))
     assert listing.class_names == ("ant", "cat")
     assert sorted(listing.labels) == [-1] * 3 + [0] * 3 + [1] * 3
 
@@ -259,19 +269,18 @@ FORMATS = {"gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT, "pax": tarf
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
-def test_plain_members_are_those_that_tarfile_finds(form: str, tmp_path: Path) -> None:
-    path, long = tmp_path / "top.tar", "/".join(["folder" * 5] * 4)  # 123 bytes: in ustar part of it stands elsewhere
-    names = ["a/1.png", "a/empty.png", "b/text.txt", *([f"{long}/2.png"] if form == "ustar" else []), "../out.png"]
+def test_members_of_each_tar_format_are_found(form: str, tmp_path: Path) -> None:
+    path, long = tmp_path / "top.tar", "/".join(["folder" * 5] * 4)  # 123 bytes: more than ustar has for a name
+    names = ["a/1.png", "a/empty.png", "b/text.txt", f"{long}/2.png", "../out.png"]
     with tarfile.open(path, "w", format=FORMATS[form]) as archive:
         archive.addfile(_member("a", b"", type=tarfile.DIRTYPE))
         for number, name in enumerate(names):
             content = b"x" * (511 * number)
             archive.addfile(_member(name, content, mtime=10**9 + number), io.BytesIO(content))
-    found = plain_members(path)
-    assert found is not None
-    assert found == list(any_members(path))
-    assert len(found) == len(names)
-    assert found[-1].problem == "its name leads out"
+    found = list(walk(path))
+    assert [file.name.decode() for file in found] == names
+    assert [(file.size, file.stamp) for file in found] == [(511 * number, 10**9 + number) for number in range(5)]
+    assert [file.problem for file in found] == [""] * 4 + ["its name leads out"]
 
 
 def _member(called: str, content: bytes, **more: Any) -> tarfile.TarInfo:
@@ -294,44 +303,32 @@ def _member(called: str, content: bytes, **more: Any) -> tarfile.TarInfo:
     ],
     ids=lambda more: next(iter(more)),
 )
-def test_whatever_else_an_archive_has_is_left_to_tarfile(more: dict[str, Any], tmp_path: Path) -> None:
+def test_members_with_extended_headers_are_found(more: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "top.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(_member("a.png", b""))
         archive.addfile(_member("b.png", b"", **more))
-    assert plain_members(path) is None
     assert [found.name for found in walk(path)] == [b"a.png", more.get("name", "b.png").encode()]
-
-
-@pytest.mark.parametrize("at", [0, 100, 124, 136, 148, 156, 257])
-def test_a_damaged_header_is_left_to_tarfile(at: int, tmp_path: Path) -> None:
-    path = members(tmp_path / "top.tar", {"a.png": b"x" * 600, "b.png": b"x"})
-    content = bytearray(path.read_bytes())
-    content[1536 + at] ^= 0x81  # of the second
-    path.write_bytes(content)
-    assert plain_members(path) is None
-    path.write_bytes(members(path, {"a.png": b"x" * 600}).read_bytes()[:1024])  # and one that ends too soon
-    assert plain_members(path) is None
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_what_is_changed_has_another_digest(kind: str, tmp_path: Path) -> None:
     path = anywhere(kind, tmp_path, {"1.png": b"x"})
-    before = listing_of(path).digest
-    assert listing_of(path).digest == before
-    assert listing_of(anywhere(kind, tmp_path, {"1.png": b"xy"})).digest != before  # its size
-    assert listing_of(anywhere(kind, tmp_path, {"2.png": b"x"})).digest != before
+    before = list_files(path).digest
+    assert list_files(path).digest == before
+    assert list_files(anywhere(kind, tmp_path, {"1.png": b"xy"})).digest != before  # its size
+    assert list_files(anywhere(kind, tmp_path, {"2.png": b"x"})).digest != before
     if kind == "folder":
         (path / "2.png").unlink()
         (path / "1.png").write_bytes(b"x")
         os.utime(path / "1.png", (1, 1))
-        assert listing_of(path).digest != before
+        assert list_files(path).digest != before
 
 
 def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
     hidden = {".Trash/x/1.png": b"x", ".thumbnails/2.png": b"x", "ant/.3.png": b"x"}
     for kind in ("folder", "zip"):
-        listing = listing_of(anywhere(kind, tmp_path, CLASSES | hidden))
+        listing = list_files(anywhere(kind, tmp_path, CLASSES | hidden))
         assert listing.class_names == ("ant", "cat")
         assert len(listing) == len(CLASSES)
 
@@ -347,21 +344,21 @@ def test_a_folder_that_may_not_be_read_hides_no_classes(tmp_path: Path, monkeypa
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    listing = listing_of(top)
+    listing = list_files(top)
     assert listing.class_names == ("ant", "cat")
     assert reasons(top) == {"lost+found": "the folder cannot be read"}
     monkeypatch.setattr(os, "scandir", lambda _: refused(b"lost+found"))
-    with pytest.raises(UserError, match=r"The folder dataset.path = .*top may not be read"):
-        listing_of(top)
+    with pytest.raises(UserError, match=r"No permission to read the folder dataset.path = .*top\."):
+        list_files(top)
 
 
 def test_files_that_may_be_read_later_are_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     top = folder_of(tmp_path / "top", CLASSES)
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, _: not path.endswith(b"ant/0.png"))
-        before = listing_of(top)
+        before = list_files(top)
         assert reasons(top) == {"ant/0.png": "it may not be read"}
-    assert listing_of(top).digest != before.digest
+    assert list_files(top).digest != before.digest
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
@@ -374,7 +371,7 @@ def test_troubles_of_the_machine_are_no_faults_of_a_picture(
     top = folder_of(tmp_path / "top", CLASSES)
     monkeypatch.setattr(FolderReader, "read", read)
     with pytest.raises(type(error)):
-        make_shard(top, listing_of(top), WANTED)
+        decoded(top)
 
 
 def test_links_and_devices_of_an_archive_are_not_followed(tmp_path: Path) -> None:
@@ -404,16 +401,16 @@ def test_what_is_encrypted_or_damaged_in_a_zip(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.write_bytes(b"hello"), "neither a folder nor a .zip"),
-        (lambda path: path.mkdir(), "There is no picture"),
-        (lambda path: folder_of(path, {"a.txt": b""}), r"though files of other names \(1\)"),
-        (lambda path: path.write_bytes(b"PK"), "neither a folder nor a .zip"),
+        (lambda path: path.write_bytes(b"hello"), "neither a folder nor a complete .zip"),
+        (lambda path: path.mkdir(), "There is no image"),
+        (lambda path: folder_of(path, {"a.txt": b""}), r"but files with other names \(1\)"),
+        (lambda path: path.write_bytes(b"PK"), "neither a folder nor a complete .zip"),
     ],
 )
 def test_what_is_no_source_is_said(make: object, message: str, tmp_path: Path) -> None:
     make(tmp_path / "pictures")  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
-        listing_of(tmp_path / "pictures")
+        list_files(tmp_path / "pictures")
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
@@ -421,19 +418,21 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:512] + b"x" * 20 + data[532:3000])
     with pytest.raises(UserError, match=r"cut\.tar is damaged"):
-        listing_of(path)
+        list_files(path)
 
 
 def test_a_file_that_goes_or_shrinks_is_rejected(tmp_path: Path) -> None:
     top = folder_of(tmp_path / "top", CLASSES)
-    listing = listing_of(top)
+    listing = list_files(top)
     (top / "ant/0.png").unlink()
     (top / "ant/1.png").write_bytes(b"x")
-    found = dict(make_shard(top, listing, WANTED).rejected)
+    found = dict(decoded(top, listing).rejected)
     assert found == {"ant/0.png": "it is gone", "ant/1.png": "it is cut short"}
+    manifest = {"folder": str(top), "class_names": listing.class_names}
     with pytest.raises(UserError, match="changed while they were read"):
-        checked_listing(top, listing.digest)
-    assert checked_listing(top, listing_of(top).digest).class_names == listing.class_names
+        find_source("folder").check(manifest | {"sha256": {"top": listing.digest}})
+    images, _ = find_source("folder").open(manifest | {"sha256": {"top": list_files(top).digest}})
+    assert images.class_names == listing.class_names
 
 
 def test_a_file_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,45 +445,50 @@ def test_a_file_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: py
     assert set(reasons(top).values()) == {"it may not be read"}
 
 
+def split(listing: Listing, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    images = changed(IMAGES, holdout_fraction=fraction, seed=seed)
+    return split_holdout(ImageFiles(Path(), listing), images, classes=False)
+
+
 def test_files_that_come_later_move_no_others(tmp_path: Path) -> None:
     top = folder_of(tmp_path / "top", {f"{number}.png": b"x" for number in range(400)})
-    before = listing_of(top)
-    training, holdout = divided(before, 0.1, 0)
+    before = list_files(top)
+    training, holdout = split(before, 0.1, 0)
     assert len(training) + len(holdout) == 400
     assert 20 <= len(holdout) <= 60
     assert not set(training) & set(holdout)
     held = {before.name(index) for index in holdout}
     folder_of(top, {f"+{number}.png": b"x" for number in range(100)})  # they are listed before the others
-    after = listing_of(top)
-    still = {after.name(index) for index in divided(after, 0.1, 0)[1] if not after.name(index).startswith(b"+")}
+    after = list_files(top)
+    still = {after.name(index) for index in split(after, 0.1, 0)[1] if not after.name(index).startswith(b"+")}
     assert still == held
-    assert {before.name(index) for index in divided(before, 0.1, 1)[1]} != held
-    with pytest.raises(UserError, match="leaves 0 of 400"):
-        divided(before, 1e-9, 0)
+    assert {before.name(index) for index in split(before, 0.1, 1)[1]} != held
+    with pytest.raises(UserError, match="holds out 0 of 400"):
+        split(before, 1e-9, 0)
 
 
 def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
     small = folder_of(tmp_path / "small", {"1.png": corpus.picture(), "2.png": corpus.picture()})
-    seen = looks(small, listing_of(small), np.arange(2))
+    seen = probe_images(ImageFiles(small, list_files(small)))
     assert seen == [[8, 12, 3, 2]]
-    chosen = wanted_of(seen, IMAGES)
+    chosen = choose_format(seen, IMAGES)
     assert (chosen.height, chosen.width, chosen.channels) == (8, 12, 3)
-    chosen = wanted_of([[480, 640, 3, 5], [50, 700, 1, 4]], IMAGES)
+    chosen = choose_format([[480, 640, 3, 5], [50, 700, 1, 4]], IMAGES)
     assert (chosen.height, chosen.width, chosen.channels) == (64, 64, 3)
-    chosen = wanted_of([[40, 640, 1, 5]], IMAGES)
+    chosen = choose_format([[40, 640, 1, 5]], IMAGES)
     assert (chosen.height, chosen.width, chosen.channels) == (32, 32, 1)
-    chosen = wanted_of([[40, 640, 1, 5]], changed(IMAGES, size=(20, 30), channels=4))
+    chosen = choose_format([[40, 640, 1, 5]], changed(IMAGES, size=(20, 30), channels=4))
     assert (chosen.height, chosen.width, chosen.channels) == (20, 30, 4)
-    with pytest.raises(UserError, match="Not one of the pictures"):
-        wanted_of([], IMAGES)
+    with pytest.raises(UserError, match="None of the images probed"):
+        choose_format([], IMAGES)
 
 
 def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 4 * 8 * 12 * 3)
     top = folder_of(tmp_path / "top", CLASSES | {"bee/broken.png": b"x"})
-    listing = listing_of(top)
-    made = [make() for make in shards(top, listing, WANTED, np.arange(len(listing)))]
-    whole = make_shard(top, listing, WANTED)
+    listing = list_files(top)
+    made = [shard.decode() for shard in cut_into_shards(ImageFiles(top, listing), np.arange(len(listing)), FORMAT)]
+    whole = decoded(top, listing)
     assert [len(shard.images) + len(shard.rejected) for shard in made] == [4, 3]
     assert np.array_equal(np.concatenate([shard.images for shard in made]), whole.images)
     assert np.concatenate([shard.labels for shard in made]).tolist() == whole.labels.tolist()
@@ -497,10 +501,11 @@ def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
     files = {f"{number}.png": corpus.picture() for number in range(3)}
     files |= {"tall.png": corpus.saved(tall, "PNG"), "wide.jpg": corpus.saved(wide, "JPEG"), "broken.png": b"x"}
     top = folder_of(tmp_path / "top", files)
-    listing = listing_of(top)
+    listing = list_files(top)
     dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
-    dataset.save(LazyImageStore(Provenance({}, {}), (), partial(shards, top, listing, WANTED, np.arange(6)), 0, 0.5))
-    assert dataset.load().facts["originals"] == {
+    shards = partial(cut_into_shards, ImageFiles(top, listing), np.arange(6), FORMAT)
+    dataset.save(LazyImageStore(Provenance({}, {}), (), shards, 0, 0.5))
+    assert dataset.load().statistics["originals"] == {
         "kinds": {"PNG RGB": 3, "PNG L": 1, "JPEG RGB": 1},
         "shorter_side": {"8 to 15": 3, "16 to 31": 1, "32 to 63": 1},
         "smallest": {"height": 8, "width": 12},
@@ -512,14 +517,13 @@ def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
 def test_other_processes_make_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
     path = anywhere(kind, tmp_path, CLASSES | {"bee/broken.png": b"x"})
-    listing = listing_of(path)
+    listing = list_files(path)
     contents = []
     for workers in (0, 2):
         folder = tmp_path / f"store-{workers}"
         made_by = Provenance({}, {"raw_images": listing.digest})
-        lazy = LazyImageStore(
-            made_by, listing.class_names, partial(shards, path, listing, WANTED, np.arange(7)), workers, 0.5
-        )
+        shards = partial(cut_into_shards, ImageFiles(path, listing), np.arange(7), FORMAT)
+        lazy = LazyImageStore(made_by, listing.class_names, shards, workers, 0.5)
         ImageStoreDataset(filepath=str(folder)).save(lazy)
         contents.append({file.name: file.read_bytes() for file in folder.iterdir()})
     assert contents[0] == contents[1]

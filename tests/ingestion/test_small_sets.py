@@ -8,8 +8,8 @@ import scipy.io
 from torchvision import datasets
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.ingestion.registry import SOURCES, source_named
-from ddpm_kedro.ingestion.small_sets import Torchvision
+from ddpm_kedro.ingestion.registry import SOURCES, find_source
+from ddpm_kedro.ingestion.small_sets import TorchvisionArrays
 from ddpm_kedro.ingestion.source import checksums
 from tests.archives import FAMILY, RNG, Server, md5, serve_cifar10, serve_mnist
 from tests.conftest import changed
@@ -17,7 +17,7 @@ from tests.pipelines.test_nodes import DATASET
 
 
 def test_the_digits_of_the_package() -> None:
-    source = source_named("mnist5k")
+    source = find_source("mnist5k")
     folder, names = source.download(Path("unused"))
     train, test = source.read(folder)
     assert names == tuple("0123456789")
@@ -34,7 +34,7 @@ def test_cifar10_is_downloaded_checked_and_read(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = serve_cifar10(server, monkeypatch)
-    source = source_named("cifar10")
+    source = find_source("cifar10")
     folder, names = source.download(tmp_path / "raw")
     train, test = source.read(folder)
     assert names[3] == "cat"
@@ -49,7 +49,7 @@ def test_cifar10_is_downloaded_checked_and_read(
 @pytest.mark.parametrize("name", FAMILY)
 def test_the_family_of_mnist(name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = serve_mnist(name, server, monkeypatch)
-    source = source_named(name)
+    source = find_source(name)
     where, names = source.download(tmp_path / "raw")
     train, test = source.read(where)
     assert len(names) == 10
@@ -68,7 +68,7 @@ def test_svhn(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         scipy.io.savemat(folder / file, {"X": images, "y": np.array([[10], [1], [2], [3], [10]])})
         split_list[split] = [f"{address}/{file}", file, md5((folder / file).read_bytes())]
     monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
-    source = source_named("svhn")
+    source = find_source("svhn")
     train, _ = source.read(source.download(tmp_path / "raw")[0])
     assert np.array_equal(train.images, images.transpose(3, 0, 1, 2))
     assert train.labels.tolist() == [0, 1, 2, 3, 0]
@@ -78,10 +78,10 @@ def test_a_wrong_checksum_is_an_error(server: Server, tmp_path: Path, monkeypatc
     serve_cifar10(server, monkeypatch)
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", "0" * 32)
     with pytest.raises(UserError, match=r"could not be downloaded.*raw by hand"):
-        source_named("cifar10").download(tmp_path / "raw")
+        find_source("cifar10").download(tmp_path / "raw")
 
 
-@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if isinstance(source, Torchvision)])
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if isinstance(source, TorchvisionArrays)])
 def test_no_network_is_an_error_that_says_what_to_do(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,12 +95,12 @@ def test_no_network_is_an_error_that_says_what_to_do(
         if hasattr(dataset, attribute):
             monkeypatch.setattr(dataset, attribute, value)
     with pytest.raises(UserError, match=r"could not be downloaded: .*Check the network.*mnist5k needs no network"):
-        source_named(name).download(tmp_path / "raw")
+        find_source(name).download(tmp_path / "raw")
 
 
 def test_an_unknown_source_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"Unknown dataset.source 'cifar-10'. Did you mean 'cifar10'"):
-        source_named("cifar-10")
+        find_source("cifar-10")
 
 
 @pytest.mark.parametrize(("source", "path"), [("mnist5k", None), ("dtd", None), ("folder", "."), ("huggingface", "x")])
@@ -108,4 +108,4 @@ def test_a_checksum_that_would_not_be_compared_is_refused(source: str, path: str
     where = str(tmp_path) if path == "." else path
     dataset = changed(DATASET, source=source, download_folder=str(tmp_path), path=where, sha256="00" * 32)
     with pytest.raises(UserError, match=r"dataset.sha256 is the checksum of one file.*leave it at null"):
-        source_named(source).fetch(dataset)
+        find_source(source).fetch(dataset)

@@ -10,12 +10,13 @@ from PIL import Image
 from torchvision import datasets
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.ingestion.registry import SOURCES, source_named
-from ddpm_kedro.ingestion.torchvision_files import TorchvisionPictures, opened
+from ddpm_kedro.ingestion.lazy_store import split_source
+from ddpm_kedro.ingestion.registry import SOURCES, find_source
+from ddpm_kedro.ingestion.torchvision_files import TorchvisionFiles, open_dataset
 from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
 
-SETS = {name: source for name, source in SOURCES.items() if isinstance(source, TorchvisionPictures)}
+SETS = {name: source for name, source in SOURCES.items() if isinstance(source, TorchvisionFiles)}
 
 
 class Flowers:
@@ -41,7 +42,7 @@ class Flowers:
 
 @pytest.fixture(autouse=True)
 def _flowers(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened.cache_clear()
+    open_dataset.cache_clear()
     monkeypatch.setattr(datasets, "Flowers102", Flowers)
 
 
@@ -50,8 +51,8 @@ def dataset(tmp_path: Path, source: str = "flowers102") -> DatasetParameters:
 
 
 def made(source: Any, manifest: dict[str, Any], **images: Any) -> list[Any]:
-    [training, holdout] = source.divided(manifest, changed(IMAGES, **images))
-    return [[making() for making in part()] for part in (training, holdout)]
+    [training, holdout] = split_source(source, manifest, changed(IMAGES, **images))
+    return [[shard.decode() for shard in part()] for part in (training, holdout)]
 
 
 @pytest.mark.parametrize("name", list(SETS))
@@ -64,7 +65,7 @@ def test_the_options_are_those_of_torchvision(name: str, monkeypatch: pytest.Mon
 
 
 def test_pictures_of_all_sizes_become_one_with_their_labels(tmp_path: Path) -> None:
-    source = source_named("flowers102")
+    source = find_source("flowers102")
     manifest = source.fetch(dataset(tmp_path))
     assert manifest["class_names"] == ["rose", "tulip"]
     [[training], [holdout]] = made(source, manifest)
@@ -84,7 +85,7 @@ def test_pictures_of_all_sizes_become_one_with_their_labels(tmp_path: Path) -> N
 
 
 def test_a_part_is_held_out_where_there_is_no_test_split(tmp_path: Path) -> None:
-    source = TorchvisionPictures("Flowers102", test=None)
+    source = TorchvisionFiles("Flowers102", test=None)
     parts = made(source, source.fetch(dataset(tmp_path)))
     names = [name for part in parts for shard in part for name in (*shard.names, *(bad for bad, _ in shard.rejected))]
     assert sorted(names) == sorted(f"Flowers102 {row}" for row in range(30))
@@ -94,7 +95,7 @@ def test_a_part_is_held_out_where_there_is_no_test_split(tmp_path: Path) -> None
 def test_what_must_be_brought_by_hand_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(UserError, match=r"ImageNet is not there: .*ILSVRC2012_devkit.* Files go to .*imagenet"):
-        source_named("imagenet").fetch(dataset(tmp_path, "imagenet"))
+        find_source("imagenet").fetch(dataset(tmp_path, "imagenet"))
 
 
 def test_what_cannot_be_downloaded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +104,12 @@ def test_what_cannot_be_downloaded_is_said(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Flowers, "__init__", broken)
     with pytest.raises(UserError, match="Flowers102 is not there: Error downloading: no route Files go to"):
-        source_named("flowers102").fetch(dataset(tmp_path))
+        find_source("flowers102").fetch(dataset(tmp_path))
 
 
 def test_rows_are_spread_over_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 8 * 8 * 3 * 10)
-    source = source_named("flowers102")
+    source = find_source("flowers102")
     [training, _] = made(source, source.fetch(dataset(tmp_path)), size=8)
     assert [len(shard.images) for shard in training] == [9, 10, 10]
     assert np.concatenate([shard.images[:, 0, 0, 0] for shard in training]).tolist() == [*range(7), *range(8, 30)]

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 
 from ddpm_kedro.datasets.model import ModelDataset
-from ddpm_kedro.diffusion import SamplingPlan, draw_images, generator_for
+from ddpm_kedro.diffusion import SamplingPlan, generate_images, generator_for
 from ddpm_kedro.hooks import staleness
 from ddpm_kedro.models import TrainedModel
 from tests.conftest import Project, randomise
@@ -86,7 +86,7 @@ def test_diffusers_draws_the_same_pictures(name: str, digits: Project) -> None:
     """From the same noise: without labels by its pipeline, as this project does with the empty label."""
     folder, model = digits.data / "06_models/diffusers", model_of(digits)
     plan = SamplingPlan(model.diffusion, name, num_inference_steps=5)
-    ours = draw_images(model.network, plan, model.image_shape, SEED, [0])
+    ours = generate_images(model.network, plan, model.image_shape, SEED, [0])
     generator = generator_for(SEED, 0)
     options: dict[str, Any] = {}
     if name == "ddim":

@@ -45,7 +45,7 @@ def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
 ) -> None:
     chosen = f"use.dataset=archive,dataset.path={url_of(server)},images.size=16"
     swept = kedro(project, "sweep", "optimizer.lr=1e-3,2e-3", "--params", chosen, "--env", "smoke")
-    assert "The best again: kedro run" in printed(swept)
+    assert "To repeat the best trial: kedro run" in printed(swept)
     check_no_secret(project.folder, swept.output, caplog.text)
 
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,10 @@ import pytest
 
 from tests.conftest import ROOT, Project
 from tests.integration.test_whole_job import TINY, digest, failed, ok
+from tests.processes import run
 from tests.test_data_lock import held
 
-INGESTION = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--pipelines", "data_ingestion"]
+INGESTION = ("ddpm_kedro", "--env", "smoke", "--pipelines", "data_ingestion", "--params")
 PIPELINES = ("--pipelines", "model_training,sampling,evaluation,reporting")
 
 
@@ -69,7 +68,7 @@ def test_images_that_are_replaced_during_a_run_end_it(
 
     def ingest_first(self: SamplesDataset, data: object) -> None:
         monkeypatch.setattr(SamplesDataset, "save", save)
-        subprocess.run([*INGESTION, "--params", "images.seed=1"], cwd=project.folder, check=True, capture_output=True)
+        run(project.folder, *INGESTION, "images.seed=1").check_returncode()
         save(self, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SamplesDataset, "save", ingest_first)

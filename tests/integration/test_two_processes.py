@@ -5,8 +5,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,12 +13,12 @@ import pytest
 
 from ddpm_kedro.datasets.samples import SamplesDataset
 from tests.conftest import Project
-from tests.integration.test_together import history
+from tests.integration.test_distributed import history
 from tests.integration.test_whole_job import TINY, digest, ok
+from tests.processes import Process
 from tests.test_data_lock import KINDS
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
-KEDRO = [sys.executable, "-m", "kedro"]
 TRAIN = "run --pipelines model_training --params"
 OTHER = f"{TRAIN} {TINY},training.seed=1"
 SAMPLE = f"run --pipelines sampling --params {TINY},sampling.seed="
@@ -30,16 +28,14 @@ LONG = f"{TRAIN} training.num_images=80000,training.report_interval=800,training
 pytestmark = pytest.mark.slow
 
 
-def start(project: Project, command: str) -> "subprocess.Popen[str]":
-    pipes: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    words = [*KEDRO, *command.split(), "--env", "smoke"]
-    return subprocess.Popen(words, cwd=project.folder, env=os.environ | {"COLUMNS": "400"}, text=True, **pipes)
+def start(project: Project, command: str) -> Process:
+    return Process(project.folder, "kedro", *command.split(), "--env", "smoke", environment={"COLUMNS": "400"})
 
 
 def start_together(project: Project, *commands: str) -> list[int]:
     """Run commands at the same time; gives which of them did their work. All others were refused by one that did."""
     processes = [start(project, command) for command in commands]
-    said = [process.communicate()[0] for process in processes]
+    said = [process.communicate() for process in processes]
     done = [number for number, process in enumerate(processes) if process.returncode == 0]
     assert done, said
     for number, text in enumerate(said):
@@ -111,10 +107,10 @@ def test_a_training_refuses_all_others_until_it_is_killed(finished: Project) -> 
     try:
         for kind in KINDS.values():
             other = start(project, " ".join(kind))
-            assert f"is in use by process {training.pid} on " in other.communicate()[0]
+            assert f"is in use by process {training.pid} on " in other.communicate()
             assert other.returncode == 1
         lists = start(project, "runs list")
-        assert model_id(project) in lists.communicate()[0]
+        assert model_id(project) in lists.communicate()
     finally:
         training.kill()
         training.communicate()
@@ -126,7 +122,7 @@ def test_a_training_refuses_all_others_until_it_is_killed(finished: Project) -> 
 
 def test_a_run_that_waits_follows_the_one_before(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project = finished
-    monkeypatch.setenv("DDPM_KEDRO_WAIT", "120")
+    monkeypatch.setenv("DDPM_KEDRO_WAIT", "3600")
     assert start_together(project, OTHER, OTHER.replace("seed=1", "seed=2")) == [0, 1]
     assert len(list(project.data.glob("runs/*/parameters.json"))) == 3
     assert [row["images_seen"] for row in history(project)] == [8, 16]

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +21,7 @@ from ddpm_kedro.hardware import AVAILABLE
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.pipeline_registry import MAIN_JOB
 from tests.conftest import ROOT, Project
+from tests.processes import Process, run
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
 
@@ -239,7 +237,7 @@ class TestMistakes:
             ("dataset.source=cifar-10", ["'cifar-10'", "Did you mean 'cifar10'"]),
             ("training.device=tpu", ["'training.device' = 'tpu'"]),
             ("training.batch_size=5000", ["training.batch_size = 5000 is more than the 4500 training images"]),
-            ("sampling.label=cat", ["sampling.label = 'cat' is no class of this model"]),
+            ("sampling.label=cat", ["sampling.label = 'cat' is not a class of this model"]),
         ],
     )
     def test_wrong_parameters(self, parameters: str, words: list[str], project: Project) -> None:
@@ -316,33 +314,32 @@ class TestMistakes:
         assert isinstance(result.exception, ZeroDivisionError)
 
 
-def stop_in_mid_training(project: Project, number: signal.Signals) -> list[str]:
-    """Start a run in a process of its own, send it a signal after the first report; gives its command."""
+def stop_in_mid_training(project: Project, number: signal.Signals) -> tuple[str, ...]:
+    """Start a run in a process of its own, send it a signal after the first report, and return its command."""
     parameters = "training.num_images=400,training.report_interval=80,training.preview_images=0"
-    command = [sys.executable, "-m", "ddpm_kedro", "--env", "smoke", "--params", parameters]
-    process = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    command = ("ddpm_kedro", "--env", "smoke", "--params", parameters)
+    process = Process(project.folder, *command)
     for line in process.stdout:
         if "80 of 400 images" in line:
             process.send_signal(number)
             break
-    start = time.monotonic()
-    rest = process.stdout.read()
-    assert process.wait() == 128 + number
-    assert time.monotonic() - start < 10
-    assert "the same command goes on from it" in rest
+    rest = process.communicate()
+    assert process.returncode == 128 + number
+    assert "the same command resumes from it" in rest
+    assert "400 of 400 images" not in rest
     assert not (project.data / "06_models/model").exists()
     return command
 
 
 @pytest.mark.slow
-def test_a_run_stopped_by_sigterm_goes_on_to_the_same_pictures(project: Project, tmp_path: Path) -> None:
+def test_a_run_stopped_by_sigterm_resumes_to_the_same_images(project: Project, tmp_path: Path) -> None:
     command = stop_in_mid_training(project, signal.SIGTERM)
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    done = run(project.folder, *command)
+    assert done.returncode == 0, done.stdout
     assert "resumes after" in done.stdout
     resumed = results(project)
     project.data.rename(tmp_path / "elsewhere")
-    subprocess.run(command, cwd=project.folder, capture_output=True, check=True)
+    run(project.folder, *command).check_returncode()
     assert results(project) == resumed
 
 
@@ -370,9 +367,9 @@ def test_a_lost_terminal_that_nohup_ignores_is_ignored(project: Project, monkeyp
 
 
 def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) -> None:
-    from ddpm_kedro.hooks.run_guard import RunGuard  # noqa: PLC0415
+    from ddpm_kedro.hooks.graceful_stop import GracefulStop  # noqa: PLC0415
 
-    guard = RunGuard()
+    guard = GracefulStop()
     with pytest.raises(SystemExit) as outside:
         guard._on_signal(signal.SIGTERM, None)
     assert outside.value.code == 143
@@ -417,7 +414,7 @@ def test_signals_are_given_back_after_a_run(project: Project) -> None:
 def test_a_stop_gives_signals_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a sweep other runs follow: a guard that took its own handler for the one before would call itself for ever."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("ddpm_kedro.hooks.run_guard.Event", lambda: SimpleNamespace(is_set=lambda: True))
+    monkeypatch.setattr("ddpm_kedro.hooks.graceful_stop.Event", lambda: SimpleNamespace(is_set=lambda: True))
     assert project.kedro_run("--params", TINY).exit_code == 128
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -494,7 +491,7 @@ def test_a_finished_training_outlives_a_new_one_that_is_killed(
     [run] = (project.data / "runs").iterdir()
     ok(project.kedro_run(*command, other))
     with monkeypatch.context() as patch:
-        patch.setattr("ddpm_kedro.hooks.run_guard.Event", lambda: SimpleNamespace(is_set=lambda: True))
+        patch.setattr("ddpm_kedro.hooks.graceful_stop.Event", lambda: SimpleNamespace(is_set=lambda: True))
         assert project.kedro_run(*command, f"{TINY},training.resume=never").exit_code == 128
     ok(project.kedro_run(*command, other))
     seen = {path.parent.name: torch.load(path)["images_seen"] for path in run.rglob("checkpoint.pt")}

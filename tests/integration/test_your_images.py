@@ -44,10 +44,10 @@ def test_pictures_become_samples(kind: str, project: Project, tmp_path: Path) ->
     parts = report(project)
     assert sum(part["images"] for part in parts.values()) == 60  # type: ignore[misc]
     rejected = [reason for part in parts.values() for reason in part["rejected"]]  # type: ignore[attr-defined]
-    assert sorted(rejected) == ["it is no picture that can be read", "the file is empty"]
+    assert sorted(rejected) == ["it is no image that can be read", "the file is empty"]
     listed = [tuple(line) for part in parts.values() for line in part["rejected_files"]]  # type: ignore[attr-defined]
     assert sorted(listed) == [
-        ("circles/broken.png", "it is no picture that can be read"),
+        ("circles/broken.png", "it is no image that can be read"),
         ("squares/empty.jpg", "the file is empty"),
     ]
     for part in parts.values():
@@ -125,9 +125,9 @@ def test_another_set_puts_an_end_to_it(project: Project, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("files", "more", "message"),
     [
-        ({}, {}, "There is no picture in dataset.path"),
+        ({}, {}, "There is no image in dataset.path"),
         ({"a/1.png": b"x", "a/2.png": b"x"}, {"dataset.classes": "true"}, "dataset.classes is true, but"),
-        ({f"{number}.png": b"x" for number in range(60)}, {}, "Not one of the 60 pictures that were looked at"),
+        ({f"{number}.png": b"x" for number in range(60)}, {}, "None of the 60 images probed can be read"),
         (FILES | {f"x/{n}.png": b"x" for n in range(20)}, {}, "more than images.max_rejected_fraction = 0.1 allows"),
     ],
 )

@@ -21,7 +21,7 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.metrics.neighbours import copying, nearest_images
 from ddpm_kedro.metrics.scores import (
     Features,
-    Figure,
+    Score,
     all_scores,
     frechet_distance,
     inception_score,
@@ -97,7 +97,7 @@ def digits() -> tuple[ImageStore, ImageStore, FeatureExtractor]:
     return training, holdout, FeatureExtractor("classifier", network, (1, 28, 28), training.class_names, MADE_BY)
 
 
-def judged(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> dict[str, Figure]:
+def judged(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> dict[str, Score]:
     training, holdout, extractor = digits
     seen = (Features(*extractor(part)) for part in (images, training.images, holdout.images))
     return {figure.name.split("(")[0]: figure for figure in all_scores(*seen, "classifier", 10)}
@@ -119,7 +119,7 @@ def blurred(images: np.ndarray) -> np.ndarray:
 def test_real_images_are_good_and_new(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
     found = judged(digits[1].images, digits)
     assert abs(found["KID"].value) < 3 * found["KID"].spread
-    assert found["KID"].floor == found["KID"].at_floor_n
+    assert found["KID"].holdout_value == found["KID"].value_at_holdout_n
     assert found["precision"].value > 0.7
     assert found["recall"].value > 0.7
     assert copies(digits[1].images, digits) == "no sign of copying"
@@ -141,9 +141,9 @@ def test_what_is_wrong_shows(
 ) -> None:
     found = judged(spoil(digits[1].images), digits)[figure]
     if found.better == "lower":
-        assert found.value > 10 * abs(found.floor) + 3 * found.spread
+        assert found.value > 10 * abs(found.holdout_value) + 3 * found.spread
     else:
-        assert found.value < 0.5 * found.floor
+        assert found.value < 0.5 * found.holdout_value
 
 
 @pytest.mark.slow
@@ -171,10 +171,10 @@ def test_the_nearest_image_is_found_across_chunks(monkeypatch: pytest.MonkeyPatc
 def test_the_floor_is_of_all_classes_alike(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
     """Stores are sorted by class: their first images would be of one."""
     _, holdout, extractor = digits
-    chosen = Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100)
+    chosen = Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).subset(100)
     assert chosen.labels.unique().tolist() == list(range(10))
     assert torch.equal(
-        chosen.labels, Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).some(100).labels
+        chosen.labels, Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).subset(100).labels
     )
 
 
@@ -189,8 +189,8 @@ def test_figures_that_need_more_samples_say_how_many() -> None:
     assert "at least 4 samples" in figures["precision(classifier)"].note
     figures = {figure.name: figure for figure in all_scores(seen(80), seen(300), seen(30), "classifier", 2)}
     assert figures["FD(classifier)"].value > 0
-    assert "the hold-out has fewer than 65" in figures["FD(classifier)"].note
-    assert {figures[name].floor_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
+    assert "no holdout value: there are fewer than 65" in figures["FD(classifier)"].note
+    assert {figures[name].holdout_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
 
 
 @pytest.mark.parametrize(
@@ -202,28 +202,28 @@ def test_few_images_give_no_nan_but_a_reason(samples: int, training: int, holdou
 
     figures = all_scores(seen(samples), seen(training), seen(holdout), "classifier", 2)
     json.dumps([figure.as_dict() for figure in figures], allow_nan=False)
-    assert all(figure.note for figure in figures if figure.value is None or figure.floor is None)
+    assert all(figure.note for figure in figures if figure.value is None or figure.holdout_value is None)
     notes = {figure.name.split("(")[0]: figure.note for figure in figures}
     if samples >= 80 and training == 10:
         assert notes["KID"] == "needs at least 20 training images"
         assert notes["FD"] == "needs at least 65 training images"
     if samples >= 80 and training >= 80 and holdout < 5:
-        assert notes["KID"] == "no floor: the hold-out has fewer than 20 images"
+        assert notes["KID"] == "no holdout value: there are fewer than 20 holdout images"
 
 
 def test_a_number_that_is_not_finite_is_absent_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.metrics.scores.frechet_distance", lambda *_: float("nan"))
     seen = Features(torch.randn(80, 64), torch.randn(80, 10))
     [distance] = [figure for figure in all_scores(seen, seen, seen, "classifier", 1) if figure.name.startswith("FD")]
-    assert (distance.value, distance.floor, distance.at_floor_n) == (None, None, None)
+    assert (distance.value, distance.holdout_value, distance.value_at_holdout_n) == (None, None, None)
     assert "no finite number" in distance.note
 
 
 @pytest.mark.parametrize(
     ("samples", "training", "holdout", "words"),
     [
-        (100, 100, 4, "at least 100 images of the hold-out, not 4"),
-        (100, 100, 99, "at least 100 images of the hold-out, not 99"),
+        (100, 100, 4, "at least 100 holdout images, not 4"),
+        (100, 100, 99, "at least 100 holdout images, not 99"),
         (19, 100, 100, "at least 20 samples, not 19"),
         (100, 9, 100, "at least 10 training images, not 9"),
     ],
@@ -272,5 +272,5 @@ def test_images_without_classes_need_another_extractor(classes: int) -> None:
 
 
 def test_images_that_are_too_small_for_the_classifier_are_an_error() -> None:
-    with pytest.raises(UserError, match=r"8 pixels a side or more, but these are 8 high and 7 wide.*images.size"):
+    with pytest.raises(UserError, match=r"at least 8 pixels per side, but these are 8 high and 7 wide.*images.size"):
         fit_classifier(make_store(size=(8, 7)), EVALUATION)

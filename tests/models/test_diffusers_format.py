@@ -1,4 +1,4 @@
-"""Models there and back: diffusers computes the same with what is exported, and this project with what is imported."""
+"""Export to diffusers and import: both sides compute the same with the converted weights."""
 
 import json
 import time
@@ -33,7 +33,7 @@ from ddpm_kedro.parameters import DiffusionParameters
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import DIFFUSION, MODEL, changed, randomise
 
-# What the published google/ddpm-cifar10-32 says of itself, at an eighth of its width.
+# The configuration of the published google/ddpm-cifar10-32, at an eighth of its width.
 PUBLISHED: dict[str, Any] = {
     "act_fn": "silu",
     "attention_head_dim": None,
@@ -94,10 +94,10 @@ def in_diffusers(part: tuple[dict[str, Any], dict[str, torch.Tensor]]) -> UNet2D
 
 
 def inputs(size: tuple[int, int] = (8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(4, 3, *size), torch.tensor([0, 3, 50, 300])  # later ones round the sinusoid otherwise
+    return torch.randn(4, 3, *size), torch.tensor([0, 3, 50, 300])  # later sinusoids are rounded differently
 
 
-def same_pictures(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+def assert_same_images(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert ours.std() > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
@@ -109,20 +109,20 @@ def test_an_exported_network_computes_the_same_in_diffusers(network: str, classe
     model = trained(classes, **NETWORKS[network])
     exported = to_diffusers(model)
     x, t = inputs()
-    same_pictures(model.network(x, t), in_diffusers(exported.unet)(x, t).sample)
+    assert_same_images(model.network(x, t), in_diffusers(exported.unet)(x, t).sample)
     if not classes:
         assert exported.with_classes is None
         return
     labels = torch.tensor([0, 1, 2, 3])
     with_labels = model.network(x, t, labels)
     assert exported.with_classes is not None
-    same_pictures(with_labels, in_diffusers(exported.with_classes)(x, t, labels).sample)
+    assert_same_images(with_labels, in_diffusers(exported.with_classes)(x, t, labels).sample)
     assert (with_labels[:3] - model.network(x, t)[:3]).abs().amax(dim=(1, 2, 3)).min() > 1e-2
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("classes", [0, 3])
-def test_importing_what_was_exported_gives_back_the_model(network: str, classes: int) -> None:
+def test_importing_an_exported_model_restores_it(network: str, classes: int) -> None:
     model = trained(classes, **NETWORKS[network])
     again = from_diffusers(to_diffusers(model))
     assert (again.made_by, again.image_shape, again.class_names) == (model.made_by, (3, 8, 8), model.class_names)
@@ -134,7 +134,7 @@ def test_importing_what_was_exported_gives_back_the_model(network: str, classes:
 @pytest.mark.parametrize(
     ("part", "classes"), [("unet", 0), ("config", 0), ("unet", 3), ("config", 3), ("with_classes", 3), ("both", 3)]
 )
-def test_an_exported_folder_that_has_changed_is_not_taken_for_what_it_was(part: str, classes: int) -> None:
+def test_a_changed_exported_folder_is_an_error(part: str, classes: int) -> None:
     found = to_diffusers(trained(classes))
 
     def trained_on(old: Any) -> Any:
@@ -153,7 +153,7 @@ def test_an_exported_folder_that_has_changed_is_not_taken_for_what_it_was(part: 
 
 
 @pytest.mark.parametrize("own", [{}, {"parameters": {"model": 3}}, {"parameters": {"model": {"width": 8}}}])
-def test_a_damaged_note_is_named(own: dict[str, Any]) -> None:
+def test_a_damaged_ddpm_kedro_json_is_named(own: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"move ddpm_kedro\.json away"):
         from_diffusers(replace(to_diffusers(trained()), own=own))
 
@@ -166,23 +166,23 @@ def test_a_damaged_note_is_named(own: dict[str, Any]) -> None:
         (trained(size=(28, 28), channel_multipliers=[1, 2, 2, 2]), "takes multiples of 8 pixels"),
     ],
 )
-def test_what_diffusers_cannot_do_is_not_exported(model: TrainedModel, reason: str) -> None:
+def test_models_without_equivalent_in_diffusers_are_not_exported(model: TrainedModel, reason: str) -> None:
     assert reason in str(unsupported_reason(model))
 
 
 @torch.no_grad()
-def test_pictures_that_are_not_square() -> None:
+def test_a_model_for_images_that_are_not_square_is_exported() -> None:
     model = trained(0, size=(8, 12))
     assert unsupported_reason(model) is None
     exported = to_diffusers(model)
     x, t = inputs((8, 12))
-    same_pictures(model.network(x, t), in_diffusers(exported.unet)(x, t).sample)
+    assert_same_images(model.network(x, t), in_diffusers(exported.unet)(x, t).sample)
     assert from_diffusers(replace(exported, own=None)).image_shape == (3, 8, 12)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("target", PREDICTION_TYPES)
-def test_the_schedule_is_that_of_diffusers(schedule: str, target: str) -> None:
+def test_the_exported_schedule_equals_diffusers(schedule: str, target: str) -> None:
     p = changed(DIFFUSION, schedule=schedule, target=target, num_timesteps=50, beta_end=0.1)
     theirs = DDPMScheduler.from_config(scheduler_config(p))
     torch.testing.assert_close(make_schedule(p).alpha.float() ** 2, theirs.alphas_cumprod, rtol=1e-4, atol=1e-6)
@@ -195,7 +195,7 @@ def test_the_schedule_is_that_of_diffusers(schedule: str, target: str) -> None:
 
 
 def test_every_schedule_and_target_can_be_exported() -> None:
-    """A new one needs its line in the tables, or, where diffusers has no such thing, an exception here."""
+    """A new one needs a line in the tables, or an exception here if diffusers has no equivalent."""
     fields = DiffusionParameters.model_fields
     assert {*SCHEDULES, "edm", "flow"} == set(fields["schedule"].annotation.__args__)  # type: ignore[union-attr]
     assert {*PREDICTION_TYPES, "edm", "velocity"} == set(fields["target"].annotation.__args__)  # type: ignore[union-attr]
@@ -206,7 +206,7 @@ def test_the_published_network_computes_the_same_here() -> None:
     theirs = published()
     model = from_diffusers(as_found(theirs))
     x, t = inputs((32, 32))
-    same_pictures(model.network(x, t), theirs(x, t).sample)
+    assert_same_images(model.network(x, t), theirs(x, t).sample)
     assert model.diffusion == changed(DIFFUSION, num_timesteps=1000, schedule="linear", target="noise")
     assert (model.image_shape, model.class_names, model.imported) == ((3, 32, 32), (), True)
     assert model.parameters.dropout == 0
@@ -222,7 +222,7 @@ def test_tensors_of_lower_precision_are_read(half: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def test_attention_by_its_older_names() -> None:
+def test_attention_weights_by_their_older_names_are_read() -> None:
     theirs = published(attention_head_dim=8)
     found = as_found(theirs)
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -233,7 +233,7 @@ def test_attention_by_its_older_names() -> None:
         weights[name] = tensor
     assert set(weights) != set(found.unet[1])
     x, t = inputs((32, 32))
-    same_pictures(from_diffusers(replace(found, unet=(found.unet[0], weights))).network(x, t), theirs(x, t).sample)
+    assert_same_images(from_diffusers(replace(found, unet=(found.unet[0], weights))).network(x, t), theirs(x, t).sample)
 
 
 class TestClasses:
@@ -242,11 +242,11 @@ class TestClasses:
         return published(num_class_embeds=4)
 
     @torch.no_grad()
-    def test_every_embedding_is_a_class_where_nothing_else_is_said(self, theirs: UNet2DModel) -> None:
+    def test_without_names_every_embedding_is_a_class(self, theirs: UNet2DModel) -> None:
         model = from_diffusers(as_found(theirs))
         assert model.class_names == ("0", "1", "2", "3")
         (x, t), labels = inputs((32, 32)), torch.tensor([3, 0, 1, 2])
-        same_pictures(model.network(x, t, labels), theirs(x, t, labels).sample)
+        assert_same_images(model.network(x, t, labels), theirs(x, t, labels).sample)
         table = model.network.class_embedding.weight  # type: ignore[union-attr]
         torch.testing.assert_close(table[4], table[:4].mean(dim=0))
         assert not model.knows_empty_label
@@ -257,10 +257,10 @@ class TestClasses:
         assert model.class_names == ("cat", "dog", "frog")
         assert model.knows_empty_label
         x, t = inputs((32, 32))
-        same_pictures(model.network(x, t), theirs(x, t, torch.full((4,), 3)).sample)
+        assert_same_images(model.network(x, t), theirs(x, t, torch.full((4,), 3)).sample)
 
     def test_other_numbers_of_names_are_an_error(self, theirs: UNet2DModel) -> None:
-        with pytest.raises(UserError, match="has 2 names, but the model has 4 class embeddings: give 4, or 3 where"):
+        with pytest.raises(UserError, match="has 2 names, but the model has 4 class embeddings: give 4, or 3 if"):
             from_diffusers(as_found(theirs), ["cat", "dog"])
         with pytest.raises(UserError, match="no class embeddings"):
             from_diffusers(as_found(published()), ["cat", "dog"])
@@ -292,14 +292,14 @@ class TestClasses:
         ("attn_norm_num_groups", 4, "Supported: null"),
         ("class_embed_type", "timestep", "Supported: null"),
         ("down_block_types", ["DownBlock2D", "SkipDownBlock2D", "DownBlock2D", "DownBlock2D"], "DownBlock2D or Attn"),
-        ("up_block_types", ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"], "the way down mirrored"),
+        ("up_block_types", ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"], "down_block_types mirrored"),
         ("block_out_channels", [16, 24, 32, 32], "Supported: multiples of the first one"),
         ("block_out_channels", [], "Supported: multiples of the first one"),
         ("out_channels", 6, "Supported: 3, as in_channels"),
         ("sample_size", None, "a number, or [height, width]"),
     ],
 )
-def test_what_the_network_does_not_support_is_named(key: str, value: Any, words: str) -> None:
+def test_values_that_the_network_does_not_support_are_named(key: str, value: Any, words: str) -> None:
     found = as_found(published())
     with pytest.raises(UserError) as error:
         from_diffusers(replace(found, unet=(found.unet[0] | {key: value}, found.unet[1])))
@@ -341,7 +341,7 @@ def test_what_the_network_does_not_support_is_named(key: str, value: Any, words:
         ("act_fn", json.loads("[" * 500 + "]" * 500)),
     ],
 )
-def test_odd_values_of_a_configuration_are_named_at_once(key: str, value: Any) -> None:
+def test_invalid_values_of_a_configuration_are_named_at_once(key: str, value: Any) -> None:
     found = as_found(published(num_class_embeds=4))
     start = time.perf_counter()
     with pytest.raises(UserError) as error:
@@ -364,7 +364,7 @@ def test_odd_values_of_a_configuration_are_named_at_once(key: str, value: Any) -
         ("rescale_betas_zero_snr", "perhaps"),
     ],
 )
-def test_odd_values_of_a_scheduler_are_named(key: str, value: Any) -> None:
+def test_invalid_values_of_a_scheduler_are_named(key: str, value: Any) -> None:
     with pytest.raises(UserError) as error:
         from_diffusers(as_found(published(), SCHEDULER | {key: value}))
     assert "scheduler_config.json" in str(error.value)
@@ -378,7 +378,7 @@ def test_weights_that_are_not_finite_are_not_imported(value: float) -> None:
         from_diffusers(replace(found, unet=(found.unet[0], weights)))
 
 
-def test_a_note_of_a_model_that_diffusers_has_no_equal_of_is_named() -> None:
+def test_a_ddpm_kedro_json_of_a_model_without_equivalent_is_named() -> None:
     found = to_diffusers(trained())
     own = dict(found.own)  # type: ignore[arg-type]
     own["parameters"] = own["parameters"] | {"diffusion": {"num_timesteps": 100, "schedule": "edm", "target": "edm"}}
@@ -387,7 +387,7 @@ def test_a_note_of_a_model_that_diffusers_has_no_equal_of_is_named() -> None:
         from_diffusers(replace(found, own=own))
 
 
-def test_what_a_configuration_leaves_out_is_what_diffusers_takes_for_it() -> None:
+def test_missing_keys_of_a_configuration_mean_diffusers_defaults() -> None:
     theirs = {name: parameter.default for name, parameter in signature(UNet2DModel.__init__).parameters.items()}
     for key, value in UNET_DEFAULTS.items():
         if key != "_class_name":
@@ -421,19 +421,19 @@ def test_values_that_no_network_can_have_are_named() -> None:
         ("clip_sample_range", 2.0),
     ],
 )
-def test_what_the_schedules_do_not_support_is_named(key: str, value: Any) -> None:
+def test_values_that_the_schedules_do_not_support_are_named(key: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"{key} = .* in scheduler_config.json is not supported. Supported: "):
         from_diffusers(as_found(published(), SCHEDULER | {key: value}))
 
 
-def test_how_others_draw_does_not_matter() -> None:
-    drawing = {
+def test_sampling_options_of_a_scheduler_are_ignored() -> None:
+    sampling = {
         "_class_name": "PNDMScheduler",
         "variance_type": "fixed_large",
         "clip_sample": False,
         "set_alpha_to_one": 1,
     }
-    assert from_diffusers(as_found(published(), SCHEDULER | drawing)).diffusion.schedule == "linear"
+    assert from_diffusers(as_found(published(), SCHEDULER | sampling)).diffusion.schedule == "linear"
     with pytest.raises(UserError, match=r"beta_start = 0.5 is above beta_end"):
         from_diffusers(as_found(published(), SCHEDULER | {"beta_start": 0.5}))
 

@@ -28,13 +28,13 @@ def test_output_has_the_shape_of_the_input(size: tuple[int, int], channels: int,
 
 @pytest.mark.parametrize("size", [(28, 28), (27, 33), (5, 7), (30, 16)])
 @pytest.mark.parametrize("patch_size", [1, 2])
-def test_any_size_is_padded_inside(size: tuple[int, int], patch_size: int) -> None:
+def test_any_size_is_padded_internally(size: tuple[int, int], patch_size: int) -> None:
     network = build(changed(MODEL, patch_size=patch_size, channel_multipliers=[1, 2, 2]), 1)
     x = torch.randn(2, 1, *size)
     assert network(x, torch.tensor([3, 50])).shape == x.shape
 
 
-def test_padding_is_cut_off_again() -> None:
+def test_padding_is_removed_from_the_output() -> None:
     network = build(MODEL, 1)
     x, t = torch.randn(1, 1, 7, 8), torch.tensor([5])
     padded = torch.nn.functional.pad(x, (0, 0, 0, 1), mode="replicate")

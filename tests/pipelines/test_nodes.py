@@ -13,12 +13,11 @@ from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
-from ddpm_kedro.ingestion.small_sets import NamedSource, Split
+from ddpm_kedro.ingestion.array_images import InMemoryImages
 from ddpm_kedro.models import UNet
 from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
@@ -43,6 +42,7 @@ from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, make_resume_plan, train_model
 from ddpm_kedro.pipelines.sampling.nodes import render_samples, sample_images
 from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import (
     DIFFUSION,
     EVALUATION,
@@ -111,10 +111,13 @@ class TestIngestion:
         assert training.made_by.fingerprint != holdout.made_by.fingerprint
 
     def test_a_test_split_of_the_source_is_the_holdout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class WithTestSplit(NamedSource):
-            def read(self, folder: object) -> tuple[Split, Split]:
+        class WithTestSplit:
+            def open(self, manifest: object) -> tuple[InMemoryImages, InMemoryImages]:
                 store = make_store(12)
-                return Split(store.images, store.labels), Split(store.images[:4], store.labels[:4])
+                test = InMemoryImages(store.images[:4], store.labels[:4])
+                return InMemoryImages(store.images, store.labels), test
+
+            def check(self, manifest: object) -> None: ...
 
         monkeypatch.setitem(registry.SOURCES, "other", WithTestSplit())
         manifest = {"source": "other", "folder": ".", "class_names": list("abc"), "sha256": {}}
@@ -149,7 +152,7 @@ class TestIngestion:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         training, holdout = (
-            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), facts={"rejected": rejected})
+            replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), statistics={"rejected": rejected})
             for hashes, rejected in (
                 (["aa", "bb", "cc"], {"it is damaged": 2, "it is cut short": 1}),
                 (["bb", "dd", "bb"], {"it is damaged": 1, "x": 1, "y": 1}),
@@ -290,7 +293,7 @@ class TestSampling:
     @pytest.mark.parametrize("label", [3, -1, "class 4"])
     def test_an_unknown_class_is_an_error(self, label: Any, model: Any) -> None:
         with pytest.raises(
-            UserError, match=r"sampling.label = .* is no class of this model.*class 0, class 1, class 2"
+            UserError, match=r"sampling.label = .* is not a class of this model.*class 0, class 1, class 2"
         ):
             sample_images(model, changed(SAMPLING, label=label))
 
@@ -352,7 +355,7 @@ class TestSampling:
         ):
             export_model(checkpoint, None, TRAINING)
         model.network.conv_in.bias.data[0] = float("inf")
-        with pytest.raises(UserError, match=r"The model gives images that are not finite, on cpu"):
+        with pytest.raises(UserError, match=r"The model generated images that are not finite, on cpu"):
             sample_images(model, SAMPLING)
 
     def test_a_spacing_that_the_schedule_does_not_allow_is_an_error(self, store: ImageStore) -> None:

@@ -1,4 +1,4 @@
-"""What a trained model does beside drawing: variations, inpainting, interpolation."""
+"""Tasks of a trained model: variations, inpainting, interpolation."""
 
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.inpainting.nodes import fill_in
 from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.sampling.inputs import mask_of, pictures_to_change
+from ddpm_kedro.sampling.inputs import inpainting_mask, input_images
 from tests.conftest import DIFFUSION, MODEL, SAMPLING, changed, make_store, randomise
 
-TILE, STEP = 56, 60  # pixels of an enlarged image of 8, and from one to the next
+TILE, STEP = 56, 60  # side of an enlarged image of 8 pixels, and distance between two
 SIDE = 80
 
 
@@ -35,61 +35,61 @@ def model(store: ImageStore) -> TrainedModel:
     )
 
 
-def tile(picture: Image.Image, row: int, column: int) -> np.ndarray[Any, Any]:
-    """One of the images of a picture, at its own size."""
+def tile(figure: Image.Image, row: int, column: int) -> np.ndarray[Any, Any]:
+    """Return one image of a figure, at its original size."""
     left, top = SIDE + column * STEP, 4 + row * STEP
-    return np.asarray(picture.convert("L").crop((left, top, left + TILE, top + TILE)).resize((8, 8), 0)).astype(int)
+    return np.asarray(figure.convert("L").crop((left, top, left + TILE, top + TILE)).resize((8, 8), 0)).astype(int)
 
 
-def test_the_less_a_picture_is_noised_the_more_it_stays(model: TrainedModel, store: ImageStore) -> None:
+def test_variations_of_low_strength_stay_closer_to_the_input(model: TrainedModel, store: ImageStore) -> None:
     parameters = ImageToImageParameters(num_images=3, strengths=(0.05, 1.0))
-    picture = vary_images(model, store, None, changed(SAMPLING, num_inference_steps=40), parameters)
+    figure = vary_images(model, store, None, changed(SAMPLING, num_inference_steps=40), parameters)
     for column, index in enumerate((0, 13, 26)):
-        given = tile(picture, 0, column)
-        assert np.array_equal(given, store.images[index, :, :, 0])
-        little, much = (np.abs(tile(picture, row, column) - given).mean() for row in (1, 2))
+        original = tile(figure, 0, column)
+        assert np.array_equal(original, store.images[index, :, :, 0])
+        little, much = (np.abs(tile(figure, row, column) - original).mean() for row in (1, 2))
         assert 0 < little < much
 
 
-def test_only_what_the_mask_leaves_open_is_drawn_anew(model: TrainedModel, store: ImageStore) -> None:
+def test_inpainting_generates_only_the_masked_part(model: TrainedModel, store: ImageStore) -> None:
     parameters = InpaintingParameters(num_images=2, box=(0.5, 0.25, 1.0, 1.0), variants=2)
-    picture = fill_in(model, store, None, None, SAMPLING, parameters)
+    figure = fill_in(model, store, None, None, SAMPLING, parameters)
     for column in range(2):
-        given, kept, first, second = (tile(picture, row, column) for row in range(4))
-        assert (kept[4:, 2:] == 128).all()  # grey, where nothing is known
+        original, kept, first, second = (tile(figure, row, column) for row in range(4))
+        assert (kept[4:, 2:] == 128).all()  # grey: to be generated
         for filled in (kept, first, second):
-            assert np.array_equal(filled[:4], given[:4])
-            assert np.array_equal(filled[4:, :2], given[4:, :2])
+            assert np.array_equal(filled[:4], original[:4])
+            assert np.array_equal(filled[4:, :2], original[4:, :2])
         assert not np.array_equal(first, second)
 
 
-def test_an_own_mask_and_picture_are_taken(model: TrainedModel, store: ImageStore) -> None:
+def test_inpainting_uses_the_given_image_and_mask(model: TrainedModel, store: ImageStore) -> None:
     own = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).convert("RGB")
     mask = np.zeros((8, 8), np.uint8)
     mask[:, 0] = 255
     parameters = InpaintingParameters(num_images=2, box=(0.5, 0.0, 1.0, 1.0), variants=1)
-    picture = fill_in(model, store, own, Image.fromarray(mask), changed(SAMPLING, label="class 1"), parameters)
-    filled = tile(picture, 2, 1)
+    figure = fill_in(model, store, own, Image.fromarray(mask), changed(SAMPLING, label="class 1"), parameters)
+    filled = tile(figure, 2, 1)
     assert np.array_equal(filled[:, 1:], np.asarray(own.convert("L"))[:, 1:])
     assert not np.array_equal(filled[:, 0], np.asarray(own.convert("L"))[:, 0])
-    assert pictures_to_change(model, own, store, 2, "class 1")[1].tolist() == [1, 1]
-    assert pictures_to_change(model, own, store, 2, None)[1] is None
+    assert input_images(model, own, store, 2, "class 1")[1].tolist() == [1, 1]
+    assert input_images(model, own, store, 2, None)[1] is None
 
 
-def test_pictures_and_masks_that_do_not_fit(model: TrainedModel, store: ImageStore) -> None:
-    with pytest.raises(UserError, match=r"mask is 9×8 pixels, but the model draws 8×8"):
-        mask_of(model, Image.new("L", (9, 8), 255), (0, 0, 1, 1))
+def test_images_and_masks_of_another_size_are_errors(model: TrainedModel, store: ImageStore) -> None:
+    with pytest.raises(UserError, match=r"mask is 9×8 pixels, but the model generates 8×8"):
+        inpainting_mask(model, Image.new("L", (9, 8), 255), (0, 0, 1, 1))
     with pytest.raises(UserError, match="mask keeps nothing"):
-        mask_of(model, None, (0, 0, 1, 1))
+        inpainting_mask(model, None, (0, 0, 1, 1))
     with pytest.raises(UserError, match="mask keeps everything"):
-        mask_of(model, Image.new("L", (8, 8)), (0, 0, 1, 1))
-    with pytest.raises(UserError, match=r"given picture is 8×10 pixels, but the model draws 8×8"):
-        pictures_to_change(model, Image.new("RGB", (8, 10)), store, 1, None)
-    with pytest.raises(UserError, match=r"hold-out's images are \(3, 8, 8\), but the model draws \(1, 8, 8\)"):
-        pictures_to_change(model, None, make_store(channels=3), 1, None)
+        inpainting_mask(model, Image.new("L", (8, 8)), (0, 0, 1, 1))
+    with pytest.raises(UserError, match=r"given image is 8×10 pixels, but the model generates 8×8"):
+        input_images(model, Image.new("RGB", (8, 10)), store, 1, None)
+    with pytest.raises(UserError, match=r"holdout images are \(3, 8, 8\), but the model generates \(1, 8, 8\)"):
+        input_images(model, None, make_store(channels=3), 1, None)
 
 
-def test_interpolation_begins_and_ends_at_the_pictures_of_its_seeds(model: TrainedModel) -> None:
+def test_interpolation_starts_and_ends_at_the_images_of_its_seeds(model: TrainedModel) -> None:
     wide, narrow = (
         interpolate_seeds(model, SAMPLING, InterpolationParameters(num_images=2, seeds=(0, 1), frames=frames))
         for frames in (5, 2)
@@ -104,14 +104,14 @@ def test_interpolation_begins_and_ends_at_the_pictures_of_its_seeds(model: Train
 
 
 @pytest.mark.parametrize("changes", [{"sampler": "ddpm"}, {"ddim_eta": 0.5}])
-def test_interpolation_needs_a_sampler_without_noise(changes: dict[str, Any], model: TrainedModel) -> None:
-    with pytest.raises(UserError, match="adds noise on the way"):
+def test_interpolation_with_a_stochastic_sampler_is_an_error(changes: dict[str, Any], model: TrainedModel) -> None:
+    with pytest.raises(UserError, match=r"adds noise at each step.*ddim, dpm_solver\+\+, heun"):
         interpolate_seeds(
             model, changed(SAMPLING, **changes), InterpolationParameters(num_images=1, seeds=(0, 1), frames=2)
         )
 
 
-def test_what_lies_between_two_noises_is_as_large_as_noise() -> None:
+def test_slerp_keeps_the_deviation_of_noise() -> None:
     a, b = torch.randn(3, 1, 32, 32), torch.randn(3, 1, 32, 32)
     torch.testing.assert_close(slerp(a, b, 0.0), a)
     torch.testing.assert_close(slerp(a, b, 1.0), b)
@@ -119,7 +119,7 @@ def test_what_lies_between_two_noises_is_as_large_as_noise() -> None:
     torch.testing.assert_close(slerp(a, a, 0.3), a, rtol=1e-3, atol=1e-3)
 
 
-def test_a_picture_that_nobody_has_given(tmp_path: Path) -> None:
+def test_the_input_image_is_optional(tmp_path: Path) -> None:
     dataset = OptionalFigureDataset(filepath=str(tmp_path / "given.png"))
     assert dataset.load() is None
     dataset.save(Image.new("L", (3, 2)))
@@ -129,6 +129,6 @@ def test_a_picture_that_nobody_has_given(tmp_path: Path) -> None:
         dataset.load()
 
 
-def test_an_empty_box_is_refused() -> None:
+def test_an_empty_box_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"box = \[0.5, 0.0, 0.5, 1.0\] is empty"):
         InpaintingParameters(num_images=1, box=(0.5, 0.0, 0.5, 1.0), variants=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_kedro.diffusion import SamplingPlan, draw_images
+from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import UNet
 from tests.conftest import MADE_BY
@@ -28,6 +28,6 @@ def test_classes_are_sampled_in_their_colours_with_every_spacing() -> None:
     network.load_state_dict(report.checkpoint.ema)
     for spacing in SPACINGS:
         plan = SamplingPlan(run.diffusion, "dpm_solver++", 501, spacing=spacing)
-        sampled = draw_images(network, plan, (3, 8, 8), 0, range(3), torch.arange(3))
+        sampled = generate_images(network, plan, (3, 8, 8), 0, range(3), torch.arange(3))
         found = (sampled.mean((2, 3)).numpy() + 1) * 127.5
         assert np.abs(found - COLOURS).max() < 30, (spacing, found)

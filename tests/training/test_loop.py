@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, draw_images, make_schedule
+from ddpm_kedro.diffusion import SamplingPlan, diffusion_loss, generate_images, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
@@ -135,7 +135,7 @@ def test_a_network_memorises_one_image_and_generates_it(device: torch.device) ->
     with torch.no_grad():
         predicted = network(cumprod.sqrt() * image + (1 - cumprod).sqrt() * noise, torch.arange(30, 100).to(device))
     assert float(((predicted - noise) ** 2).mean()) < 0.03
-    samples = draw_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
+    samples = generate_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
     assert float((samples - image).abs().mean()) < 0.05
 
 

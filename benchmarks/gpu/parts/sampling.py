@@ -12,7 +12,7 @@ from benchmarks.pair import make_pair
 from benchmarks.training.networks import our_parameters
 from benchmarks.training.results import Row
 
-from ddpm_kedro.diffusion import draw_images
+from ddpm_kedro.diffusion import generate_images
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.images.pixels import to_uint8
 
@@ -27,7 +27,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     hardware = choose_hardware(settings.device, precision)
 
     def ours(batch: int) -> Any:
-        images = draw_images(model.network, plan, image_shape, 0, range(batch), autocast=hardware.autocast)
+        images = generate_images(model.network, plan, image_shape, 0, range(batch), autocast=hardware.autocast)
         return to_uint8(images).cpu()
 
     def theirs(batch: int) -> Any:

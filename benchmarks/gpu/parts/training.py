@@ -22,7 +22,7 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import TrainedModel, UNet
 from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.reporting.grid import labelled_grid
-from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
+from ddpm_kedro.sampling.generation import choose_labels, generate, sampling_plan
 from ddpm_kedro.training.loop import train
 from ddpm_kedro.training.run import Checkpoint, Run
 
@@ -101,9 +101,9 @@ def score(settings: Settings, model: TrainedModel, training: ImageStore, holdout
     sizes = settings.sizes
     changes = {"sampling__guidance_scale": 1.0, "sampling__device": settings.device, "sampling__batch_size": 500}
     sampling = parameters(**changes)["sampling"]
-    labels = labels_of(model, None, sizes.samples)
+    labels = choose_labels(model, None, sizes.samples)
     assert labels is not None  # the run has classes
-    samples, report = draw(model, plan_of(model, sampling), sampling, labels, sizes.samples)
+    samples, report = generate(model, sampling_plan(model, sampling), sampling, labels, sizes.samples)
     save_grid(settings.out / "samples.png", samples, labels, model.class_names)
     evaluation = parameters(evaluation__fit_images=sizes.fit_images)["evaluation"]
     start = time.perf_counter()

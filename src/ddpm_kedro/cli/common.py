@@ -75,7 +75,7 @@ class ListOption(click.Option):
     """An option whose values are separated by commas; each time that it is given, it adds to them."""
 
     @classmethod
-    def of(cls, option: click.Option, callback: Callable[..., Any]) -> Self:
+    def of(cls, option: click.Option, callback: Callable[..., Any] | None) -> Self:
         """Return the same option, but added up, with another callback."""
         made = copy(option)
         made.__class__ = cls

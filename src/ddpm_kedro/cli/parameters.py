@@ -8,8 +8,8 @@ import yaml
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.cli.common import ListOption, console, make_loader, project_command, split_params
-from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.provenance import redact
 
 

@@ -1,44 +1,42 @@
-"""Kedro's ``run``: options with several values may be given several times, and text in parameters stays text."""
+"""Kedro's ``run``, with lists that may be given several times and with text that YAML does not change."""
 
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.cli.utils import (
-    _config_file_callback,
-    _split_load_versions,
-    _split_params,
-    split_node_names,
-    split_string,
-)
 
 from ddpm_kedro.cli.common import ListOption, split_params
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import check_file
 
-SPLIT = (split_string, split_node_names, _split_load_versions, _split_params)
+LISTS = {
+    *("from_inputs", "to_outputs", "from_nodes", "to_nodes", "node_names"),
+    *("pipelines", "namespaces", "tags", "load_versions", "runner_params", "params"),
+}
+"""Options of Kedro whose values are separated by commas."""
 
 
-def _check_config(ctx: click.Context, option: click.Parameter, value: str | None) -> Any:
-    """Refuse parameters in a file of options that YAML changes."""
+def _check_config(read: Any, ctx: click.Context, option: click.Parameter, value: str | None) -> Any:
+    """Read a file of options, unless YAML changes the text of a parameter in it."""
     if value:
         try:
             check_file(value, Path(value).read_text(), below=(str(ctx.info_name), "params"))
         except UserError as error:
             raise click.ClickException(str(error)) from error
-    return _config_file_callback(ctx, option, value)
+    return read(ctx, option, value)
 
 
 def _option(option: click.Parameter) -> click.Parameter:
-    """Return an option of Kedro's command as it is here."""
+    """Return the project's version of an option of Kedro's command."""
     if not isinstance(option, click.Option):
         return option
-    if option.callback is _config_file_callback:
+    if option.name == "config":
         option = copy(option)
-        option.callback = _check_config
-    if option.callback in SPLIT:
+        option.callback = partial(_check_config, option.callback)
+    if option.name in LISTS:
         return ListOption.of(option, split_params if option.name == "params" else option.callback)
     return option
 

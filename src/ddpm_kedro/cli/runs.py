@@ -9,9 +9,9 @@ import click
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.datasets.atomic import atomic_write
 from ddpm_kedro.runs import PARAMETERS, KeptRun, compare, find_run, read_runs, read_unfinished
 
 MEGABYTE = 1e6

@@ -2,12 +2,12 @@
 
 import base64
 
-from kedro_datasets._typing import ImagePreview
 from PIL import Image, ImageSequence
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import reading
+from ddpm_kedro.files import reading
+from ddpm_kedro.kedro_adapter import ImagePreview
 from ddpm_kedro.reporting.animation import Frames
 
 

@@ -14,6 +14,7 @@ from kedro.io import AbstractDataset
 from kedro.io.core import get_protocol_and_path
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import storage
 from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import redact, redact_text
 
@@ -165,13 +166,15 @@ def local_copy(dataset: Any) -> Iterator[Path]:
     if isinstance(dataset, FileDataset):
         with dataset.local_copy() as here:
             yield here
-    elif getattr(dataset, "_protocol", "file") == "file":
-        yield Path(dataset._filepath)
-    else:
-        root = str(dataset._filepath)
-        with TemporaryDirectory() as folder:
-            fetch(dataset._fs, root, Path(folder, posixpath.basename(root)))
-            yield Path(folder, posixpath.basename(root))
+        return
+    files, path = storage(dataset)
+    if files is None:
+        yield Path(path)
+        return
+    with TemporaryDirectory() as folder:
+        here = Path(folder, posixpath.basename(path))
+        fetch(files, path, here)
+        yield here
 
 
 def fetch(files: AbstractFileSystem, root: str, here: Path) -> None:

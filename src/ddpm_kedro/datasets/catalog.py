@@ -1,47 +1,71 @@
-"""A catalog whose datasets write as a whole or not at all."""
+"""A catalog whose datasets never leave half-written files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from kedro.io import DataCatalog, DatasetError
 
-from ddpm_kedro.datasets.atomic import copy, replaced
+from ddpm_kedro.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
+from ddpm_kedro.provenance import flatten
+
+PACKAGE = __package__ + "."
+RENAMED = {
+    PACKAGE + old: PACKAGE + new
+    for old, new in {
+        "chosen.ChosenParametersDataset": "chosen_parameters.ChosenParametersDataset",
+        "chosen.EarlierManifestDataset": "chosen_parameters.EarlierManifestDataset",
+        "picture.PictureDataset": "figure.FigureDataset",
+        "picture.OptionalPictureDataset": "figure.OptionalFigureDataset",
+        "pictures.PicturesDataset": "figure_folder.FigureFolderDataset",
+    }.items()
+}
+"""Dataset classes that a catalog of an earlier release may name, and their names today."""
 
 
 class AtomicCatalog(DataCatalog):
-    """Kedro's catalog; where one of Kedro's own datasets writes locally, the earlier data stays until all is written.
+    """Keep the earlier local data of Kedro's own datasets until the new data is complete.
 
-    Datasets of this project see to that by themselves. Versioned datasets replace nothing.
+    The datasets of this project write atomically themselves. Versioned datasets replace nothing.
     """
 
     def save(self, ds_name: str, data: Any) -> None:
         """Save data to a registered dataset; see :meth:`DataCatalog.save`."""
         try:
-            with _written_as_a_whole(self[ds_name]):
+            with _atomic_save(self[ds_name]):
                 super().save(ds_name, data)
         except OSError as error:
             raise DatasetError(f"{ds_name}: {error}") from error
 
 
 @contextmanager
-def _written_as_a_whole(dataset: Any) -> Iterator[None]:
-    """Let a dataset write beside its path, and replace the path when the block ends well."""
-    own = isinstance(dataset, LocalDataset | FigureFolderDataset) or getattr(dataset, "_version", None) is not None
-    name = next((each for each in ("_filepath", "_path") if hasattr(dataset, each)), None)
-    if own or name is None or getattr(dataset, "_protocol", None) != "file":
+def _atomic_save(dataset: Any) -> Iterator[None]:
+    """Let a dataset write to a temporary path; it replaces the dataset's path if the block succeeds."""
+    path = None if isinstance(dataset, LocalDataset | FigureFolderDataset) else local_path(dataset)
+    if path is None:
         yield
         return
-    configured = getattr(dataset, name)
-    path = Path(str(configured).removeprefix("file://"))
     with replaced(path) as new:
-        if path.exists() and not getattr(dataset, "_overwrite", False):  # it may add to what is there
+        if path.exists() and not overwrites(dataset):
             copy(path, new)
-        setattr(dataset, name, type(configured)(str(new)))
-        try:
+        with written_to(dataset, new):
             yield
-        finally:
-            setattr(dataset, name, configured)
+
+
+def check_types(file: str, entries: Mapping[str, Any]) -> None:
+    """Refuse a dataset class that has another name today.
+
+    Args:
+        file: a file of the catalog.
+        entries: its content.
+
+    Raises:
+        UserError: with the file, the entry and the name to write.
+    """
+    for name, value in flatten(dict(entries)):
+        if isinstance(value, str) and value in RENAMED:
+            raise UserError(f"{file}, {name}: {value} has another name now. Write {RENAMED[value]}.")

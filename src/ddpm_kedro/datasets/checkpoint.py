@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write, copy, move
+from ddpm_kedro.atomic import atomic_write, copy, move
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import DAMAGE, check_zip, reason_of
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import DAMAGE, check_zip, reason_of
 from ddpm_kedro.models import RunRecord
 from ddpm_kedro.training.run import Checkpoint
 

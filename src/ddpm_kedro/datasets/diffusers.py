@@ -1,4 +1,4 @@
-"""A model in diffusers' format on disk."""
+"""Models in diffusers' format on disk."""
 
 import hashlib
 import json
@@ -12,12 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import file_checksum
 from ddpm_kedro.models import DiffusersModel
 from ddpm_kedro.models.diffusers_config import VERSION
+from ddpm_kedro.models.weights import write_tensors
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 CLASSES, OWN = "unet_with_classes", "ddpm_kedro.json"
@@ -33,14 +34,14 @@ Part = tuple[Path, Path]  # config.json and the tensors
 class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
     """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving NOTHING removes it.
 
-    Also read: folders without ``unet/``, as the first published ones are, and tensors in a ``.bin`` file.
+    Folders without ``unet/``, as in the first published models, and tensors in a ``.bin`` file can be read too.
     """
 
     def load(self) -> DiffusersModel:
-        """All that the folder holds, on the CPU; nothing in it is executed.
+        """Read the folder, on the CPU; no code in it is executed.
 
         Raises:
-            UserError: for a folder or a file that is not there, or cannot be read.
+            UserError: for a folder or a file that is missing or cannot be read.
         """
         folder, own = self._filepath, self._filepath / OWN
         unet, scheduler = self._unet(), self._scheduler()
@@ -51,7 +52,7 @@ class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
             scheduler=_read_json(scheduler),
             with_classes=_read_part(with_classes) if with_classes else None,
             own=_read_json(own) if own.exists() else None,
-            fingerprint=_hash(files),
+            fingerprint=hashlib.sha256(b"".join(bytes.fromhex(file_checksum(path)) for path in files)).hexdigest()[:12],
         )
 
     def save_nothing(self) -> None:
@@ -59,7 +60,7 @@ class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
         shutil.rmtree(self._filepath, ignore_errors=True)
 
     def save(self, data: DiffusersModel) -> None:
-        """Write beside the old folder, then take its place."""
+        """Write the new folder beside the old one, then replace the old one."""
         documents = {"model_index.json": PIPELINE, "scheduler/scheduler_config.json": data.scheduler}
         parts = {"unet": data.unet, CLASSES: data.with_classes}
         with replaced_folder(self._filepath) as new:
@@ -80,16 +81,16 @@ class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
             )
         if (self._filepath / "model.safetensors").exists():
             raise UserError(
-                f"import_model.path: {self._filepath} is a model of this project already. To start a training from it, "
-                "name it in training.initial_model."
+                f"import_model.path: {self._filepath} is a model of this project already. To start training from it, "
+                "set training.initial_model to this folder."
             )
         for folder in (self._filepath / "unet", self._filepath):
             if (folder / "config.json").exists():
                 return _part(folder)
         raise UserError(
-            f"import_model.path: no model in {self._filepath}. A folder in diffusers' format holds unet/config.json, "
-            f"unet/{WEIGHTS[0]} and scheduler/scheduler_config.json, or all of them without folders; what "
-            "save_pretrained() writes, and what is published beside a model's name, is such a folder."
+            f"import_model.path: no model in {self._filepath}. A folder in diffusers' format has unet/config.json, "
+            f"unet/{WEIGHTS[0]} and scheduler/scheduler_config.json, or all of them without folders. "
+            "save_pretrained() writes such a folder, and models are published as one."
         )
 
     def _scheduler(self) -> Path:
@@ -97,17 +98,17 @@ class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
             if (folder / "scheduler_config.json").exists():
                 return folder / "scheduler_config.json"
         raise UserError(
-            f"{self._filepath} has no scheduler_config.json, and so nothing tells the noise schedule: put the one that "
-            "the model was trained with there, or into a folder scheduler/."
+            f"{self._filepath} has no scheduler_config.json, so the noise schedule is unknown: put the file that the "
+            "model was trained with there, or into a folder scheduler/."
         )
 
 
 def _part(folder: Path) -> Part:
-    """The two files of a network; tensors in safetensors before those in older files."""
+    """Return the two files of a network; safetensors come before the older format."""
     for name in WEIGHTS:
         if (folder / name).exists():
             return folder / "config.json", folder / name
-    raise UserError(f"No weights in {folder}: {WEIGHTS[0]} belongs there, or the older {WEIGHTS[1]}.")
+    raise UserError(f"No weights in {folder}: {WEIGHTS[0]}, or the older {WEIGHTS[1]}, is expected there.")
 
 
 def _read_part(part: Part) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -118,9 +119,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}.") from error
+        raise UserError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no names and values.")
+        raise UserError(f"{path} is not a JSON object.")
     return content
 
 
@@ -132,18 +133,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors, or is damaged; nothing in it was executed. Get the model as safetensors."
+            f"{path} contains more than tensors, or is damaged; no code in it was executed. Get the model as "
+            "safetensors."
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): copy or download it again.") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise UserError(f"{path} holds something else than names and tensors.")
+        raise UserError(f"{path} contains something other than tensors by name.")
     return dict(tensors)
-
-
-def _hash(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]

@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from kedro_datasets._typing import JSONPreview
-
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import read_document, reading, seal
+from ddpm_kedro.files import read_document, reading, seal
+from ddpm_kedro.kedro_adapter import JSONPreview
 
 Document = dict[str, Any] | list[Any]
 ROWS = "rows"

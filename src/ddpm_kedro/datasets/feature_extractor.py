@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import check_zip, provenance_of, read_document, reading, seal
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import check_zip, provenance_of, read_document, reading, seal
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.provenance import Provenance
 

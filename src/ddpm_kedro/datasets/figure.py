@@ -3,13 +3,13 @@
 import base64
 from io import BytesIO
 
-from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import reading
+from ddpm_kedro.kedro_adapter import ImagePreview
 
 
 class FigureDataset(FileDataset[Image.Image, Image.Image]):

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from kedro_datasets._typing import ImagePreview
 from kedro_datasets.partitions import PartitionedDataset
 
 from ddpm_kedro.datasets.figure import FigureDataset
+from ddpm_kedro.kedro_adapter import ImagePreview, newest_partition
 
 
 class FigureFolderDataset(PartitionedDataset):  # type: ignore[misc]
@@ -14,10 +14,9 @@ class FigureFolderDataset(PartitionedDataset):  # type: ignore[misc]
 
     def load(self) -> dict[str, Callable[[], Any]]:
         """A function a picture, by its name."""
-        found: dict[str, Callable[[], Any]] = super().load() if self._list_partitions() else {}
+        found: dict[str, Callable[[], Any]] = super().load() if self.exists() else {}
         return found
 
     def preview(self) -> ImagePreview:
         """The newest picture, for Kedro-Viz: also while a training goes on."""
-        newest = max(self._list_partitions(), key=lambda path: str(self._filesystem.modified(path)))
-        return FigureDataset(**self._dataset_config, filepath=self._join_protocol(newest)).preview()
+        return FigureDataset(**newest_partition(self)).preview()

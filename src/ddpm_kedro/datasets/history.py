@@ -4,12 +4,11 @@ import csv
 from io import StringIO
 from pathlib import Path
 
-from kedro_datasets._typing import PlotlyPreview
-
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import reading
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import reading
+from ddpm_kedro.kedro_adapter import PlotlyPreview
 from ddpm_kedro.training.run import Row
 
 
@@ -41,7 +40,7 @@ def read_history(path: Path) -> list[Row]:
     """Read the rows of a history.
 
     Raises:
-        UserError, ValueError, …: see :func:`~ddpm_kedro.datasets.reading.reading`.
+        UserError, ValueError, …: see :func:`~ddpm_kedro.files.reading`.
     """
     with path.open(newline="") as file:
         rows = csv.DictReader(file, strict=True)

@@ -5,24 +5,14 @@ import logging
 import os
 import resource
 import shutil
-import signal
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from itertools import chain, islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write, take_place
+from ddpm_kedro.atomic import atomic_write, take_place
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.datasets.store_check import (
     HASHES,
     LABELS,
@@ -35,30 +25,18 @@ from ddpm_kedro.datasets.store_check import (
     read_meta,
 )
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.store import ImageStore, LazyImageStore, Shard, ShardedImages
-from ddpm_kedro.ingestion.statistics import (
-    HASH,
-    PERCEPTUAL,
-    check_rejected,
-    facts_of,
-    known,
-    perceptual_hashes,
-    repeated,
-)
-from ddpm_kedro.progress import progress
+from ddpm_kedro.files import provenance_of, read_document, reading, seal
+from ddpm_kedro.images.store import ImageStore, ShardedImages
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore
+from ddpm_kedro.ingestion.shard_writer import read_json, read_records, write_shards
+from ddpm_kedro.ingestion.statistics import check_rejected, summarize
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 UNFINISHED = "unfinished.json"
 REMEDY = "`kedro run --pipelines data_ingestion` makes again what is damaged."
 MADE_AGAIN = "It is made again."
-FEW, MOST_WORKERS = 2, 32  # shards
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of CPU time in so many that pass
 OTHER_FILES = 512  # that a process may have to open besides
-AHEAD = 2  # shards a worker that wait to be made: more would only be listed sooner
-LISTED = 1_000  # rejected files, of each part, in the report; all of them lie beside the shards
-
-Making = Callable[[], Shard]
 
 
 class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
@@ -171,24 +149,23 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             (place / META).unlink()  # at last: without it, the folder counts as empty
             os.replace(place, new)
 
-    def _make(self, data: LazyImageStore) -> None:
-        """Make the store beside its place, whole once it has ``store.json``."""
-        self._begin(data.made_by)
-        made, new = list(self._watched(data)), _new(self._filepath)
-        data.check()
-        hashes, labels, rejected = self._gathered(len(made))
-        facts = facts_of(made, repeated(hashes)) | {"rejected_files": rejected}
-        if data.perceptual:
-            facts["near_duplicates"] = repeated(self._hashes(len(made), "perceptual", 2 * PERCEPTUAL))
-        check_rejected(facts, data.max_rejected_fraction)
+    def _make(self, store: LazyImageStore) -> None:
+        """Make the store beside its place; it is complete once it has ``store.json``."""
+        new = _new(self._filepath)
+        self._begin(new, store.made_by)
+        summaries = write_shards(new, store, f"storing {self._filepath.name}")
+        store.check()
+        records = read_records(new, len(summaries))
+        statistics = summarize(summaries, records.hashes) | {"rejected_files": records.rejected}
+        check_rejected(statistics, store.max_rejected_fraction)
         with atomic_write(new / HASHES) as file:
-            np.save(file, hashes)
-        if data.class_names:
+            np.save(file, records.hashes)
+        if store.class_names:
             with atomic_write(new / LABELS) as file:
-                np.save(file, labels)
-        shards = [f"{number:05d}" for number, each in enumerate(made) if each["images"]]
-        meta = {"class_names": list(data.class_names), "count": facts["images"], "shards": shards}
-        meta |= {"facts": facts, "made_by": data.made_by.as_dict(), SUMS: checksums(new)}
+                np.save(file, records.labels)
+        shards = [f"{number:05d}" for number, summary in enumerate(summaries) if summary["images"]]
+        meta = {"class_names": list(store.class_names), "count": statistics["images"], "shards": shards}
+        meta |= {"facts": statistics, "made_by": store.made_by.as_dict(), SUMS: checksums(new)}
         with atomic_write(new / META) as file:
             file.write(json.dumps(seal(meta), indent=2).encode())
 
@@ -203,74 +180,16 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         if whole:
             _appear(self._filepath)
 
-    def _begin(self, made_by: Provenance) -> None:
-        """An empty folder, or one with the first shards of the same."""
-        new = _new(self._filepath)
+    def _begin(self, new: Path, made_by: Provenance) -> None:
+        """Make an empty folder, or keep one with the first shards of the same store."""
         unfinished = new / UNFINISHED
-        if unfinished.is_file() and _json(unfinished) == made_by.as_dict():
+        if unfinished.is_file() and read_json(unfinished) == made_by.as_dict():
             return
-        unfinished.unlink(missing_ok=True)  # first: what is half removed must not look whole
+        unfinished.unlink(missing_ok=True)  # first: a folder that is half removed must not look complete
         if new.exists():
             shutil.rmtree(new)
         with atomic_write(unfinished) as file:
             file.write(json.dumps(made_by.as_dict()).encode())
-
-    def _watched(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
-        """What :meth:`_write` gives, while a person sees how far it is."""
-        done = 0
-        with progress(f"storing {self._filepath.name}", None, "files") as advance:
-            try:
-                for each in self._write(data):
-                    files = each["images"] + sum(number for number, _ in each["rejected"].values())
-                    done += files
-                    advance(files)
-                    yield each
-            except KeyboardInterrupt:
-                logger.warning("Stopped. %s files are done with; the same command goes on from there.", f"{done:,}")
-                raise
-
-    def _write(self, data: LazyImageStore) -> Iterator[dict[str, Any]]:
-        """What is known of every shard, in order; those that are missing are made."""
-        numbered = ((_new(self._filepath) / f"{number:05d}", making) for number, making in enumerate(data.shards()))
-        first = list(islice(numbered, FEW + 1))
-        workers = _cores() if data.workers is None else data.workers
-        if not workers or len(first) <= FEW:  # they are decoded before other processes would have begun
-            yield from (_written(path, making, data.perceptual) for path, making in chain(first, numbered))
-            return
-        # Not forked: torch's threads, if there are any, would be missing in the copy.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
-            waiting = deque[Future[dict[str, Any]]]()
-            try:
-                for path, making in chain(first, numbered):
-                    waiting.append(pool.submit(_written, path, making, data.perceptual))
-                    if len(waiting) > AHEAD * workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            except BrokenProcessPool as error:
-                raise UserError(
-                    "A process that decoded pictures was killed: is there too little memory for images.workers "
-                    f"= {workers} of them? What is decoded is kept; run it again with fewer."
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _gathered(self, shards: int) -> tuple[NDArray[np.bytes_], NDArray[np.int64], list[list[str]]]:
-        """Hashes and labels of all images, and names and reasons of the first files that gave none."""
-        labels, rejected = list[NDArray[np.int64]](), list[list[str]]()
-        for number in range(shards):
-            about = self._about(number)
-            labels.append(np.array(about["labels"], dtype=np.int64))
-            rejected += about["rejected"][: LISTED - len(rejected)]
-        return self._hashes(shards, "hashes", 2 * HASH), np.concatenate(labels), rejected
-
-    def _hashes(self, shards: int, kind: str, digits: int) -> NDArray[np.bytes_]:
-        """One of every image."""
-        return np.concatenate([np.array(self._about(number)[kind], dtype=f"S{digits}") for number in range(shards)])
-
-    def _about(self, number: int) -> dict[str, Any]:
-        about: dict[str, Any] = json.loads((_new(self._filepath) / f"{number:05d}.json").read_text())
-        return about
 
     def _exists(self) -> bool:
         return (self._filepath / META).exists()
@@ -321,15 +240,6 @@ def _remove_others(store: Path) -> None:
         shutil.rmtree(other, ignore_errors=True)
 
 
-def _cores() -> int:
-    """Those that this process may use, also in a container that has but a share of them."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # there is no such file, or no limit: "max"
-        microseconds, of = map(int, CPU_LIMIT.read_text().split())
-        mine = min(mine, max(1, microseconds // of))
-    return min(mine, MOST_WORKERS)
-
-
 def _allow_open_files(count: int) -> None:
     """Each shard that is mapped keeps its file open, and the limit is lower than a system needs.
 
@@ -345,46 +255,3 @@ def _allow_open_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
         raise UserError(f"The images lie in {count:,} files, more than this process may open: ulimit -n {wanted}.")
-
-
-def _begin_worker() -> None:
-    """End at Ctrl-C at once and in silence, since the parent speaks; end with the parent, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)  # what is half written is no part of a store
-
-
-def _written(path: Path, making: Making, perceptual: bool) -> dict[str, Any]:
-    """Make and write a shard, unless it is there; gives what is known of all of it. The images are written first."""
-    about, images = path.with_suffix(".json"), path.with_suffix(".npy")
-    summary = _summary(about)
-    if summary is None or (summary["images"] and not images.is_file()):
-        shard = making()
-        if len(shard.images):
-            with atomic_write(images) as file:
-                np.save(file, np.ascontiguousarray(shard.images))
-        with atomic_write(about) as file:
-            like = {"perceptual": perceptual_hashes(shard.images)} if perceptual else {}
-            file.write(json.dumps(known(shard) | like).encode())
-        summary = _summary(about)
-        assert summary is not None
-    return summary
-
-
-def _summary(about: Path) -> dict[str, Any] | None:
-    """What is known of a shard; None where the file is missing or damaged."""
-    found = _json(about)
-    return found.get("summary") if isinstance(found, dict) else None
-
-
-def _json(path: Path) -> Any:
-    """What a file holds; None where it is missing or damaged."""
-    with suppress(FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
-        return json.loads(path.read_text())
-    return None

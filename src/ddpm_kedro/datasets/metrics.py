@@ -1,14 +1,12 @@
 """Figures of merit on disk."""
 
 import json
-from dataclasses import asdict
 
-from kedro_datasets._typing import TablePreview
-
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import provenance_of, read_document, reading, seal
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import provenance_of, read_document, reading, seal
+from ddpm_kedro.kedro_adapter import TablePreview
 from ddpm_kedro.metrics.table import COLUMNS, Metrics
 
 
@@ -21,14 +19,14 @@ class MetricsDataset(FileDataset[Metrics, Metrics]):
             raise UserError(f"No metrics in {self._filepath}; run `kedro run --pipelines evaluation` first.")
         with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
             content = read_document(self._filepath)
-            metrics = Metrics(**content | {"made_by": provenance_of(content["made_by"])})
+            metrics = Metrics.from_dict(content, provenance_of(content["made_by"]))
             metrics.rows()
             return metrics
 
     def save(self, data: Metrics) -> None:
         """Write all."""
         with atomic_write(self._filepath) as file:
-            file.write(json.dumps(seal(asdict(data)), indent=2, allow_nan=False).encode() + b"\n")
+            file.write(json.dumps(seal(data.as_dict()), indent=2, allow_nan=False).encode() + b"\n")
 
     def preview(self) -> TablePreview:
         """The figures as a table, for Kedro-Viz."""

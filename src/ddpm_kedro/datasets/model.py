@@ -1,17 +1,11 @@
-"""A trained model on disk."""
+"""Trained models on disk."""
 
-import json
-
-from safetensors.torch import load_file
-
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import file_checksum, provenance_of, read_document, reading, seal
-from ddpm_kedro.datasets.tensors import write_tensors
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import provenance_of, read_document, reading
 from ddpm_kedro.models import TrainedModel, weights_fingerprint
-
-WEIGHTS_CHECKSUM = "weights_sha256"
+from ddpm_kedro.models.trained import REMEDY
 
 
 class ModelDataset(FileDataset[TrainedModel, TrainedModel]):
@@ -21,47 +15,33 @@ class ModelDataset(FileDataset[TrainedModel, TrainedModel]):
     """
 
     marker = "config.json"
-    _remedy = "`kedro run --pipelines model_training` exports it again from the checkpoint."
+    _remedy = REMEDY
 
     def load(self) -> TrainedModel:
-        """The model, on the CPU.
-
-        Raises:
-            UserError: where there is none, or the files do not fit together.
-        """
-        if not self._exists():
-            raise UserError(
-                f"No trained model in {self._filepath}; run `kedro run` first, which trains and exports one."
-            )
-        with reading(self._filepath, self._remedy):
-            config, weights = read_document(self._filepath / "config.json"), self._filepath / "model.safetensors"
-            if config.get(WEIGHTS_CHECKSUM) not in {None, file_checksum(weights)}:  # earlier versions wrote none
-                raise UserError(f"the content of {weights.name} is not that of its checksum in config.json")
-            return TrainedModel.from_config(config, load_file(weights))
+        """Load the model on the CPU: see :meth:`TrainedModel.load`."""
+        return TrainedModel.load(self._filepath, self._remedy)
 
     def save(self, data: TrainedModel) -> None:
-        """Write beside the old folder, then take its place."""
+        """Write the new folder beside the old one, then replace the old one."""
         with replaced_folder(self._filepath) as new:
-            write_tensors(data.network.state_dict(), new / "model.safetensors")
-            config = data.config() | {WEIGHTS_CHECKSUM: file_checksum(new / "model.safetensors")}
-            (new / "config.json").write_text(json.dumps(seal(config), indent=2) + "\n")
+            data.save(new)
 
     def fingerprint(self) -> str:
-        """That of what made the saved model: the id of its run."""
+        """Return the id of the run that made the saved model."""
         with reading(self._filepath, self._remedy):
             return provenance_of(read_document(self._filepath / "config.json")).fingerprint
 
 
 class InitialModelDataset(ModelDataset):
-    """The model that a training starts from, where ``training.initial_model`` names one."""
+    """The model that training starts from, if ``training.initial_model`` names one."""
 
     _remedy = "training.initial_model names it: copy it again, or export it again where it was trained."
 
     def load(self) -> TrainedModel | None:  # type: ignore[override]  # Kedro asks no dataset for its type
-        """The model on the CPU, or None.
+        """Load the model on the CPU, or return None if no folder is named.
 
         Raises:
-            UserError: where the folder holds none.
+            UserError: if the folder has no model.
         """
         if self._named and not self._exists():
             raise UserError(
@@ -72,5 +52,5 @@ class InitialModelDataset(ModelDataset):
         return super().load() if self._named else None
 
     def fingerprint(self) -> str:
-        """That of the weights."""
+        """Return the fingerprint of the weights."""
         return weights_fingerprint(super().load().network.state_dict())

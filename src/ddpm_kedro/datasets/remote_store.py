@@ -6,11 +6,12 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
-from ddpm_kedro.datasets.atomic import replaced_folder
+from ddpm_kedro.atomic import replaced_folder
 from ddpm_kedro.datasets.base import put_as_a_whole
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.store_check import META
-from ddpm_kedro.images.store import ImageStore, LazyImageStore
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore
 from ddpm_kedro.provenance import redact
 
 

@@ -1,25 +1,29 @@
-"""Drawn images on disk, in the layout that OpenAI's evaluator reads."""
+"""Samples on disk, in the layout that OpenAI's evaluator reads."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.datasets.reading import check_zip, provenance_of, reading
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.provenance import Provenance
+from ddpm_kedro.files import check_zip, provenance_of, reading
+from ddpm_kedro.sampling.samples import Samples
 
 REMEDY = "`kedro run --pipelines sampling` samples them again."
 
 
-class SamplesDataset(FileDataset["Samples", "Samples"]):
+class SamplesDataset(FileDataset[Samples, Samples]):
     """An ``.npz`` with ``arr_0`` (N, H, W, C) uint8 and, for a model with classes, ``arr_1`` (N,) int64."""
 
-    def load(self) -> "Samples":
-        """Images, labels, class names and what made them."""
+    def load(self) -> Samples:
+        """Load the samples, and check shapes and types.
+
+        Raises:
+            UserError: if there are none, or the file is damaged.
+        """
         if not self._exists():
             raise UserError(f"No samples in {self._filepath}; run `kedro run --pipelines sampling` first.")
         with reading(self._filepath, REMEDY):
@@ -30,12 +34,12 @@ class SamplesDataset(FileDataset["Samples", "Samples"]):
                 return _checked(Samples(arrays["arr_0"], arrays.get("arr_1"), names, made_by))
 
     def fingerprint(self) -> str:
-        """That of what made the saved samples."""
+        """Return the fingerprint of the model and parameters that made the saved samples."""
         with reading(self._filepath, REMEDY), np.load(self._filepath) as arrays:
             return provenance_of(json.loads(str(arrays["made_by"]))).fingerprint
 
-    def save(self, data: "Samples") -> None:
-        """Write uncompressed: samples hardly compress."""
+    def save(self, data: Samples) -> None:
+        """Write the samples, uncompressed: they hardly compress."""
         arrays: dict[str, NDArray[Any]] = {
             "arr_0": data.images,
             "made_by": np.array(json.dumps(data.made_by.as_dict())),
@@ -46,24 +50,8 @@ class SamplesDataset(FileDataset["Samples", "Samples"]):
             np.savez(file, allow_pickle=False, **arrays)
 
 
-class Samples(NamedTuple):
-    """Drawn images.
-
-    Attributes:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64, the classes asked for, or None.
-        class_names: one name a class.
-        made_by: the model and the parameters of sampling.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-    class_names: tuple[str, ...]
-    made_by: Provenance
-
-
 def _checked(samples: Samples) -> Samples:
-    """Compare shapes and types with what :class:`Samples` says."""
+    """Check shapes and types: see :class:`Samples`."""
     images, labels, names = samples.images, samples.labels, samples.class_names
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         raise UserError(f"arr_0 is {images.dtype} {images.shape}, not uint8 (N, H, W, C)")

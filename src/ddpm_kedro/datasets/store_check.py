@@ -1,6 +1,5 @@
 """Whether a store of images is whole: sizes and headers always, the content of a shard at its first use on a host."""
 
-import hashlib
 import json
 import socket
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.datasets.atomic import atomic_write
-from ddpm_kedro.datasets.reading import DAMAGE, MISPLACED, file_checksum, provenance_of, read_document, reason_of
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.ingestion.statistics import HASH
+from ddpm_kedro.files import DAMAGE, MISPLACED, file_checksum, provenance_of, read_document, reason_of
+from ddpm_kedro.ingestion.statistics import hash_images
 from ddpm_kedro.progress import progress
 
 META, LABELS, HASHES = "store.json", "labels.npy", "hashes.npy"
@@ -45,7 +44,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Read ``store.json``, and compare labels and hashes with their checksums.
 
     Raises:
-        UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.datasets.reading.reading`.
+        UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.files.reading`.
     """
     meta = read_document(folder / META)
     provenance_of(meta["made_by"])
@@ -107,8 +106,8 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
     with progress(f"checking {folder.name}", len(new), "shards") as advance:
         for index in new:
             shard, end = shards[index], int(ends[index])
-            found = [hashlib.blake2b(image, digest_size=HASH).hexdigest() for image in np.ascontiguousarray(shard)]
-            if found != [bytes(each).decode() for each in hashes[end - len(shard) : end]]:
+            stored = hashes[end - len(shard) : end]
+            if hash_images(shard) != [bytes(each).decode() for each in stored]:
                 raise DamagedShardError(f"the images of {names[index]}.npy are not what they were", names[index])
             mine[names[index]] = states[index]
             CHECKED.add(tuple(states[index]))

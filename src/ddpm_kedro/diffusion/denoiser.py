@@ -1,4 +1,4 @@
-"""From a network to predicted pictures: the only place that knows network, target, guidance and thresholds."""
+"""From a network to predicted images: the only place that knows network, target, guidance and thresholds."""
 
 import math
 from collections.abc import Callable
@@ -15,13 +15,13 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 
 def clamp(x0: Tensor) -> Tensor:
-    """Cut values off at -1 and 1 (Ho et al. 2020, in their code)."""
+    """Limit values to [-1, 1] (Ho et al. 2020, in their code)."""
     return x0.clamp(-1, 1)
 
 
-def dynamic(x0: Tensor, share: float = 0.995) -> Tensor:
-    """Cut off where few values of a picture are beyond, and scale back into [-1, 1] (Saharia et al. 2022, 2.3)."""
-    limit = x0.abs().flatten(1).quantile(share, dim=1).clamp(min=1)[:, None, None, None]
+def dynamic(x0: Tensor, quantile: float = 0.995) -> Tensor:
+    """Limit values to a quantile of each image's absolute values, and scale to [-1, 1] (Saharia et al. 2022, 2.3)."""
+    limit = x0.abs().flatten(1).quantile(quantile, dim=1).clamp(min=1)[:, None, None, None]
     return x0.clamp(-limit, limit) / limit
 
 
@@ -30,18 +30,18 @@ THRESHOLDS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x0: x0, "cla
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Predicts x_0 from x_t and in its precision, whatever the network predicts.
+    """Predict x_0 from x_t, in the precision of x_t, whatever the network predicts.
 
     Attributes:
-        network: called as ``network(scale · x, timesteps, labels)``.
+        network: called as ``network(c_in · x, timesteps, labels)``.
         target: what the network predicts.
         labels: (N,) int64, or None for a model without classes.
-        guidance_scale: 1 asks for the conditional prediction alone; above 1 the prediction is
+        guidance_scale: 1 for the conditional prediction alone, otherwise
             unconditional + scale · (conditional - unconditional) (Ho and Salimans 2022, eq. 6, w = scale - 1).
-        guidance_interval: the noise levels sigma / alpha at which there is guidance, both ends included
+        guidance_interval: the noise levels sigma / alpha with guidance, both ends included
             (Kynkäänniemi et al. 2024); None for all.
-        threshold: a name in ``THRESHOLDS``, of what keeps x_0 in range.
-        autocast: makes the context in which the network alone runs, for lower precision.
+        threshold: a name in ``THRESHOLDS``: how x_0 is kept in range.
+        autocast: returns the context in which the network runs, for lower precision.
     """
 
     network: nn.Module
@@ -53,15 +53,15 @@ class Denoiser:
     autocast: Autocast = nullcontext
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
-        """Predicted x_0 at ``x`` (N, C, H, W) and ``step``, like ``x``."""
-        prediction = self._guided(step.scale * x, step)
+        """Return the predicted x_0 at ``x`` (N, C, H, W) and ``step``, like ``x``."""
+        prediction = self._guided(step.c_in * x, step)
         return THRESHOLDS[self.threshold](self.target.to_x0(prediction, x, step.alpha, step.sigma))
 
     def _guided(self, x: Tensor, step: Step) -> Tensor:
         if self.labels is None or self.guidance_scale == 1 or not self._within(step):
-            return self._predict(x, step.timestep, self.labels)
+            return self._predict(x, step.c_noise, self.labels)
         empty = torch.full_like(self.labels, self.network.num_classes)  # type: ignore[arg-type]
-        both = self._predict(x.repeat(2, 1, 1, 1), step.timestep, torch.cat([self.labels, empty]))
+        both = self._predict(x.repeat(2, 1, 1, 1), step.c_noise, torch.cat([self.labels, empty]))
         conditional, unconditional = both.chunk(2)
         return unconditional + self.guidance_scale * (conditional - unconditional)
 
@@ -69,7 +69,7 @@ class Denoiser:
         low, high = self.guidance_interval or (0.0, math.inf)
         return low <= (step.sigma / step.alpha if step.alpha else math.inf) <= high
 
-    def _predict(self, x: Tensor, timestep: float, labels: Tensor | None) -> Tensor:
-        timesteps = torch.full((len(x),), timestep, device=x.device)
+    def _predict(self, x: Tensor, c_noise: float, labels: Tensor | None) -> Tensor:
+        timesteps = torch.full((len(x),), c_noise, device=x.device)
         with self.autocast():
             return self.network(x, timesteps, labels).to(x.dtype)

@@ -12,24 +12,24 @@ def diffusion_loss(
     schedule: Schedule,
     target: Target,
     x0: Tensor,
-    timesteps: Tensor,
+    indices: Tensor,
     noise: Tensor,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """Squared error of the network's prediction at x_t (Ho et al. 2020, eq. 14), averaged over each picture.
+    """Return the squared error of the network's prediction at x_t (Ho et al. 2020, eq. 14), averaged over each image.
 
     Args:
         x0: (N, C, H, W) in [-1, 1].
-        timesteps: (N,) int64, rows of the schedule.
+        indices: (N,) int64, rows of the schedule.
         noise: like ``x0``, standard normal.
         labels: (N,) int64, or None.
 
     Returns:
-        (N,) float32, each times the schedule's weight.
+        (N,) float32, each multiplied by the schedule's weight.
     """
-    xt = schedule.add_noise(x0, noise, timesteps)
-    scale = schedule.scale[timesteps][:, None, None, None]
-    prediction = network(scale * xt, schedule.timestep[timesteps], labels)
-    wanted = target.make(x0, noise, *schedule.at(timesteps))
-    error = F.mse_loss(prediction.float(), wanted, reduction="none").mean(dim=(1, 2, 3))
-    return schedule.weight[timesteps] * error
+    xt = schedule.add_noise(x0, noise, indices)
+    c_in = schedule.c_in[indices][:, None, None, None]
+    prediction = network(c_in * xt, schedule.c_noise[indices], labels)
+    expected = target.compute(x0, noise, *schedule.at(indices))
+    error = F.mse_loss(prediction.float(), expected, reduction="none").mean(dim=(1, 2, 3))
+    return schedule.weight[indices] * error

@@ -1,4 +1,4 @@
-"""Random numbers that follow from counters: no random state is kept anywhere."""
+"""Random numbers that follow from counters: no random state is stored."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 GLOBAL_STATE = RLock()
-"""Held by the one thread of the process that may use torch's global random state."""
+"""Held by the thread that uses torch's global random state."""
 
 
 def derive_seed(*counters: int) -> int:
-    """A seed for these counters, independent of that of any others."""
+    """Return a seed for these counters, independent of the seeds of all other counters."""
     return int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0])
 
 
 def generator_for(*counters: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on ``device`` for these counters."""
+    """Return a generator on ``device``, seeded by these counters."""
     return torch.Generator(device).manual_seed(derive_seed(*counters))
 
 
 @contextmanager
-def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch's global random state for a block, and put it back: for what takes no generator, like dropout.
+def seed_global_state(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed torch's global random state for a block and restore it: for code that takes no generator, like dropout.
 
     Other threads wait for the end of the block.
     """
@@ -38,35 +38,38 @@ def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[N
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Between two noises, along the sphere on which both lie (Shoemake 1985, slerp).
+    """Interpolate spherically between two noises (Shoemake 1985, slerp).
 
     Args:
-        a, b: (N, C, H, W); the angle between them is that of each picture.
+        a, b: (N, C, H, W); each image has its own angle.
         share: 0 for ``a``, 1 for ``b``.
+
+    Returns:
+        Like ``a``.
     """
     cosine = torch.cosine_similarity(a.flatten(1), b.flatten(1))[:, None, None, None]
-    angle = cosine.clamp(-1, 1).acos().clamp(min=1e-6)  # of equal noises: nothing to turn
+    angle = cosine.clamp(-1, 1).acos().clamp(min=1e-6)  # 0 for equal noises
     return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
 
 
 def image_noise(
     seed: int, indices: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
 ) -> Callable[[], Tensor]:
-    """Standard normal noise from one generator an image.
+    """Return a source of standard normal noise with one generator per image.
 
-    Image i of a seed is fed the same noise in a batch of any size and on any device.
+    Image i of a seed receives the same noise in a batch of any size and on any device.
 
     Args:
-        seed: of the sampling.
-        indices: number of each image of the batch.
+        seed: of sampling.
+        indices: the number of each image of the batch.
         shape: (C, H, W).
 
     Returns:
-        A function: every call gives fresh noise (N, C, H, W) on ``device``.
+        A function: every call returns new noise (N, C, H, W) on ``device``.
     """
     generators = [generator_for(seed, index) for index in indices]
 
-    def draw() -> Tensor:
+    def sample() -> Tensor:
         return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
 
-    return draw
+    return sample

@@ -1,4 +1,4 @@
-"""Drawing pictures: schedule, denoiser, sampler and noise put together."""
+"""Sampling: schedule, denoiser, sampler and noise put together."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from ddpm_kedro.diffusion.denoiser import Autocast, Denoiser
 from ddpm_kedro.diffusion.noise import image_noise
-from ddpm_kedro.diffusion.samplers import SAMPLERS
+from ddpm_kedro.diffusion.samplers import SAMPLERS, Denoise
 from ddpm_kedro.diffusion.schedules import Step, make_schedule
 from ddpm_kedro.diffusion.targets import TARGETS
 from ddpm_kedro.parameters import DiffusionParameters
 
+Callback = Callable[[Tensor, Tensor], None]
+
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How pictures are drawn.
+    """How to sample images.
 
     Attributes:
-        diffusion: what the network was trained with.
+        diffusion: the schedule and target that the network was trained with.
         sampler: a name in ``SAMPLERS``.
         num_inference_steps: of the sampler.
         options: of this sampler.
@@ -52,14 +54,24 @@ class SamplingPlan:
         steps = make_schedule(self.diffusion).steps(self.num_inference_steps, self.spacing, self.rho)
         return steps[-1 - max(1, round(self.strength * (len(steps) - 1))) :]
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether the sampler adds noise at each step."""
+        return SAMPLERS[self.sampler].stochastic(self.options or {})
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser for one batch, at most."""
+        return (len(self.steps) - 1) * SAMPLERS[self.sampler].evaluations_per_step
+
     def denoiser(self, network: nn.Module, labels: Tensor | None, autocast: Autocast = nullcontext) -> Denoiser:
-        """What predicts x_0, for pictures of these classes."""
+        """Return the denoiser for images of these classes, (N,) int64 or None."""
         guidance = self.guidance_scale, self.guidance_interval
         return Denoiser(network, TARGETS[self.diffusion.target], labels, *guidance, self.threshold, autocast)
 
 
 @torch.no_grad()
-def draw_images(
+def generate_images(
     network: nn.Module,
     plan: SamplingPlan,
     image_shape: tuple[int, int, int],
@@ -67,24 +79,24 @@ def draw_images(
     indices: Sequence[int],
     labels: Tensor | None = None,
     autocast: Autocast = nullcontext,
-    watch: Callable[[Tensor, Tensor], None] | None = None,
+    callback: Callback | None = None,
     image: Tensor | None = None,
     mask: Tensor | None = None,
     start_noise: Tensor | None = None,
 ) -> Tensor:
-    """Draw the pictures with these numbers.
+    """Generate the images with these numbers, as one batch.
 
     Args:
-        network: in evaluation mode; its device is where the work is done.
+        network: in evaluation mode; the images are computed on its device.
         image_shape: (C, H, W).
-        seed: with a picture's number, decides all its noise.
-        indices: numbers of the pictures.
+        seed: with the number of an image, determines all its noise.
+        indices: numbers of the images.
         labels: (N,) int64, or None.
-        autocast: makes the context in which the network runs.
-        watch: is given x_t and the predicted x_0 of every step, (N, C, H, W) each.
+        autocast: returns the context in which the network runs.
+        callback: called with x_t and the predicted x_0 of every evaluation, (N, C, H, W) each.
         image: (N, C, H, W) in [-1, 1], noised to the first step's level to start from (Meng et al. 2022, SDEdit).
-        mask: (N, 1, H, W), 1 where ``image`` is kept and 0 where it is drawn anew: there alone x_0 is predicted,
-            so that the posterior of what is kept is the true one.
+        mask: (N, 1, H, W), 1 to keep ``image`` and 0 to generate. x_0 is predicted only for the zeros, so that the
+            posterior of the kept pixels is exact.
         start_noise: (N, C, H, W), standard normal, in place of the first noise of ``seed``.
 
     Returns:
@@ -93,17 +105,22 @@ def draw_images(
     device = next(network.parameters()).device
     noise = image_noise(seed, indices, image_shape, device)
     labels, image, mask, start_noise = (t if t is None else t.to(device) for t in (labels, image, mask, start_noise))
-    denoiser = plan.denoiser(network, labels, autocast)
+    denoise = _denoise(plan.denoiser(network, labels, autocast), image, mask, callback)
+    first, x0 = plan.steps[0], 0.0 if image is None else image
+    x = first.alpha * x0 + first.sigma * (noise() if start_noise is None else start_noise)
+    with autocast():  # around all steps: the weights are cast once; samplers compute in float32 nevertheless
+        return SAMPLERS[plan.sampler].sample(denoise, x, plan.steps, noise, **plan.options or {})
+
+
+def _denoise(denoiser: Denoiser, image: Tensor | None, mask: Tensor | None, callback: Callback | None) -> Denoise:
+    """Return a denoiser that keeps the masked part of ``image`` and calls ``callback``."""
 
     def denoise(x: Tensor, step: Step) -> Tensor:
         x0 = denoiser(x, step)
         if image is not None and mask is not None:
             x0 = mask * image + (1 - mask) * x0
-        if watch is not None:
-            watch(x, x0)
+        if callback is not None:
+            callback(x, x0)
         return x0
 
-    first, given = plan.steps[0], 0.0 if image is None else image
-    x = first.alpha * given + first.sigma * (noise() if start_noise is None else start_noise)
-    with autocast():  # around all steps: the weights are cast once; what a sampler computes is float32 all the same
-        return SAMPLERS[plan.sampler](denoise, x, plan.steps, noise, **plan.options or {})
+    return denoise

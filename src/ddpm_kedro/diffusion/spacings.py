@@ -1,6 +1,6 @@
-"""Which of its timesteps a model is asked at: rows of the schedule, from the noisiest down.
+"""The rows of the schedule that a sampler visits, from the noisiest down.
 
-All are called as ``spacing(noise_levels, count, rho)`` with the noise levels sigma / alpha (T,), and give row numbers.
+All are called as ``spacing(noise_levels, count, rho)`` with the noise levels sigma / alpha (T,), and return indices.
 """
 
 from collections.abc import Callable
@@ -10,30 +10,33 @@ from torch import Tensor
 
 
 def trailing(noise_levels: Tensor, count: int, rho: float) -> list[int]:
-    """Evenly from the end, so that sampling starts where training ended (Lin et al. 2024, table 2)."""
+    """Return evenly spaced indices, the last row included, so that sampling starts at the most noise.
+
+    See Lin et al. (2024), table 2.
+    """
     total = len(noise_levels)
     return [round(total - k * total / count) - 1 for k in range(count)]
 
 
 def leading(noise_levels: Tensor, count: int, rho: float) -> list[int]:
-    """Return t_i = floor(i · T / n), evenly from the beginning (Song et al. 2021, appendix D.3, linear).
+    """Return t_i = floor(i · T / n), the first row included (Song et al. 2021, appendix D.3, linear).
 
-    Where n divides T, these are the timesteps of Lin et al. (2024), table 2, and of diffusers. Elsewhere diffusers
-    rounds the stride T / n down, and starts far from the noise: for n = 501 of T = 1000 at t = 500.
+    If n divides T, these are the timesteps of Lin et al. (2024), table 2, and of diffusers. Otherwise diffusers
+    rounds the stride T / n down and starts with too little noise: for n = 501 of T = 1000 at t = 500.
     """
     return [k * len(noise_levels) // count for k in reversed(range(count))]
 
 
 def linspace(noise_levels: Tensor, count: int, rho: float) -> list[int]:
-    """Evenly, both ends included (Nichol and Dhariwal 2021; Lin et al. 2024, table 2)."""
+    """Return evenly spaced indices, both ends included (Nichol and Dhariwal 2021; Lin et al. 2024, table 2)."""
     last = len(noise_levels) - 1
     return [round(last - k * last / max(count - 1, 1)) for k in range(count)]
 
 
 def karras(noise_levels: Tensor, count: int, rho: float) -> list[int]:
-    """The rows nearest to noise levels whose rho-th roots are evenly spaced (Karras et al. 2022, eq. 5).
+    """Return the rows nearest to noise levels whose rho-th roots are evenly spaced (Karras et al. 2022, eq. 5).
 
-    Where two levels have the same nearest row, it is visited once.
+    If two levels have the same nearest row, it is visited once.
 
     Raises:
         ValueError: for a schedule that ends in pure noise.

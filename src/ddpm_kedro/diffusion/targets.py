@@ -1,4 +1,4 @@
-"""What a network learns to predict, and how much each timestep counts.
+"""The targets a network learns to predict, and the weights of the loss.
 
 Every target is a combination a · x_0 + b · noise.
 """
@@ -21,13 +21,13 @@ class Target(NamedTuple):
     x0_weight: Weight
     noise_weight: Weight
 
-    def make(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the network should answer at x_t = alpha · x_0 + sigma · noise."""
-        made: Tensor = self.x0_weight(alpha, sigma) * x0 + self.noise_weight(alpha, sigma) * noise
-        return made
+    def compute(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Return the correct prediction at x_t = alpha · x_0 + sigma · noise, (N, C, H, W)."""
+        prediction: Tensor = self.x0_weight(alpha, sigma) * x0 + self.noise_weight(alpha, sigma) * noise
+        return prediction
 
     def to_x0(self, prediction: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """The x_0 that an answer at ``x`` means: two linear equations, solved for x_0.
+        """Return the x_0 that follows from a prediction at x_t = ``x``: two linear equations, solved for x_0.
 
         For noise this is x_0 = (x_t - sigma · noise) / alpha (Ho et al. 2020, eq. 15), for v it is
         x_0 = alpha · x_t - sigma · v (Salimans and Ho 2022, appendix D), for edm it is
@@ -38,13 +38,13 @@ class Target(NamedTuple):
         return x0
 
     def slope(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """How far the answer moves when the x_0 it means moves by one, x_t staying where it is."""
-        moved: Tensor = self.x0_weight(alpha, sigma) - self.noise_weight(alpha, sigma) * alpha / sigma
-        return moved
+        """Return the derivative of the prediction with respect to x_0, at constant x_t."""
+        slope: Tensor = self.x0_weight(alpha, sigma) - self.noise_weight(alpha, sigma) * alpha / sigma
+        return slope
 
 
 def _norm(alpha: Any, sigma: Any) -> Any:
-    """The standard deviation of x_t."""
+    """Return the standard deviation of x_t."""
     return (sigma**2 + (SIGMA_DATA * alpha) ** 2) ** 0.5
 
 
@@ -63,12 +63,12 @@ TARGETS: dict[str, Target] = {
 
 
 def unweighted(target: Target, alpha: Tensor, sigma: Tensor, p: DiffusionParameters) -> Tensor:
-    """Every timestep counts alike (Ho et al. 2020, eq. 14)."""
+    """Return the same weight for every timestep (Ho et al. 2020, eq. 14)."""
     return torch.ones_like(sigma)
 
 
 def min_snr(target: Target, alpha: Tensor, sigma: Tensor, p: DiffusionParameters) -> Tensor:
-    """min(SNR, gamma) for the error of x_0 (Hang et al. 2023, section 3.4), whatever the network predicts.
+    """Return the weight min(SNR, gamma) of the error of x_0 (Hang et al. 2023, section 3.4), for any target.
 
     For noise this is min(SNR, gamma) / SNR, for v it is min(SNR, gamma) / (SNR + 1).
     """

@@ -11,7 +11,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from ddpm_kedro.datasets.atomic import atomic_write, copy
+from ddpm_kedro.atomic import atomic_write, copy
 from ddpm_kedro.datasets.base import local_copy
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.parameters import Parameters

@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.kedro_adapter import describe
 from ddpm_kedro.nothing import NOTHING
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class UnwrittenDataset(AbstractDataset[Any, Any]):
         return self.data is not None or self.dataset.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return self.dataset._describe()
+        return describe(self.dataset)
 
 
 class Distributed:

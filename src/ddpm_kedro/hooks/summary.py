@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpm_kedro.hooks.distributed import is_rank_0
+from ddpm_kedro.kedro_adapter import location
 
 logger = logging.getLogger(__name__)
 PLACES = {
@@ -46,7 +47,7 @@ class Summary:
             console.print(picture_in_text(catalog.load("samples").images[: 2 * ACROSS]))
         for name in [name for name in PLACES if name in made]:
             dataset: Any = catalog.get(name)
-            logger.info("%s: %s", PLACES[name], _short(str(dataset._describe()["filepath"])))
+            logger.info("%s: %s", PLACES[name], _short(location(dataset)))
         if "report" in made:
             logger.info("See more: open the report in a browser, or the pipeline with: kedro viz run")
 

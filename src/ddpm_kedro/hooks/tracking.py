@@ -85,7 +85,7 @@ class Tracking:
             case "history":
                 self.run.log_history(data)
             case "summary":
-                self.run.log_summary({figure["name"]: figure["value"] for figure in data.figures})
+                self.run.log_summary({score.name: score.value for score in data.scores})
             case "artifact":
                 with local_copy(dataset) as folder:
                     self.run.log_folder(name, folder)

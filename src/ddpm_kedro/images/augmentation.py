@@ -1,4 +1,4 @@
-"""Random changes of training images, as one batched function of tensors."""
+"""Augment training images, in one batched function of tensors."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm_kedro.images.pixels import moved, read_pixels, to_float
+from ddpm_kedro.images.pixels import read_pixels, to_device, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import AugmentationParameters
 
-NUMBERS = 4  # that augmenting a picture takes
+NUMBERS = 4  # random numbers per image
 
 
 def augment(images: Tensor, parameters: AugmentationParameters, numbers: Tensor) -> Tensor:
-    """Flip and crop every picture of a batch by itself.
+    """Flip and crop each image of a batch independently, unlike torchvision's transforms.
 
-    Unlike torchvision's transforms, which change a whole batch alike, this has numbers for each picture, and always
-    the same ones for the same change, whatever else is turned on.
+    Each kind of change has its own row of ``numbers``, so that it does not depend on which other changes are on.
 
     Args:
         images: (N, C, H, W), float.
@@ -27,7 +26,7 @@ def augment(images: Tensor, parameters: AugmentationParameters, numbers: Tensor)
         Like ``images``.
     """
     n, _, height, width = images.shape
-    horizontal, vertical, down, right = moved(numbers, images.device)
+    horizontal, vertical, down, right = to_device(numbers, images.device)
     if parameters.horizontal_flip:
         images = torch.where((horizontal < 0.5)[:, None, None, None], images.flip(-1), images)
     if parameters.vertical_flip:
@@ -36,8 +35,8 @@ def augment(images: Tensor, parameters: AugmentationParameters, numbers: Tensor)
         padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")
         rows = _offsets(down, pad, height)  # (N, H)
         columns = _offsets(right, pad, width)  # (N, W)
-        picture = torch.arange(n, device=images.device)[:, None, None]
-        images = padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        image = torch.arange(n, device=images.device)[:, None, None]
+        images = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     return images
 
 
@@ -48,7 +47,7 @@ def _offsets(uniform: Tensor, pad: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class AugmentedImages:
-    """Training images that are augmented when a batch is asked for."""
+    """Training images that are augmented when a batch is requested."""
 
     store: ImageStore
     parameters: AugmentationParameters
@@ -57,11 +56,11 @@ class AugmentedImages:
         return len(self.store)
 
     def batch(self, indices: Tensor, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-        """Augmented pictures.
+        """Return augmented images.
 
         Args:
             indices: (N,) int64.
-            generator: on the CPU; the same one gives the same pictures.
+            generator: on the CPU; equal generators give equal images.
 
         Returns:
             (N, C, H, W) float32 in [-1, 1] on ``device``.
@@ -70,11 +69,11 @@ class AugmentedImages:
         return self.from_pixels(read_pixels(self.store, indices), numbers, device)
 
     def from_pixels(self, pixels: Tensor, numbers: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """The same from pictures (N, H, W, C) uint8 that were read before, and numbers for :func:`augment`."""
+        """Augment images (N, H, W, C) uint8 with numbers for :func:`augment`; returns what :meth:`batch` returns."""
         return augment(to_float(pixels, device), self.parameters, numbers)
 
     def labels(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor | None:
-        """Labels of the pictures, (N,) int64; None where there are no classes."""
+        """Return the labels of images, (N,) int64; None for images without classes."""
         if self.store.labels is None:
             return None
-        return moved(torch.from_numpy(self.store.labels[indices.numpy()]), device)
+        return to_device(torch.from_numpy(self.store.labels[indices.numpy()]), device)

@@ -1,13 +1,12 @@
 """What a set of images is: in memory, or memory-mapped in shards."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import Provenance
 
 
@@ -64,7 +63,7 @@ class ImageStore:
         labels: (N,) int64, indices into ``class_names``; None for images without classes.
         class_names: one name a class.
         made_by: the source, its files and how they were divided.
-        facts: what was found out while they were decoded, as plain data: statistics, duplicates, rejected files.
+        statistics: computed when the images were decoded, as plain data, with duplicates and rejected files.
         hashes: (N,) bytes, equal for equal images, perhaps memory-mapped; None where nobody has computed them.
     """
 
@@ -72,7 +71,7 @@ class ImageStore:
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...]
     made_by: Provenance
-    facts: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
     hashes: NDArray[np.bytes_] | None = None
 
     def __len__(self) -> int:
@@ -83,89 +82,3 @@ class ImageStore:
         """(C, H, W)."""
         _, height, width, channels = self.images.shape
         return channels, height, width
-
-
-class Original(NamedTuple):
-    """What a file held.
-
-    Attributes:
-        height: in pixels, as they lie in the file.
-        width: in pixels.
-        kind: format and mode, as Pillow calls them: ``JPEG RGB``.
-    """
-
-    height: int
-    width: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some images of a store, that lie together.
-
-    Attributes:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64, -1 for none.
-        names: of the files, (N,) where they had any.
-        rejected: name and reason of files that gave no image.
-        originals: what the files held, (N,) where there were any.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    names: tuple[str, ...] = ()
-    rejected: tuple[tuple[str, str], ...] = ()
-    originals: tuple[Original, ...] = ()
-
-
-@dataclass(frozen=True)
-class LazyImageStore:
-    """A store that is decoded when it is saved, and not at all where the saved one was made by the same.
-
-    Attributes:
-        made_by: as of :class:`ImageStore`.
-        class_names: as of :class:`ImageStore`.
-        shards: makes the shards; each can be made alone and, where there are workers, in another process.
-        workers: processes that make shards; 0 for none, None for one a core.
-        max_rejected_fraction: of the files; with more there is no store.
-        perceptual: also count pictures that look like one before them.
-        check: called when all shards are made; raises where their source is no longer what it was.
-    """
-
-    made_by: Provenance
-    class_names: tuple[str, ...]
-    shards: Callable[[], Iterable[Callable[[], Shard]]]
-    workers: int | None = 0
-    max_rejected_fraction: float = 0.0
-    check: Callable[[], None] = lambda: None
-    perceptual: bool = False
-
-    def read(self) -> ImageStore:
-        """All of it in memory."""
-        made = [make() for make in self.shards()]
-        images, labels = (np.concatenate([getattr(shard, name) for shard in made]) for name in ("images", "labels"))
-        return ImageStore(images, labels if self.class_names else None, self.class_names, self.made_by)
-
-
-def stratified_holdout(
-    labels: NDArray[np.int64] | None, count: int, fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide 0 … count-1 into training and hold-out: the same fraction of each class, which keeps an image.
-
-    Returns:
-        Two sorted, disjoint index arrays: training, hold-out.
-
-    Raises:
-        UserError: where nothing would be left on one side.
-    """
-    rng = np.random.default_rng(seed)
-    classes = np.zeros(count, dtype=np.int64) if labels is None else labels
-    members = [rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]
-    kept = 1 if len(members) > 1 else 0
-    holdout = np.sort(np.concatenate([m[: min(round(fraction * len(m)), len(m) - kept)] for m in members]))
-    if not 0 < len(holdout) < count:
-        raise UserError(
-            f"images.holdout_fraction = {fraction} leaves {len(holdout)} of {count} images for the hold-out; "
-            "choose a fraction that leaves some on both sides."
-        )
-    return np.setdiff1d(np.arange(count), holdout), holdout

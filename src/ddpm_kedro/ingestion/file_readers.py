@@ -1,4 +1,4 @@
-"""The bytes of the files of a listing."""
+"""Read the files of a listing."""
 
 import errno
 import os
@@ -7,24 +7,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from ddpm_kedro.ingestion.decoding import RejectedImageError
-from ddpm_kedro.ingestion.listing import PROBLEMS, Listing, kind_of
+from ddpm_kedro.ingestion.collection import RejectedImageError
+from ddpm_kedro.ingestion.file_walk import PROBLEMS, kind_of
+from ddpm_kedro.ingestion.listing import Listing
 
-PASSING = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors that are of the machine and not of a file: they end a run, and the next one goes on."""
+MACHINE_ERRORS = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of the machine, not of a file: they end the run, and the next run resumes."""
 
 
 class Reader(Protocol):
-    """Reads files of one folder or archive, in one process."""
+    """Reads the files of one folder or archive, in one process."""
 
     def __init__(self, path: Path) -> None: ...
 
     def read(self, name: bytes, place: int, size: int) -> bytes:
-        """The content of a file, never more than ``size`` bytes."""
+        """Return the content of a file, at most ``size`` bytes."""
 
 
 class FolderReader:
-    """Of files."""
+    """Reads files of a folder by name."""
 
     def __init__(self, path: Path) -> None:
         self.top = os.fsencode(path)
@@ -35,7 +36,7 @@ class FolderReader:
 
 
 class ZipReader:
-    """Of members, by their number: names may come twice."""
+    """Reads members by number: two may have the same name."""
 
     def __init__(self, path: Path) -> None:
         self.archive = zipfile.ZipFile(path)
@@ -47,7 +48,7 @@ class ZipReader:
 
 
 class TarReader:
-    """Of members, by their offset: nothing before them is read."""
+    """Reads members by offset: nothing before them is read."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("rb")
@@ -60,22 +61,22 @@ class TarReader:
 READERS: dict[str, type[Reader]] = {"folder": FolderReader, "zip": ZipReader, "tar": TarReader}
 
 
-def reader_of(path: Path) -> Reader:
-    """For a folder or an archive; that of an archive is kept while the archive is the same."""
+def open_reader(path: Path) -> Reader:
+    """Return a reader of a folder or an archive; it is cached until the archive changes."""
     status = path.stat()
-    return _reader(path, status.st_size, status.st_mtime_ns)
+    return _open_reader(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def _reader(path: Path, *_: int) -> Reader:
+def _open_reader(path: Path, *_: int) -> Reader:
     return READERS[kind_of(path)](path)
 
 
-def content(reader: Reader, listing: Listing, index: int) -> bytes:
-    """The bytes of a file of the listing.
+def read_file(reader: Reader, listing: Listing, index: int) -> bytes:
+    """Return the content of a file of the listing.
 
     Raises:
-        RejectedImageError: where it cannot be read.
+        RejectedImageError: if it cannot be read.
     """
     if problem := PROBLEMS[listing.problems[index]]:
         raise RejectedImageError(problem)
@@ -87,7 +88,7 @@ def content(reader: Reader, listing: Listing, index: int) -> bytes:
     except PermissionError as error:
         raise RejectedImageError("it may not be read") from error
     except OSError as error:
-        if error.errno in PASSING:
+        if error.errno in MACHINE_ERRORS:
             raise
         raise RejectedImageError("it cannot be read") from error
     except MemoryError:

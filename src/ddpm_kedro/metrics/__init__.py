@@ -1,1 +1,1 @@
-"""How good samples are: features, figures, nearest training images."""
+"""Metrics of samples: feature extractors, scores, nearest training images."""

@@ -1,4 +1,4 @@
-"""Feature extractors: what images are turned into before they are compared."""
+"""Feature extractors: networks whose features images are compared by."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm_kedro.diffusion import seeded_globally
+from ddpm_kedro.diffusion import seed_global_state
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import to_float
 from ddpm_kedro.images.store import Images
@@ -19,7 +19,7 @@ from ddpm_kedro.provenance import Provenance
 
 BATCH = 250
 NO_EXTRACTOR = "none"
-INCEPTION_SHA256 = "6726825d"  # the first digits; those of torch-fidelity's file are in its name
+INCEPTION_SHA256 = "6726825d"  # its first digits, which the name of torch-fidelity's file has too
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -30,12 +30,12 @@ class Inception(nn.Module):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: PLC0415
 
-        torch.load(weights, weights_only=True)  # torch-fidelity would execute what a file holds
-        with seeded_globally(0):  # it initialises its weights before it reads them
+        torch.load(weights, weights_only=True)  # torch-fidelity would execute code in the file
+        with seed_global_state(0):  # it initialises its weights before it loads them
             self.network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(weights))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) in [-1, 1] → (N, 2048) and (N, 1008); grey images become colour."""
+        """Compute features (N, 2048) and logits (N, 1008) of images (N, C, H, W) in [-1, 1]; C may be 1, 3 or 4."""
         pixels = ((images + 1) * 127.5).round().to(torch.uint8)
         features, logits = self.network(pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3])
         return features, logits
@@ -46,11 +46,11 @@ class FeatureExtractor:
     """A network that gives features and logits.
 
     Attributes:
-        name: classifier, inception, or none for images without classes.
+        name: classifier, inception, or none (for images without classes).
         network: images (N, C, H, W) in [-1, 1] → features (N, D), logits (N, K).
-        image_shape: (C, H, W) of the images it was made for.
-        class_names: what the classifier's logits mean; empty for Inception.
-        made_by: images and parameters that it was fitted with.
+        image_shape: (C, H, W) of the images.
+        class_names: of the classifier's logits; empty for Inception.
+        made_by: the images and parameters it was fitted with.
     """
 
     name: str
@@ -61,19 +61,20 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Return features and logits of images (N, H, W, C) uint8, computed where the network is, as float32."""
+        """Return features and logits of images (N, H, W, C) uint8, as float32 on the CPU.
+
+        They are computed on the network's device.
+        """
         device = next(self.network.parameters()).device
         parts = [
-            self.network(
-                to_float(torch.from_numpy(np.array(images[first : first + BATCH])), device)
-            )  # a copy: writable
+            self.network(to_float(torch.from_numpy(np.array(images[first : first + BATCH])), device))  # a writable copy
             for first in range(0, len(images), BATCH)
         ]
         features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         return features, logits
 
     def config(self) -> dict[str, Any]:
-        """All but the weights, as plain data."""
+        """Return everything except the weights, as plain data."""
         return {
             "name": self.name,
             "image_shape": list(self.image_shape),
@@ -83,7 +84,7 @@ class FeatureExtractor:
 
     @classmethod
     def from_config(cls, config: dict[str, Any], weights: Path) -> Self:
-        """Rebuild what :meth:`config` described, from a file that :meth:`state` went into."""
+        """Rebuild an extractor from its :meth:`config` and a file with its :meth:`state`."""
         shape, names = tuple(config["image_shape"]), tuple(config["class_names"])
         if config["name"] == "inception":
             network: nn.Module = Inception(weights)
@@ -91,13 +92,13 @@ class FeatureExtractor:
             network = nn.Identity()
         else:
             state = torch.load(weights, weights_only=True)
-            with torch.device("meta"):  # no random numbers are used for weights that are replaced
+            with torch.device("meta"):  # draws no random numbers for weights that are replaced
                 network = Classifier(shape[0], len(names))
             network.load_state_dict(state, assign=True)
         return cls(config["name"], network.eval(), shape, names, Provenance(**config["made_by"]))
 
     def state(self) -> dict[str, Tensor]:
-        """The weights."""
+        """Return the weights."""
         network = self.network.network if isinstance(self.network, Inception) else self.network
         state: dict[str, Tensor] = network.state_dict()
         return state
@@ -105,17 +106,17 @@ class FeatureExtractor:
 
 @dataclass(frozen=True)
 class LazyFeatureExtractor:
-    """One that is fitted when it is saved, and not at all where the saved one was made by the same."""
+    """A feature extractor that is fitted when it is saved, unless the saved one was made by the same."""
 
     made_by: Provenance
     read: Callable[[], FeatureExtractor]
 
 
 def inception_weights(path: str | None) -> Path:
-    """Where Inception's weights lie, once it is sure that they are those; None downloads them.
+    """Return the file of Inception's weights after checking it; download it if the path is None.
 
     Raises:
-        UserError: for a file that is missing, or another one, or cannot be downloaded.
+        UserError: if the file is missing, has another checksum or cannot be downloaded.
     """
     if path is not None:
         return _checked(Path(path))
@@ -125,8 +126,8 @@ def inception_weights(path: str | None) -> Path:
         torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"Inception's weights could not be downloaded ({error}). Bring {INCEPTION_FILE} of torch-fidelity's "
-            "releases here, and name it with evaluation.inception_weights."
+            f"Inception's weights could not be downloaded ({error}). Copy {INCEPTION_FILE} of "
+            "torch-fidelity's releases to this machine and set evaluation.inception_weights to its path."
         ) from error
     return Path(torch.hub.get_dir(), "checkpoints", INCEPTION_FILE)
 
@@ -134,8 +135,8 @@ def inception_weights(path: str | None) -> Path:
 def _checked(path: Path) -> Path:
     if not path.is_file():
         raise UserError(
-            f"There are no Inception weights at {path}. Put torch-fidelity's {INCEPTION_FILE} there and name it with "
-            "evaluation.inception_weights, or leave that null to download it."
+            f"There are no Inception weights at {path}. Put torch-fidelity's {INCEPTION_FILE} there, or set "
+            "evaluation.inception_weights to its path, or to null to download it."
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

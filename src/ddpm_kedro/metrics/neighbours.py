@@ -1,4 +1,4 @@
-"""The training images nearest to each sample: whether samples are new, or copies."""
+"""The training images nearest to each sample, which show whether samples are new or copies."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from ddpm_kedro.images.store import Images
 
-OTHERS = 9  # nearest training images that the nearest one is compared with
+OTHERS = 9  # the next nearest training images, which the nearest one is compared with
 QUANTILE = 0.01
 SUSPICIOUS = 5 * QUANTILE
-LEAST = {"samples": 20, "images of the hold-out": 100, "training images": OTHERS + 1}  # for a verdict
+LEAST = {"samples": 20, "holdout images": 100, "training images": OTHERS + 1}  # images needed for a verdict
 CHUNK = 4096
 EXACT = "donot_use_mm_for_euclid_dist"
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """For each image, its nearest training image.
+    """The nearest training image of each of N images.
 
     Attributes:
         indices: (N,) int64.
-        distances: (N,) root mean square difference of pixels, in grey levels of 255.
-        ratios: (N,) that distance over the mean distance of the next nine; near 0 for a copy.
+        distances: (N,) root mean square difference of the pixels, in grey levels of 255.
+        ratios: (N,) distance / mean distance of the nine next nearest images; near 0 for a copy.
     """
 
     indices: Tensor
@@ -33,41 +33,46 @@ class Nearest:
 
 
 def nearest_images(images: Images, training: Images, device: torch.device | str = "cpu") -> Nearest:
-    """Compare images (N, H, W, C) uint8 with training images (M, H, W, C) uint8, pixel by pixel, on this device."""
-    # TF32 products of a GPU are too coarse for the small differences between near images.
+    """Find the nearest training images by their pixels, on a device.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        training: (M, H, W, C) uint8.
+    """
+    # A GPU's TF32 products are too coarse for the small differences between similar images.
     products = "use_mm_for_euclid_dist_if_necessary" if torch.device(device).type == "cpu" else EXACT
-    wanted = torch.from_numpy(np.array(images).reshape(len(images), -1)).to(device).float()
+    queries = torch.from_numpy(np.array(images).reshape(len(images), -1)).to(device).float()
     best = torch.full((len(images), 0), torch.inf, device=device)
-    where = torch.zeros((len(images), 0), dtype=torch.int64, device=device)
+    indices = torch.zeros((len(images), 0), dtype=torch.int64, device=device)
     for first in range(0, len(training), CHUNK):
-        pixels = np.array(training[first : first + CHUNK]).reshape(-1, wanted.shape[1])
+        pixels = np.array(training[first : first + CHUNK]).reshape(-1, queries.shape[1])
         part = torch.from_numpy(pixels).to(device).float()
-        distances = torch.cdist(wanted, part, compute_mode=products)
+        distances = torch.cdist(queries, part, compute_mode=products)
         best = torch.cat([best, distances], dim=1)
-        where = torch.cat([where, (first + torch.arange(len(part), device=device)).expand(len(images), -1)], dim=1)
+        indices = torch.cat([indices, (first + torch.arange(len(part), device=device)).expand(len(images), -1)], dim=1)
         best, order = best.topk(min(OTHERS + 1, best.shape[1]), dim=1, largest=False)
-        where = where.gather(1, order)
-    where, distances = where.cpu(), best.cpu() / wanted.shape[1] ** 0.5
+        indices = indices.gather(1, order)
+    distances = best.cpu() / queries.shape[1] ** 0.5
     others = distances[:, 1:].mean(1) if distances.shape[1] > 1 else torch.ones(len(images))
-    return Nearest(where[:, 0], distances[:, 0], distances[:, 0] / others.clamp(min=1e-6))
+    return Nearest(indices[:, 0].cpu(), distances[:, 0], distances[:, 0] / others.clamp(min=1e-6))
 
 
 def copying(samples: Nearest, holdout: Nearest, training: int) -> dict[str, Any]:
-    """Whether samples are copies: how many are nearer to one training image than any but 1 % of the hold-out.
+    """Decide whether samples are copies: compare their ratios with those of the most similar 1 % of holdout images.
 
-    The ratio of the nearest distance to the next nine is compared, since plain or blurred images are near to many
-    training images, but a copy to one.
+    Ratios are compared instead of distances because plain or blurred images are near many training images, but a copy
+    is near only one.
 
     Args:
-        samples: the nearest training images of the samples.
-        holdout: those of the hold-out.
-        training: number of training images. Of fewer images than ``LEAST``, chance alone would decide the verdict.
+        samples: the samples' nearest training images.
+        holdout: the holdout images' nearest training images.
+        training: number of training images. With fewer images than in ``LEAST``, the verdict would be chance.
     """
     threshold = float(holdout.ratios.quantile(QUANTILE))
     share = float((samples.ratios < threshold).float().mean())
     verdict = "copies training images" if share > SUSPICIOUS else "no sign of copying"
     counts = dict(zip(LEAST, (len(samples.ratios), len(holdout.ratios), training), strict=True))
-    if few := [f"{least} {what}, not {counts[what]}" for what, least in LEAST.items() if counts[what] < least]:
+    if few := [f"{least} {kind}, not {counts[kind]}" for kind, least in LEAST.items() if counts[kind] < least]:
         verdict = f"no verdict on copying, which needs at least {'; '.join(few)}"
     return {
         "share_nearer_than_holdout": share,

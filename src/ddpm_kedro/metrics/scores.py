@@ -1,34 +1,35 @@
-"""Figures that compare sets of images by their features; what computes them is torch-fidelity.
+"""Metrics that compare sets of images by their features, computed by torch-fidelity.
 
-Each is given beside its floor: the hold-out's figure against the same training images, at the same number of images.
+Each comes with its holdout value: the value of holdout images, compared with the same training images.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 NEIGHBOURHOOD = 3  # of precision and recall
 LEAST_FOR_KID = 20
+JSON_KEYS = {"value_at_holdout_n": "at_floor_n", "holdout_value": "floor", "holdout_n": "floor_n"}
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of merit.
+class Score:
+    """The value of one metric. No number is infinite or NaN.
 
     Attributes:
-        name: KID, FID, …; with the extractor's name where that is not Inception.
-        value: of the samples; None where it cannot be computed. No number is infinite or NaN.
+        name: KID, FID, …; followed by the extractor's name unless that is Inception.
+        value: of the samples; None if it cannot be computed.
         n: number of samples.
-        at_floor_n: the samples' value at the number of images that the floor has.
-        floor: the hold-out's value.
-        floor_n: number of images of the floor.
-        spread: standard deviation of the value over random subsets.
         better: lower, or higher.
+        value_at_holdout_n: of as many samples as there are images in the holdout value.
+        holdout_value: of holdout images in place of samples.
+        holdout_n: number of holdout images.
+        spread: standard deviation of the value over random subsets.
         note: why there is no value.
     """
 
@@ -36,25 +37,31 @@ class Figure:
     value: float | None
     n: int
     better: str
-    at_floor_n: float | None = None
-    floor: float | None = None
-    floor_n: int = 0
+    value_at_holdout_n: float | None = None
+    holdout_value: float | None = None
+    holdout_n: int = 0
     spread: float | None = None
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Return plain data, with the keys of ``metrics.json``."""
+        return {JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Rebuild what :meth:`as_dict` returned."""
+        names = {key: name for name, key in JSON_KEYS.items()}
+        return cls(**{names.get(key, key): value for key, value in content.items()})
 
 
 @dataclass(frozen=True)
 class Features:
-    """Images as an extractor sees them.
+    """A feature extractor's output for N images.
 
     Attributes:
         features: (N, D).
         logits: (N, K).
-        labels: (N,) int64, the classes they are meant to be, or None.
+        labels: (N,) int64, the intended classes, or None.
     """
 
     features: Tensor
@@ -64,44 +71,45 @@ class Features:
     def __len__(self) -> int:
         return len(self.features)
 
-    def some(self, count: int) -> "Features":
-        """So many of them, chosen at random, always the same ones."""
+    def subset(self, count: int) -> "Features":
+        """Return ``count`` random images; always the same ones."""
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
-        return Features(
-            self.features[chosen], self.logits[chosen], None if self.labels is None else self.labels[chosen]
-        )
+        labels = None if self.labels is None else self.labels[chosen]
+        return Features(self.features[chosen], self.logits[chosen], labels)
 
 
 def all_scores(
     samples: Features, training: Features, holdout: Features, extractor: str, kid_subsets: int
-) -> list[Figure]:
-    """KID, FID, precision, recall and IS of samples, and the accuracy of their classes where they have some.
+) -> list[Score]:
+    """Compute KID, FID, precision, recall and IS of samples, and the accuracy of their classes if they have any.
 
-    The reference are the training images. Only with Inception's features they are called FID, KID and IS as such.
+    The reference is the training images. The names KID, FID and IS without a suffix mean Inception's features.
     """
-    count = min(len(samples), len(holdout))
-    shorter, floor = samples.some(count), holdout.some(count)
     suffix = "" if extractor == "inception" else f"({extractor})"
-    figures = [_kid(f"KID{suffix}", samples, shorter, floor, training, kid_subsets)]
-    dimensions = training.features.shape[1]
-    name = "FID" if extractor == "inception" else f"FD{suffix}"
-    figures.append(_against(name, frechet_distance, dimensions + 1, "lower", samples, shorter, floor, training))
-    both = lru_cache(precision_recall)  # tensors are told apart by what they are, not by what they hold
-    for index, kind in enumerate(("precision", "recall")):
-        measure = partial(_part, both, index)
-        figures.append(
-            _against(f"{kind}{suffix}", measure, NEIGHBOURHOOD + 1, "higher", samples, shorter, floor, training)
-        )
-    score, at_floor, best = (inception_score(seen.logits) for seen in (samples, shorter, floor))
-    figures.append(Figure(f"IS{suffix}", score, len(samples), "higher", at_floor, best, count))
+    count = min(len(samples), len(holdout))
+    comparison = _Comparison(samples, samples.subset(count), holdout.subset(count), training)
+    kid = lru_cache(partial(kernel_distance, subsets=kid_subsets))  # the cache is keyed by tensor identity
+    both = lru_cache(precision_recall)
+    least_for_fid = training.features.shape[1] + 1
+    scores = [
+        comparison.compare(f"KID{suffix}", lambda a, b: kid(a, b)[0], LEAST_FOR_KID, "lower"),
+        comparison.compare("FID" if not suffix else f"FD{suffix}", frechet_distance, least_for_fid, "lower"),
+        comparison.compare(f"precision{suffix}", lambda a, b: both(a, b)[0], NEIGHBOURHOOD + 1, "higher"),
+        comparison.compare(f"recall{suffix}", lambda a, b: both(a, b)[1], NEIGHBOURHOOD + 1, "higher"),
+        comparison.measure(f"IS{suffix}", lambda images: inception_score(images.logits)),
+    ]
+    if scores[0].value is not None:
+        scores[0] = replace(scores[0], spread=kid(samples.features, training.features)[1])
     if samples.labels is not None and extractor == "classifier":
-        right = [_accuracy(seen) for seen in (samples, shorter, floor)]
-        figures.append(Figure("accuracy of classes", right[0], len(samples), "higher", right[1], right[2], count))
-    return [_finite(figure) for figure in figures]
+        scores.append(comparison.measure("accuracy of classes", _accuracy))
+    return [_without_nan(score) for score in scores]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Between normal distributions fitted to features (N, D), (M, D) (Heusel et al. 2017)."""
+    """Compute the Fréchet distance between normal distributions fitted to features (N, D), (M, D).
+
+    FID is this distance for the features of Inception-v3 (Heusel et al. 2017).
+    """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # noqa: PLC0415
 
     statistics = (fid_features_to_statistics(features) for features in (a, b))
@@ -110,9 +118,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int = 1000) -> tuple[float, float]:
-    """KID (Bińkowski et al. 2018): mean and standard deviation over random subsets of both.
+    """Compute KID (Bińkowski et al. 2018): mean and standard deviation over random subsets of both.
 
-    A subset has ``subset_size`` images, or as many as there are; unbiased at any number.
+    It is unbiased for any number of images. A subset has ``subset_size`` images, or all if there are fewer.
     """
     from torch_fidelity.metric_kid import kid_features_to_metric  # noqa: PLC0415
 
@@ -122,7 +130,7 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int = 1000)
 
 
 def precision_recall(samples: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Kynkäänniemi et al. (2019): the share of samples near the reference, and of the reference near samples."""
+    """Compute the share of samples near the reference, and of the reference near samples (Kynkäänniemi et al. 2019)."""
     from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: PLC0415
 
     found = prc_features_to_metric(samples, reference, prc_neighborhood=NEIGHBOURHOOD, save_cpu_ram=True, verbose=False)
@@ -130,60 +138,54 @@ def precision_recall(samples: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 def inception_score(logits: Tensor) -> float:
-    """Salimans et al. (2016), over all images at once."""
+    """Compute the inception score (Salimans et al. 2016) of all images at once."""
     from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: PLC0415
 
     score: float = isc_features_to_metric(logits, splits=1)["inception_score_mean"]
     return score
 
 
-def _kid(name: str, samples: Features, shorter: Features, floor: Features, training: Features, subsets: int) -> Figure:
-    spreads = []
+class _Comparison(NamedTuple):
+    """The sets of images in a comparison; ``fewer`` samples are as many as the holdout images."""
 
-    def measure(a: Tensor, b: Tensor) -> float:
-        value, spread = kernel_distance(a, b, subsets)
-        spreads.append(spread)
-        return value
+    samples: Features
+    fewer: Features
+    holdout: Features
+    training: Features
 
-    figure = _against(name, measure, LEAST_FOR_KID, "lower", samples, shorter, floor, training)
-    return replace(figure, spread=spreads[0]) if spreads else figure
+    def compare(self, name: str, metric: Callable[[Tensor, Tensor], float], least: int, better: str) -> Score:
+        """Score images by a metric that compares their features with the training images'."""
+        score = Score(name, None, len(self.samples), better)
+        sampling = f"samples: sampling.num_images={least}"
+        for images, description in ((self.samples, sampling), (self.training, "training images")):
+            if len(images) < least:
+                return replace(score, note=f"needs at least {least} {description}")
+        value, fewer, holdout = (
+            metric(images.features, self.training.features) if len(images) >= least else None
+            for images in (self.samples, self.fewer, self.holdout)
+        )
+        if holdout is None:
+            note = f"no holdout value: there are fewer than {least} holdout images"
+            return replace(score, value=value, note=note)
+        return replace(score, value=value, value_at_holdout_n=fewer, holdout_value=holdout, holdout_n=len(self.holdout))
 
-
-def _against(
-    name: str,
-    measure: Any,
-    least: int,
-    better: str,
-    samples: Features,
-    shorter: Features,
-    floor: Features,
-    training: Features,
-) -> Figure:
-    for what, seen in ((f"samples: sampling.num_images={least}", samples), ("training images", training)):
-        if len(seen) < least:
-            return Figure(name, None, len(samples), better, note=f"needs at least {least} {what}")
-    value = measure(samples.features, training.features)
-    if len(floor) < least:
-        return Figure(name, value, len(samples), better, note=f"no floor: the hold-out has fewer than {least} images")
-    at_floor, best = (measure(seen.features, training.features) for seen in (shorter, floor))
-    return Figure(name, value, len(samples), better, at_floor, best, len(floor))
+    def measure(self, name: str, metric: Callable[[Features], float | None]) -> Score:
+        """Score images by a metric without a reference; higher is better."""
+        value, fewer, holdout = (metric(images) for images in (self.samples, self.fewer, self.holdout))
+        return Score(name, value, len(self.samples), "higher", fewer, holdout, len(self.holdout))
 
 
-def _finite(figure: Figure) -> Figure:
-    """Return the figure without the numbers that are NaN or infinite, with a note in their place."""
-    numbers = {name: getattr(figure, name) for name in ("value", "at_floor_n", "floor", "spread")}
+def _without_nan(score: Score) -> Score:
+    """Replace numbers that are NaN or infinite by None, with a note."""
+    numbers = {name: getattr(score, name) for name in ("value", "value_at_holdout_n", "holdout_value", "spread")}
     finite = {name: number for name, number in numbers.items() if number is None or math.isfinite(number)}
     if len(finite) == len(numbers):
-        return figure
-    note = figure.note or "these images give no finite number"
-    return replace(figure, **{**dict.fromkeys(numbers), **finite, "note": note})
+        return score
+    note = score.note or "these images give no finite number"
+    return replace(score, **{**dict.fromkeys(numbers), **finite, "note": note})
 
 
-def _part(measure: Callable[[Tensor, Tensor], tuple[float, float]], index: int, a: Tensor, b: Tensor) -> float:
-    return measure(a, b)[index]
-
-
-def _accuracy(seen: Features) -> float | None:
-    if seen.labels is None:
+def _accuracy(images: Features) -> float | None:
+    if images.labels is None:
         return None
-    return float((seen.logits.argmax(1) == seen.labels).float().mean())
+    return float((images.logits.argmax(1) == images.labels).float().mean())

@@ -1,51 +1,64 @@
-"""All that is known of samples."""
+"""The metrics of samples and what belongs to them."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
+from ddpm_kedro.metrics.scores import Score
 from ddpm_kedro.provenance import Provenance
+
+WITHOUT_CLASSES = (
+    "evaluation.extractor = classifier learns the classes of the images, and these have none: KID, FD, precision, "
+    "recall and IS are left out. evaluation.extractor=inception needs no classes."
+)
+COLUMNS = ("metric", "samples", "samples at the holdout's n", "holdout", "n", "")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is known of samples; every figure stands with all that must be equal before two are compared.
+    """The scores of samples, with everything that must be equal before two scores are compared.
 
     Attributes:
-        figures: each with value, n, floor and what stands in :class:`ddpm_kedro.metrics.scores.Figure`.
+        scores: one per metric; empty without a feature extractor.
         copying: see :func:`ddpm_kedro.metrics.neighbours.copying`.
-        samples: how they were drawn: run, weights, sampler, evaluations, seconds.
-        extractor: whose features were compared.
-        reference_images: training images compared with.
+        samples: how they were generated: run, weights, sampler, evaluations, seconds.
+        extractor: name of the feature extractor.
+        reference_images: number of training images in the comparison.
         made_by: parameters and inputs.
     """
 
-    figures: list[dict[str, Any]]
+    scores: list[Score]
     copying: dict[str, Any]
     samples: dict[str, Any]
     extractor: str
     reference_images: int
     made_by: Provenance
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        figures = [score.as_dict() for score in self.scores]
+        return {"figures": figures} | {name: value for name, value in asdict(self).items() if name != "scores"}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], made_by: Provenance) -> Self:
+        """Rebuild what :meth:`as_dict` returned."""
+        fields = {name: value for name, value in content.items() if name != "figures"}
+        scores = [Score.from_dict(score) for score in content["figures"]]
+        return cls(scores, **fields | {"made_by": made_by})
+
     def rows(self) -> list[list[str]]:
-        """The table that people read: figure, value, floor, n, what is better."""
+        """Return the table that people read, with the columns ``COLUMNS``."""
         return [
             [
-                figure["name"],
-                _rounded(figure["value"], figure["spread"]),
-                _rounded(figure["at_floor_n"]),
-                _rounded(figure["floor"]),
-                f"{figure['n']:,} / {figure['floor_n']:,}" if figure["floor_n"] else f"{figure['n']:,}",
-                figure["note"] or f"{figure['better']} is better",
+                score.name,
+                _rounded(score.value, score.spread),
+                _rounded(score.value_at_holdout_n),
+                _rounded(score.holdout_value),
+                f"{score.n:,} / {score.holdout_n:,}" if score.holdout_n else f"{score.n:,}",
+                score.note or f"{score.better} is better",
             ]
-            for figure in self.figures
+            for score in self.scores
         ]
-
-
-WITHOUT_CLASSES = (
-    "evaluation.extractor = classifier learns the classes of the images, and these have none: KID, FD, precision, "
-    "recall and IS are left out. evaluation.extractor=inception needs no classes."
-)
-COLUMNS = ("figure", "samples", "samples at the hold-out's n", "hold-out", "n", "")
 
 
 def _rounded(value: float | None, spread: float | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The parts of the U-Net. Module names are those of diffusers, so that weights can be exchanged by name."""
+"""The parts of the U-Net. Modules are named as in diffusers, so that weights can be exchanged by name."""
 
 import math
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EXPLICIT_TOKENS = 1024  # beyond, the weights of attention take too much memory
+EXPLICIT_TOKENS = 1024  # with more, the attention weights need too much memory
 
 
 def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-    """Set weight and bias to zero: a residual branch that ends in it starts as the identity."""
+    """Set weight and bias to zero, so that a residual block that ends in this layer starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -18,7 +18,7 @@ def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal position of Vaswani et al. (2017), sines first, as in Ho et al. (2020).
+    """Embed timesteps in sinusoids (Vaswani et al. 2017), sines first, as in Ho et al. (2020).
 
     Args:
         timesteps: (N,), integers or floats.
@@ -34,7 +34,7 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax(q kᵀ / √D) v (Vaswani et al. 2017, eq. 1).
+    """Compute softmax(q kᵀ / √D) v (Vaswani et al. 2017, eq. 1).
 
     Args:
         q, k, v: (N, heads, L, D).
@@ -43,28 +43,28 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         Like ``v``.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= EXPLICIT_TOKENS:
-        # The CPU's fused kernel does not use its bfloat16 instructions as its matrix products do.
+        # On a CPU, the fused kernel does not use the bfloat16 instructions; matrix products do.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return weights.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)
 
 
 class GroupNorm(nn.GroupNorm):
-    """As torch's, and in the precision of its input under autocast too; its sums are taken in float32 all the same.
+    """Group normalisation that keeps the precision of its input under autocast; its sums are in float32 anyway.
 
-    Autocast makes it float32 on a GPU, and what follows up to the next convolution with it: twice the memory to move.
+    On a GPU, autocast would compute it and everything up to the next convolution in float32: twice the memory traffic.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, …) → the same."""
-        if x.device.type != "cuda":  # elsewhere it is so, and takes weights of another precision
+        if x.device.type != "cuda":  # other devices keep the precision of the input
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class TimestepMLP(nn.Module):
-    """Two linear layers that turn the sinusoid into the embedding every residual block receives."""
+    """Two linear layers from the sinusoids to the embedding that every residual block receives."""
 
     def __init__(self, width: int, embedding_width: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class TimestepMLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, 3×3 convolution, twice; the time embedding is added between the two."""
+    """GroupNorm, SiLU and a 3×3 convolution, twice; the embedding is added between the two."""
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """X (N, C_in, H, W) and activated embedding (N, E) → (N, C_out, H, W)."""
+        """Map x (N, C_in, H, W) and an activated embedding (N, E) to (N, C_out, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))  # (N, C_out, H, W)
-        h = h + self.time_emb_proj(embedding)[:, :, None, None]  # one value for every pixel of a channel
+        h = h + self.time_emb_proj(embedding)[:, :, None, None]  # one value per channel
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.conv_shortcut(x) + h
 
@@ -142,7 +142,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width by repetition, then a convolution."""
+    """Double height and width by repetition, followed by a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Configurations of diffusers' ``UNet2DModel`` and schedulers, and the parameters that mean the same."""
+"""Translate between configurations of diffusers' ``UNet2DModel`` and schedulers, and this project's parameters."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import DiffusionParameters, Group, ModelParameters
 
 Config = dict[str, Any]
-Accepted = dict[str, tuple[bool, str]]  # by key: whether it is, and what would be
+Accepted = dict[str, tuple[bool, str]]  # by key: whether its value is accepted, and what would be
 G = TypeVar("G", bound=Group)
 
 SCHEDULES = {
@@ -19,9 +19,9 @@ SCHEDULES = {
     "cosine": "squaredcos_cap_v2",
     "sigmoid": "sigmoid",
 }
-"""``diffusion.schedule``, and diffusers' ``beta_schedule``."""
+"""From ``diffusion.schedule`` to diffusers' ``beta_schedule``."""
 PREDICTION_TYPES = {"noise": "epsilon", "x0": "sample", "v": "v_prediction"}
-"""``diffusion.target``, and diffusers' ``prediction_type``."""
+"""From ``diffusion.target`` to diffusers' ``prediction_type``."""
 SCHEDULERS = [
     "DDPMScheduler",
     "DDIMScheduler",
@@ -29,12 +29,12 @@ SCHEDULERS = [
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 ]
-"""All of them mean the same noise by the same betas; how they draw is no property of the model."""
+"""Equal betas are equal noise in all of them; how they sample is not a property of the model."""
 DOWN_BLOCKS, UP_BLOCKS = ["DownBlock2D", "AttnDownBlock2D"], ["UpBlock2D", "AttnUpBlock2D"]  # without attention, with
 LONGEST = 200  # characters of a value in an error
-VERSION = "0.36.0"  # of diffusers: what is written is for this one and all later ones
+VERSION = "0.36.0"  # exported models are for this version of diffusers and later ones
 
-# What the U-Net is like, whatever its parameters; other values are not supported.
+# Values that all our U-Nets have; others are not supported.
 UNET: Config = {
     "_class_name": "UNet2DModel",
     "center_input_sample": False,
@@ -52,7 +52,7 @@ UNET: Config = {
     "add_attention": True,
     "class_embed_type": None,
 }
-# diffusers' own defaults: what a configuration means that leaves a key out.
+# diffusers' own defaults, for keys that a configuration leaves out.
 UNET_DEFAULTS: Config = UNET | {
     "_class_name": None,
     "freq_shift": 0,
@@ -89,7 +89,7 @@ SCHEDULER_DEFAULTS: Config = SCHEDULER | {
 
 
 class _UNetTypes(BaseModel):
-    """The types of the values that :func:`model_parameters` computes with."""
+    """The types of the values that :func:`model_parameters` reads."""
 
     model_config = ConfigDict(strict=True)
 
@@ -103,24 +103,24 @@ class _UNetTypes(BaseModel):
 
 
 def unet_config(p: ModelParameters, image_shape: tuple[int, int, int]) -> Config:
-    """Of the ``UNet2DModel`` that is a U-Net without classes, for images (C, H, W).
+    """Return the configuration of the equivalent ``UNet2DModel`` without classes, for images (C, H, W).
 
-    diffusers' sinusoid is as wide as the first level, ours as ``model.width``: with this ``freq_shift`` its first
-    frequencies are ours. The other ones must weigh nothing.
+    The time embedding of diffusers has the width of the first level, ours has ``model.width``. With this
+    ``freq_shift`` its first frequencies are ours; the weights of the other frequencies must be 0.
     """
     channels, height, width = image_shape
     block_out_channels = [p.width * m for m in p.channel_multipliers]
     attention = [level in p.attention_levels for level in range(len(block_out_channels))]
-    wider = block_out_channels[0] - p.width
+    extra_width = block_out_channels[0] - p.width
     return UNET | {
         "_diffusers_version": VERSION,
         "sample_size": height if height == width else [height, width],
         "in_channels": channels,
         "out_channels": channels,
-        "freq_shift": 1 + wider // 2,
-        "time_embedding_dim": 4 * p.width if wider else None,
-        "down_block_types": [DOWN_BLOCKS[there] for there in attention],
-        "up_block_types": [UP_BLOCKS[there] for there in reversed(attention)],
+        "freq_shift": 1 + extra_width // 2,
+        "time_embedding_dim": 4 * p.width if extra_width else None,
+        "down_block_types": [DOWN_BLOCKS[has_attention] for has_attention in attention],
+        "up_block_types": [UP_BLOCKS[has_attention] for has_attention in reversed(attention)],
         "block_out_channels": block_out_channels,
         "layers_per_block": p.blocks_per_level,
         "dropout": p.dropout,
@@ -132,7 +132,7 @@ def unet_config(p: ModelParameters, image_shape: tuple[int, int, int]) -> Config
 
 
 def scheduler_config(diffusion: DiffusionParameters) -> Config:
-    """Of a ``DDPMScheduler`` that visits the timesteps that this project's samplers visit."""
+    """Return the configuration of a ``DDPMScheduler`` that visits the timesteps of this project's samplers."""
     return SCHEDULER | {
         "_class_name": "DDPMScheduler",
         "_diffusers_version": VERSION,
@@ -149,13 +149,13 @@ def scheduler_config(diffusion: DiffusionParameters) -> Config:
     }
 
 
-def model_parameters(found: Config) -> ModelParameters:
-    """Those of the U-Net that a ``UNet2DModel`` of this configuration is.
+def model_parameters(unet: Config) -> ModelParameters:
+    """Return the parameters of the U-Net that is equivalent to a ``UNet2DModel`` of this configuration.
 
     Raises:
-        UserError: for what the U-Net does not support, by its key.
+        UserError: for values that the U-Net does not support, by key.
     """
-    config, file = UNET_DEFAULTS | found, "config.json of the U-Net"
+    config, file = UNET_DEFAULTS | unet, "config.json of the U-Net"
     _refuse(file, config, _accepted_types(config))
     _refuse(file, config, _accepted(config, UNET) | _accepted_levels(config))
     first, *_ = channels = config["block_out_channels"]
@@ -171,24 +171,24 @@ def model_parameters(found: Config) -> ModelParameters:
         "patch_size": 1,
         "class_conditional": config["num_class_embeds"] is not None,
     }
-    return _built(ModelParameters, values, "config.json of the U-Net")
+    return _validate(ModelParameters, values, file)
 
 
-def image_shape(found: Config) -> tuple[int, int, int]:
-    """(C, H, W) of the images that a ``UNet2DModel`` is for."""
-    config = UNET_DEFAULTS | found
+def image_shape(unet: Config) -> tuple[int, int, int]:
+    """Return the image shape (C, H, W) of a ``UNet2DModel``."""
+    config = UNET_DEFAULTS | unet
     size = config["sample_size"]
     height, width = size if isinstance(size, list) else (size, size)
     return config["in_channels"], height, width
 
 
-def diffusion_parameters(found: Config) -> DiffusionParameters:
-    """Those that a scheduler of this configuration trains with.
+def diffusion_parameters(scheduler: Config) -> DiffusionParameters:
+    """Return the parameters that are equivalent to a scheduler of this configuration.
 
     Raises:
-        UserError: for what the schedules and targets do not support, by its key.
+        UserError: for values that the schedules and targets do not support, by key.
     """
-    config = SCHEDULER_DEFAULTS | found
+    config = SCHEDULER_DEFAULTS | scheduler
     schedules = {theirs: ours for ours, theirs in SCHEDULES.items()}
     targets = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
     known: dict[str, Iterable[str]] = {
@@ -196,8 +196,8 @@ def diffusion_parameters(found: Config) -> DiffusionParameters:
         "beta_schedule": schedules,
         "prediction_type": targets,
     }
-    named = {key: (config[key] in list(names), ", ".join(names)) for key, names in known.items()}
-    _refuse("scheduler_config.json", config, named | _accepted(config, SCHEDULER))
+    accepted = {key: (config[key] in list(names), ", ".join(names)) for key, names in known.items()}
+    _refuse("scheduler_config.json", config, accepted | _accepted(config, SCHEDULER))
     values = {
         "num_timesteps": config["num_train_timesteps"],
         "schedule": schedules[config["beta_schedule"]],
@@ -206,7 +206,7 @@ def diffusion_parameters(found: Config) -> DiffusionParameters:
         "target": targets[config["prediction_type"]],
         "zero_terminal_snr": config["rescale_betas_zero_snr"],
     }
-    return _built(DiffusionParameters, values, "scheduler_config.json")
+    return _validate(DiffusionParameters, values, "scheduler_config.json")
 
 
 def _accepted(config: Config, supported: Mapping[str, Any]) -> Accepted:
@@ -222,7 +222,7 @@ def _accepted_types(config: Config) -> Accepted:
 
 
 def _accepted_levels(config: Config) -> Accepted:
-    """What the levels of our U-Net have in common."""
+    """Check the values that depend on each other: the U-Net's levels."""
     channels, down, up = (config[key] for key in ("block_out_channels", "down_block_types", "up_block_types"))
     first = channels[0] if channels else 0
     mirrored = [UP_BLOCKS[DOWN_BLOCKS.index(name)] for name in reversed(down) if name in DOWN_BLOCKS]
@@ -231,24 +231,24 @@ def _accepted_levels(config: Config) -> Accepted:
         "block_out_channels": (bool(first) and not any(c % first for c in channels), "multiples of the first one"),
         "time_embedding_dim": (config["time_embedding_dim"] in (None, 4 * first), f"null or {4 * first}"),
         "down_block_types": (len(mirrored) == len(down) == len(channels), f"{' or '.join(DOWN_BLOCKS)} for each level"),
-        "up_block_types": (up == mirrored, f"{_json(mirrored)}, the way down mirrored"),
+        "up_block_types": (up == mirrored, f"{_json(mirrored)}, down_block_types mirrored"),
         "out_channels": (config["out_channels"] == config["in_channels"], f"{config['in_channels']}, as in_channels"),
         "sample_size": (bool(size) and (isinstance(size, int) or len(size) == 2), "a number, or [height, width]"),
     }
 
 
 def _refuse(file: str, config: Config, accepted: Accepted) -> None:
-    """One line for each value that is not supported."""
+    """Raise a UserError with one line per unsupported value."""
     wrong = [
-        f"{key} = {_json(config[key])} in {file} is not supported. Supported: {meant}."
-        for key, (good, meant) in accepted.items()
-        if not good
+        f"{key} = {_json(config[key])} in {file} is not supported. Supported: {supported}."
+        for key, (is_accepted, supported) in accepted.items()
+        if not is_accepted
     ]
     if wrong:
         raise UserError("\n".join(wrong))
 
 
-def _built(group: type[G], values: Config, file: str) -> G:
+def _validate(group: type[G], values: Config, file: str) -> G:
     try:
         return group.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Models in diffusers' format, there and back: configurations and tensors, no files and no diffusers."""
+"""Convert models to diffusers' format and back: configurations and tensors, without files and without diffusers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,9 @@ from ddpm_kedro.models.diffusers_config import (
     scheduler_config,
     unet_config,
 )
-from ddpm_kedro.models.trained import TrainedModel, weights_fingerprint
+from ddpm_kedro.models.trained import TrainedModel
+from ddpm_kedro.models.unet import UNet
+from ddpm_kedro.models.weights import weights_fingerprint
 from ddpm_kedro.parameters import ModelParameters
 
 Weights = dict[str, Tensor]
@@ -35,13 +37,13 @@ CLASSES, SINUSOID, TIME_BIAS = (
 
 @dataclass(frozen=True)
 class DiffusersModel:
-    """What a folder in diffusers' format holds.
+    """The content of a folder in diffusers' format.
 
     Attributes:
         unet: configuration of a ``UNet2DModel``, and its tensors.
         scheduler: configuration of a scheduler.
-        with_classes: the same network with its classes, where it has any, since diffusers' pipelines know none.
-        own: what this project notes beside it; None in a folder that others wrote.
+        with_classes: the same network with its classes, if it has any: diffusers' pipelines support none.
+        own: this project's configuration of the model; None in a folder that others wrote.
         fingerprint: of the files that it was read from.
     """
 
@@ -53,8 +55,10 @@ class DiffusersModel:
 
 
 def unsupported_reason(model: TrainedModel) -> str | None:
-    """Why a model has no equal in diffusers, or None where it has one."""
+    """Return why diffusers has no equivalent of a model, or None if it has one."""
     p, diffusion, (_, height, width) = model.parameters, model.diffusion, model.image_shape
+    if not isinstance(model.network, UNet):
+        return f"diffusers' UNet2DModel is a U-Net, and model.network is {p.network}"
     multiple = 2 ** (len(p.channel_multipliers) - 1)
     if p.patch_size != 1:
         return f"diffusers' UNet2DModel has no patches, and model.patch_size is {p.patch_size}"
@@ -66,9 +70,9 @@ def unsupported_reason(model: TrainedModel) -> str | None:
 
 
 def to_diffusers(model: TrainedModel) -> DiffusersModel:
-    """The same model for diffusers, where :func:`unsupported_reason` finds nothing against it.
+    """Convert a model for which :func:`unsupported_reason` returns None.
 
-    ``DDPMPipeline`` gives no labels: in ``unet`` the empty label's embedding is part of the bias that it is added to.
+    ``DDPMPipeline`` passes no labels: in ``unet``, the embedding of the empty label is added to the bias.
     """
     state: Weights = model.network.state_dict()
     config, weights, with_classes = unet_config(model.parameters, model.image_shape), _widened(state, model), None
@@ -80,14 +84,14 @@ def to_diffusers(model: TrainedModel) -> DiffusersModel:
 
 
 def from_diffusers(found: DiffusersModel, class_names: Sequence[str] | None = None) -> TrainedModel:
-    """The model that a folder in diffusers' format holds; one that :func:`to_diffusers` made is as it was before.
+    """Convert a model in diffusers' format; a model from :func:`to_diffusers` is restored exactly.
 
     Args:
-        found: what the folder holds.
+        found: the content of the folder.
         class_names: of a model with class embeddings, see :func:`_classes`.
 
     Raises:
-        UserError: for what this project does not support, by its key; for tensors that are not the network's.
+        UserError: for values that this project does not support, by key, and tensors that do not fit the network.
     """
     if found.own is not None:
         return _exported(found, found.own)
@@ -95,41 +99,37 @@ def from_diffusers(found: DiffusersModel, class_names: Sequence[str] | None = No
     parameters, diffusion, shape = model_parameters(config), diffusion_parameters(found.scheduler), image_shape(config)
     names, weights = _classes(config.get("num_class_embeds"), class_names, weights)
     groups = {"model": parameters.fingerprint_fields(), "diffusion": diffusion.fingerprint_fields()}
-    described = {
+    description = {
         "parameters": groups,
         "inputs": {"imported": found.fingerprint},
         "image_shape": shape,
         "class_names": names,
-        "images_seen": 0,  # nothing tells
+        "images_seen": 0,  # unknown
         "imported": True,
     }
-    return _imported(described, weights)
-
-
-def _imported(described: Config, weights: Weights) -> TrainedModel:
     try:
-        return TrainedModel.from_config(described, weights)
+        return TrainedModel.from_config(description, weights)
     except UserError as error:
         raise UserError(f"The U-Net to import cannot be used: {error}.") from None
 
 
 def _exported(found: DiffusersModel, own: Config) -> TrainedModel:
-    """The model that :func:`to_diffusers` was given, if nothing has changed since."""
+    """Restore the model that :func:`to_diffusers` converted, if the folder has not changed since."""
     _, weights = found.with_classes or found.unet
     try:
         parameters = ModelParameters.model_validate(own["parameters"]["model"])
         model = TrainedModel.from_config(own | {"imported": True}, _narrowed(weights, parameters))
-        again = to_diffusers(model)
+        expected = to_diffusers(model)
         unchanged = (
             weights_fingerprint(model.network.state_dict()) == own["weights_fingerprint"]
-            and _same(again.unet, found.unet)
-            and _same(again.with_classes, found.with_classes)
+            and _same(expected.unet, found.unet)
+            and _same(expected.with_classes, found.with_classes)
         )
     except (KeyError, TypeError, IndexError, ValidationError, RuntimeError, UserError):
         unchanged = False
     if not unchanged:
         raise UserError(
-            "This folder has changed since it was exported: its networks are not those that its ddpm_kedro.json "
+            "This folder has changed since it was exported: its networks are not the ones that its ddpm_kedro.json "
             "describes. To import unet/ as it is now, move ddpm_kedro.json away."
         )
     return model
@@ -143,22 +143,22 @@ def _same(one: Part | None, other: Part | None) -> bool:
 
 
 def _widened(weights: Mapping[str, Tensor], model: TrainedModel) -> Weights:
-    """Weights for a sinusoid as wide as the first level, see :func:`unet_config`: what is more weighs nothing."""
+    """Widen the time embedding to the width of the first level, see :func:`unet_config`: new weights are 0."""
     sines, cosines = weights[SINUSOID].chunk(2, dim=1)  # (4·width, width / 2) each
     p = model.parameters
-    more = sines.new_zeros(len(sines), p.width * (p.channel_multipliers[0] - 1) // 2)
-    return {**weights, SINUSOID: torch.cat([sines, more, cosines, more], dim=1)}
+    zeros = sines.new_zeros(len(sines), p.width * (p.channel_multipliers[0] - 1) // 2)
+    return {**weights, SINUSOID: torch.cat([sines, zeros, cosines, zeros], dim=1)}
 
 
 def _narrowed(weights: Weights, p: ModelParameters) -> Weights:
-    """What :func:`_widened` was given."""
+    """Invert :func:`_widened`."""
     sines, cosines = weights[SINUSOID].chunk(2, dim=1)
     half = p.width // 2
     return {**weights, SINUSOID: torch.cat([sines[:, :half], cosines[:, :half]], dim=1)}
 
 
 def _renamed(weights: Weights) -> Weights:
-    """In float32, attention by its names of today: diffusers renames the older ones when it loads them, too."""
+    """Convert to float32, and rename attention layers of earlier versions as diffusers does."""
     pattern = re.compile(rf"(\.attentions\.\d+)\.({'|'.join(OLD_NAMES)})\.")
     return {
         pattern.sub(lambda found: f"{found[1]}.{OLD_NAMES[found[2]]}.", name): tensor.float()
@@ -167,10 +167,10 @@ def _renamed(weights: Weights) -> Weights:
 
 
 def _classes(count: Any, names: Sequence[str] | None, weights: Weights) -> tuple[tuple[str, ...], Weights]:
-    """Names of the classes, and weights that end with an embedding of the empty label.
+    """Return the class names, and weights whose last class embedding is the empty label's.
 
-    One name fewer than embeddings: the last one is the empty label's. As many names, or none given: all are classes,
-    and their mean stands for no class in particular. Without names, classes are called by their numbers.
+    With one name fewer than embeddings, the last embedding is the empty label's. With as many names, or without names,
+    all embeddings are classes, and their mean becomes the empty label's. Without names, the numbers are the names.
     """
     if count is None:
         if names:
@@ -186,7 +186,7 @@ def _classes(count: Any, names: Sequence[str] | None, weights: Weights) -> tuple
     if len(named) != count:
         raise UserError(
             f"import_model.class_names has {len(named)} names, but the model has {count} class embeddings: give "
-            f"{count}, or {count - 1} where the last one is the empty label of classifier-free guidance."
+            f"{count}, or {count - 1} if the last one is the empty label of classifier-free guidance."
         )
     mean = weights[CLASSES].mean(dim=0, keepdim=True)
     return named, weights | {CLASSES: torch.cat([weights[CLASSES], mean])}

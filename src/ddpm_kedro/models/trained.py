@@ -1,23 +1,30 @@
-"""A trained model: the network, and all that is needed to use it."""
+"""A trained model: the network and everything needed to use it, in memory and in a folder."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import file_checksum, read_document, reading, seal
+from ddpm_kedro.models.networks import restore_network
 from ddpm_kedro.models.record import RunRecord
 from ddpm_kedro.models.unet import UNet
+from ddpm_kedro.models.weights import write_tensors
 from ddpm_kedro.parameters import DiffusionParameters, ModelParameters
 from ddpm_kedro.provenance import Provenance
 
-SHOWN = 3  # names of tensors in an error
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS_CHECKSUM = "weights_sha256"
+REMEDY = "`kedro run --pipelines model_training` exports it again from the checkpoint."
 Size = Annotated[int, Field(ge=1, le=16_384)]
-"""Of an image, in pixels: nothing else in a file would say that it is far too large."""
+"""Pixels of an image's side. Without the limit, nothing would reveal an absurd size in a file."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,10 @@ class TrainedModel:
     """A network in evaluation mode with the configuration that rebuilds it.
 
     Attributes:
-        network: with the averaged (EMA) weights.
+        network: with the EMA weights.
         record: what made the model, and the images that it generates.
         images_seen: in training.
-        imported: from elsewhere: it is what it is, whatever the parameters of now.
+        imported: converted from another format; the parameters of its training are unknown.
     """
 
     network: UNet
@@ -36,9 +43,37 @@ class TrainedModel:
     images_seen: int
     imported: bool = False
 
+    @classmethod
+    def load(cls, folder: Path | str, remedy: str = REMEDY) -> Self:
+        """Load a model that :meth:`save` or a run wrote, on the CPU. Kedro is not needed.
+
+        Args:
+            folder: with ``config.json`` and ``model.safetensors``, such as ``data/06_models/model``.
+            remedy: last sentence of an error about a damaged file: the advice.
+
+        Raises:
+            UserError: if there is no model, a file is damaged, or the files do not fit together.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).exists():
+            raise UserError(f"No trained model in {folder}; run `kedro run` first, which trains and exports one.")
+        with reading(folder, remedy):
+            config = read_document(folder / CONFIG)
+            if config.get(WEIGHTS_CHECKSUM) not in {None, file_checksum(folder / WEIGHTS)}:  # None: earlier versions
+                raise UserError(f"the content of {WEIGHTS} does not match its checksum in {CONFIG}")
+            return cls.from_config(config, load_file(folder / WEIGHTS))
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``model.safetensors``, and the ``config.json`` that rebuilds the network."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.network.state_dict(), folder / WEIGHTS)
+        config = self.config() | {WEIGHTS_CHECKSUM: file_checksum(folder / WEIGHTS)}
+        (folder / CONFIG).write_text(json.dumps(seal(config), indent=2) + "\n")
+
     @property
     def run_id(self) -> str:
-        """Return the name of the training run."""
+        """Return the id of the training run."""
         return self.record.run_id
 
     @property
@@ -58,30 +93,31 @@ class TrainedModel:
 
     @property
     def parameters(self) -> ModelParameters:
-        """Those of the network."""
+        """Return the parameters of the network."""
         return ModelParameters.model_validate(self.made_by.parameters["model"])
 
     @property
     def diffusion(self) -> DiffusionParameters:
-        """Schedule and target the network was trained with."""
+        """Return the schedule and target that the network was trained with."""
         return DiffusionParameters.model_validate(self.made_by.parameters["diffusion"])
 
     @property
     def knows_empty_label(self) -> bool:
-        """Whether the network was trained with the empty label, which classifier-free guidance needs.
+        """Return whether the network was trained with the empty label, which classifier-free guidance needs.
 
-        An imported model says nothing of its training: where it had no embedding of the empty label,
-        :func:`~ddpm_kedro.models.from_diffusers` gave it the mean of all classes.
+        An imported model has no parameters of its training. If it came without an embedding of the empty label,
+        :func:`~ddpm_kedro.models.from_diffusers` added one: the mean of all classes.
         """
-        if self.network.class_embedding is None:
+        if not self.class_names:
             return False
         if training := self.made_by.parameters.get("training"):
             return bool(training.get("label_dropout", 0) > 0)
+        assert self.network.class_embedding is not None
         *classes, empty = self.network.class_embedding.weight
         return not torch.allclose(torch.stack(classes).mean(dim=0), empty)
 
     def config(self) -> dict[str, Any]:
-        """All but the weights, as plain data."""
+        """Return everything but the weights, as plain data."""
         return {
             "run_id": self.run_id,
             "images_seen": self.images_seen,
@@ -94,10 +130,10 @@ class TrainedModel:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:
-        """Rebuild what :meth:`config` described.
+        """Rebuild the model that :meth:`config` describes.
 
         Raises:
-            UserError: for a configuration that describes no model, and weights that do not fit it or are not finite.
+            UserError: if the configuration is invalid, or the weights do not fit it or are not finite.
         """
         try:
             checked = _Config.model_validate(config)
@@ -108,20 +144,19 @@ class TrainedModel:
         record = RunRecord(made_by, checked.image_shape, checked.class_names)
         if checked.run_id not in {None, record.run_id}:
             raise UserError(f"its parameters are not those of run {checked.run_id}, which it names")
-        network = empty_network(checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights)
-        network.load_state_dict({name: tensor.float().contiguous() for name, tensor in weights.items()}, assign=True)
-        return cls(network=network.eval(), record=record, images_seen=checked.images_seen, imported=checked.imported)
+        network = restore_network(checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights)
+        return cls(network=network, record=record, images_seen=checked.images_seen, imported=checked.imported)
 
 
 class _Parameters(BaseModel):
-    """The groups that every model has; others may stand beside them."""
+    """The groups that every model has; other groups are ignored."""
 
     model: ModelParameters
     diffusion: DiffusionParameters
 
 
 class _Config(BaseModel):
-    """What :meth:`TrainedModel.config` gives, with anything else beside it."""
+    """The types of :meth:`TrainedModel.config`; other keys are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -132,47 +167,3 @@ class _Config(BaseModel):
     parameters: _Parameters = Field(strict=False)
     inputs: dict[str, str]
     imported: bool = False
-
-
-def empty_network(p: ModelParameters, channels: int, num_classes: int, weights: Mapping[str, Tensor]) -> UNet:
-    """Build the network that these weights are for; it takes no memory before it is given them, and no random numbers.
-
-    Raises:
-        UserError: for weights that are missing, not of this network, of another shape, or not finite.
-    """
-    if p.blocks_per_level * len(p.channel_multipliers) > len(weights):  # it would take long to build
-        raise UserError(f"{len(weights)} tensors are too few for {p.blocks_per_level} blocks_per_level")
-    try:
-        with torch.device("meta"):
-            network = UNet(p, channels, num_classes)
-    except (RuntimeError, OverflowError, TypeError) as error:  # numbers of elements that no integer of torch holds
-        raise UserError(f"the network is too large: width {p.width}, {channels} channels") from error
-    expected = network.state_dict()
-    wrong = {
-        "missing": [name for name in expected if name not in weights],
-        "not of this network": [name for name in weights if name not in expected],
-        "of another shape": [
-            f"{name}: {list(weights[name].shape)}, not {list(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in weights and weights[name].shape != tensor.shape
-        ],
-    }
-    if any(wrong.values()):
-        told = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in wrong.items() if names)
-        raise UserError(f"the weights do not fit the configuration: tensors {told}")
-    if infinite := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
-        raise UserError(f"weights are not finite: {_some(infinite)}")
-    return network
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
-
-
-def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """A short name for tensors: equal names and values, equal name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

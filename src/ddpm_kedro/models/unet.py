@@ -21,7 +21,7 @@ from ddpm_kedro.parameters import ModelParameters
 
 
 class Level(nn.Module):
-    """The blocks of one resolution: residual blocks, each perhaps followed by attention."""
+    """The blocks of one resolution: residual blocks, with or without attention after each."""
 
     def __init__(
         self, widths: list[tuple[int, int]], attention: bool, embedding_width: int, p: ModelParameters
@@ -36,7 +36,7 @@ class Level(nn.Module):
         )
 
     def step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
-        """Residual block ``index``, and its attention if this level has any."""
+        """Apply residual block ``index``, and its attention if this level has any."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(self._step, index, x, embedding, use_reentrant=False)
         return self._step(index, x, embedding)
@@ -47,7 +47,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """One resolution on the way down; gives every intermediate result to the way up."""
+    """One resolution of the encoder; every intermediate result is a skip connection for the decoder."""
 
     def __init__(
         self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
@@ -68,7 +68,7 @@ class DownLevel(Level):
 
 
 class MiddleLevel(Level):
-    """The bottom: a residual block, then attention and a residual block."""
+    """The bottom: a residual block, attention, a residual block."""
 
     def __init__(self, width: int, embedding_width: int, p: ModelParameters) -> None:
         super().__init__([(width, width)] * 2, False, embedding_width, p)
@@ -80,7 +80,7 @@ class MiddleLevel(Level):
 
 
 class UpLevel(Level):
-    """One resolution on the way up; every block receives a skip connection."""
+    """One resolution of the decoder; every block receives a skip connection."""
 
     def __init__(
         self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
@@ -89,7 +89,7 @@ class UpLevel(Level):
         self.upsamplers = nn.ModuleList([] if last else [Upsample(widths[-1][1])])
 
     def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C', 2H, 2W); takes its skip connections off the end of ``skips``."""
+        """(N, C, H, W) → (N, C', 2H, 2W); removes its skip connections from the end of ``skips``."""
         for index in range(len(self.resnets)):
             x = self.step(index, torch.cat([x, skips.pop()], dim=1), embedding)
         for upsample in self.upsamplers:
@@ -98,11 +98,11 @@ class UpLevel(Level):
 
 
 class UNet(nn.Module):
-    """Predicts from a noised picture, its timestep and its class what the training target asks for.
+    """Predict the training target from a noised image, its timestep and its class.
 
     Args:
         parameters: width, depth, attention; see :class:`~ddpm_kedro.parameters.ModelParameters`.
-        channels: of the pictures, in and out.
+        channels: of the images, in and out.
         num_classes: 0 for a model without classes. Class ``num_classes`` is the empty label of
             classifier-free guidance (Ho and Salimans 2022).
     """
@@ -138,7 +138,7 @@ class UNet(nn.Module):
         self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
 
     def recompute_activations(self, recompute: bool) -> None:
-        """In training, keep only what goes into each block, and compute the rest again in the backward pass."""
+        """Choose whether to keep only the inputs of blocks and recompute their activations in the backward pass."""
         for level in (*self.down_blocks, *self.up_blocks):
             level.recompute = recompute
 
@@ -146,8 +146,8 @@ class UNet(nn.Module):
         """Predict for a batch.
 
         Args:
-            x: (N, C, H, W), noised pictures. Sizes that the resolutions do not divide are padded inside.
-            timesteps: (N,).
+            x: (N, C, H, W), noised images. Sizes that the resolutions do not divide are padded internally.
+            timesteps: (N,), integers or floats.
             labels: (N,) int64 in [0, num_classes]; None means the empty label for all.
 
         Returns:
@@ -157,12 +157,12 @@ class UNet(nn.Module):
         pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
         h = F.pad(x, pad, mode="replicate") if any(pad) else x
         h = F.pixel_unshuffle(h, self.patch_size)
-        embedding = F.silu(self.embed(timesteps, labels))  # (N, E), for every block
+        embedding = F.silu(self.embed(timesteps, labels))  # (N, E)
         h = self.conv_in(h)
         skips = [h]
         for down in self.down_blocks:
-            h, more = down(h, embedding)
-            skips += more
+            h, new_skips = down(h, embedding)
+            skips += new_skips
         h = self.mid_block(h, embedding)
         for up in self.up_blocks:
             h = up(h, skips, embedding)
@@ -170,7 +170,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(h, self.patch_size)[..., :height, :width]
 
     def embed(self, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        """The embedding of time and class, (N, 4·width)."""
+        """Embed timesteps and classes, (N, 4·width)."""
         embedding = self.time_embedding(timestep_embedding(timesteps, self.width))
         if self.class_embedding is None:
             if labels is not None:

@@ -1,6 +1,6 @@
-"""Checked parameters: one frozen Pydantic model a group, in the order of ``conf/base/parameters.yml``.
+"""Checked parameters: one frozen Pydantic model per group, in the order of ``conf/base/parameters.yml``.
 
-Kedro builds these models from the YAML before any node runs; a node's annotation names its group.
+Kedro builds these models from the YAML before any node runs, by the annotations of the nodes' arguments.
 """
 
 from collections.abc import Mapping
@@ -63,10 +63,10 @@ __all__ = [
 
 
 class Parameters(Group):
-    """Every parameter of the project."""
+    """All parameters of the project."""
 
     use: dict[str, str | None]
-    """Which option of each group: see ``ddpm_kedro.config``."""
+    """The chosen option of each group: see ``ddpm_kedro.config``."""
     dataset: DatasetParameters
     images: ImagesParameters
     augmentation: AugmentationParameters
@@ -98,7 +98,7 @@ def check_parameters(raw: Mapping[str, Any]) -> Parameters:
     """Build all groups from plain data.
 
     Raises:
-        UserError: with one line for each value that is not accepted.
+        UserError: with one line per value that is not accepted.
     """
     try:
         return Parameters.model_validate(raw)
@@ -112,11 +112,11 @@ def check_parameters(raw: Mapping[str, Any]) -> Parameters:
 
 
 def _explain(problem: Any, *others: Any) -> str:
-    """One line about one wrong value: its full name, what was found, what is accepted.
+    """Return one line about a wrong value: its full name, what was found, what is accepted.
 
     Args:
-        problem: with it.
-        others: where it may be of several kinds, whose names Pydantic puts behind the value's.
+        problem: the first of Pydantic's errors about the value.
+        others: its further errors, if the value may have one of several types.
     """
     group_and_name, places = problem["loc"][:2], [key for key in problem["loc"][2:] if isinstance(key, int)]
     keys = [str(key) for key in (*group_and_name, *places)]
@@ -128,7 +128,7 @@ def _explain(problem: Any, *others: Any) -> str:
         case "missing":
             return f"Parameter '{name}' is missing."
         case "value_error":
-            where = f"Parameter '{name}': " if name else ""  # else it is about values of two groups
+            where = f"Parameter '{name}': " if name else ""  # otherwise the values of two groups conflict
             return f"{where}{problem['ctx']['error']}."
         case _:
             accepted = ", or ".join(each["msg"].lower() for each in (problem, *others))

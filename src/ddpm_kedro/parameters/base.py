@@ -1,4 +1,4 @@
-"""What all groups share: how values are checked, and what is said about a wrong one."""
+"""Types and checks that all parameter groups share."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,25 +10,25 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
-"""What torch's generators take."""
+"""The seeds that torch's generators accept."""
 
 
 class AnyWord:
-    """Marks a parameter that takes any word, ``null`` too, as a name."""
+    """Mark a parameter that accepts any word as a name, also ``null``."""
 
 
 class APath:
-    """Marks a path. ``~`` is the home folder: no shell replaces it in ``--params dataset.path=~/images``."""
+    """Mark a path. A leading ``~`` is replaced: no shell does so in ``--params dataset.path=~/images``."""
 
 
 def _as_text(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError(f"text is expected, but YAML made {value} of it: write it in quotes")  # noqa: TRY004  Pydantic
+        raise ValueError(f"text is expected, but YAML reads it as {value}: write it in quotes")  # noqa: TRY004  Pydantic
     return str(value) if isinstance(value, int | float) else value
 
 
 Text = Annotated[str, BeforeValidator(_as_text)]
-"""Text that may look like a number: YAML makes a number of it."""
+"""Text that may look like a number, which YAML reads as a number."""
 
 
 def _text(value: Any) -> str:
@@ -38,7 +38,7 @@ def _text(value: Any) -> str:
 
 
 AnyPath = Annotated[str, PlainValidator(_text), PlainSerializer(lambda path: path, return_type=Any)]
-"""A path or URL; Pydantic's own strings refuse a path whose bytes are not UTF-8."""
+"""A path or URL; Pydantic's strings reject a path whose bytes are not UTF-8."""
 TextPath = Annotated[AnyPath, BeforeValidator(_as_text), APath()]
 """A path that may look like a number."""
 
@@ -49,8 +49,8 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset()
-    """Names whose values do not shape what is made, so that they may change between a run and its continuation."""
+    """Names of parameters that do not affect the result: they may differ when a run is resumed."""
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """The values that decide what is made, as plain data: what names a run."""
+        """Return the values that affect the result, as plain data; they give the run id."""
         return self.model_dump(mode="json", exclude=set(self.excluded_from_fingerprint))

@@ -1,4 +1,4 @@
-"""The groups of what is done with a model: drawing, tasks, judging, reporting, tracking, import."""
+"""The parameter groups that use a model: sampling, tasks, evaluation, reporting, tracking, import."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -8,30 +8,31 @@ from ddpm_kedro.parameters.base import AnyWord, Device, Group, Precision, Seed, 
 
 
 class SamplingParameters(Group):
-    """Drawing images with a trained model."""
+    """Sampling with a trained model."""
 
     num_images: PositiveInt
     seed: Seed
-    """Image i of seed s is the same picture in a batch of any size."""
+    """The image i of a seed does not depend on the batch size."""
     label: Annotated[Text | None, AnyWord()]
-    """One class, by name or number; null samples every class equally often."""
+    """Class name or number; null samples every class equally often."""
     sampler: Literal["ddpm", "ddim", "dpm_solver++", "heun"]
     num_inference_steps: PositiveInt
-    """Of the sampler. Each asks the network once; heun twice, but for the last."""
+    """Steps of the sampler. A step is one network evaluation; heun: two, except for the last step."""
     timestep_spacing: Literal["trailing", "leading", "linspace", "karras"]
-    """Which timesteps are visited (Lin et al. 2024, table 2; Karras et al. 2022, eq. 5)."""
+    """The timesteps to visit (Lin et al. 2024, table 2; Karras et al. 2022, eq. 5)."""
     karras_rho: Annotated[float, Field(ge=1)]
+    """Exponent of the karras spacing."""
     threshold: Literal["clamp", "dynamic", "none"]
-    """What keeps the predicted x_0 in [-1, 1]: dynamic is that of Saharia et al. (2022)."""
+    """How the predicted x_0 is kept in [-1, 1]; dynamic: Saharia et al. (2022)."""
     guidance_scale: Annotated[float, Field(ge=0)] | None
-    """1 for none; above, samples follow their class more closely and vary less. Null: 1.75 where the model was
-    trained with classes and with ``training.label_dropout``, else 1."""
+    """1: no guidance; larger: samples match their class better and vary less. null: 1.75 for a model with classes and
+    ``training.label_dropout``, otherwise 1."""
     guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None
     """Noise levels sigma / alpha with guidance (Kynkäänniemi et al. 2024); null for all."""
     ddim_eta: Annotated[float, Field(ge=0, le=1)]
-    """0 draws no noise after the first; 1 is ancestral."""
+    """0: deterministic; 1: ancestral sampling."""
     ddpm_variance: Literal["small", "large"]
-    """Posterior variance beta tilde, or beta (Ho et al. 2020, section 3.2)."""
+    """Posterior variance: beta tilde (small) or beta (large) (Ho et al. 2020, section 3.2)."""
     batch_size: PositiveInt
     device: Device
     precision: Precision
@@ -40,21 +41,21 @@ class SamplingParameters(Group):
 
 
 class ImageToImageParameters(Group):
-    """Variations of pictures."""
+    """Variations of images."""
 
     num_images: PositiveInt
     strengths: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
-    """Shares of the steps that are taken: how far a picture is noised before it is drawn again."""
+    """Fractions of the steps: how much noise is added to an image before it is denoised."""
 
 
 class InpaintingParameters(Group):
-    """Drawing a part of a picture anew."""
+    """Replacing a part of an image."""
 
     num_images: PositiveInt
     box: tuple[Share, Share, Share, Share]
-    """Without a mask, what is drawn anew: top, left, bottom, right as shares of height and width."""
+    """The part to replace if there is no mask: top, left, bottom, right as fractions of height and width."""
     variants: PositiveInt
-    """Rows, each with a seed of its own."""
+    """Number of rows; each has its own seed."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -67,71 +68,71 @@ class InpaintingParameters(Group):
 
 
 class InterpolationParameters(Group):
-    """What lies between the pictures of two seeds."""
+    """Interpolation between the images of two seeds."""
 
     num_images: PositiveInt
-    """Rows."""
+    """Number of rows."""
     seeds: tuple[Seed, Seed]
     frames: Annotated[int, Field(ge=2)]
-    """Pictures of a row, both ends included."""
+    """Images per row, including both ends."""
 
 
 class EvaluationParameters(Group):
-    """How samples are judged."""
+    """Evaluation of samples."""
 
     extractor: Literal["classifier", "inception"]
-    """What images are compared by: a small classifier fitted to the training images' labels, or Inception-v3."""
+    """The feature extractor: a small classifier trained on the labels of the training images, or Inception-v3."""
     inception_weights: TextPath | None
-    """File of torch-fidelity's Inception weights; null downloads them."""
+    """File with torch-fidelity's Inception weights; null downloads it."""
     seed: Seed
-    """Of the classifier's fit."""
+    """Seed of the classifier's training."""
     fit_images: PositiveInt
-    """Images that the classifier sees while it is fitted."""
+    """Length of the classifier's training in images seen."""
     fit_batch_size: PositiveInt
     reference_images: PositiveInt
-    """Training images that samples are compared with, at most."""
+    """Maximum number of training images to compare samples with."""
     kid_subsets: PositiveInt
-    """Random subsets of 1,000 images, or as many as there are, over which KID is averaged."""
+    """Number of random subsets over which KID is averaged, each of 1,000 images or all of them if there are fewer."""
     timestep_bins: PositiveInt
-    """Points of the validation loss over timesteps."""
+    """Number of points in the plot of the validation loss by timestep."""
     shown: PositiveInt
-    """Samples shown beside their nearest training images."""
+    """Number of samples in the figure of nearest training images."""
 
     def fitting(self) -> dict[str, Any]:
-        """What shapes the extractor, as plain data."""
+        """Return the parameters that affect the extractor, as plain data."""
         return self.model_dump(mode="json", include={"extractor", "seed", "fit_images", "fit_batch_size"})
 
 
 class ReportingParameters(Group):
-    """What the report shows."""
+    """Figures of the report."""
 
     film_frames: PositiveInt
-    """Previews of the training in its film, at most."""
+    """Maximum number of previews in the animation of the training."""
     trajectory_images: PositiveInt
-    """Images whose way out of the noise is shown."""
+    """Number of images in the figure of the denoising trajectory."""
     trajectory_steps: PositiveInt
-    """Steps of that way."""
+    """Number of steps in that figure."""
 
 
 class TrackingParameters(Group):
-    """Weights & Biases."""
+    """Tracking with Weights & Biases."""
 
     mode: Literal["auto", "disabled", "offline", "online"]
-    """auto is as WANDB_MODE says, else online where there is a key (WANDB_API_KEY or `wandb login`), else offline."""
+    """auto: WANDB_MODE if set, otherwise online with an API key (WANDB_API_KEY or `wandb login`), offline without."""
     project: Text | None
-    """null is ddpm_kedro, unless WANDB_PROJECT is set: variables of W&B count where a parameter is null or auto."""
+    """null: WANDB_PROJECT if set, otherwise ddpm_kedro. W&B's variables apply wherever a parameter is null or auto."""
     entity: Text | None
-    """User or team; null for the key's own."""
+    """User or team; null: the default of the API key."""
     name: Text | None
-    """What the run is called; null lets W&B invent one."""
+    """Name of the run; null: W&B chooses one."""
     group: Text | None
-    """Runs that belong together, such as those of a sweep."""
+    """Name of a group of runs, such as a sweep."""
 
 
 class ImportModelParameters(Group):
-    """A model in diffusers' format."""
+    """Import of a model in diffusers' format."""
 
     path: TextPath | None
-    """Its folder."""
+    """Folder of the model."""
     class_names: tuple[Text, ...] | None
-    """Of a model with classes; null calls them by their numbers."""
+    """Names of the model's classes; null: their numbers."""

@@ -1,4 +1,4 @@
-"""The groups that shape a training: images, network, process, optimizer, loop."""
+"""The parameter groups of a training: images, network, diffusion, optimizer, loop."""
 
 import re
 from dataclasses import dataclass, field
@@ -22,24 +22,23 @@ Side = Annotated[int, Field(ge=8)]
 
 
 class DatasetParameters(Group):
-    """Where the images come from."""
+    """The source of the images."""
 
     source: Text
-    """A name in the table of ``ddpm_kedro.ingestion.registry``: mnist5k, cifar10, …"""
+    """Name of a source in ``ddpm_kedro.ingestion.registry``: mnist5k, cifar10, folder, …"""
     download_folder: TextPath
-    """Folder on this machine for downloaded archives, relative to where ``kedro run`` is called."""
+    """Local folder for downloaded archives, relative to the working folder."""
 
     path: TextPath | None
-    """Of the sources folder, archive and array: where the pictures lie, relative to where ``kedro run`` is called, or
-    the URL of an archive or array."""
+    """Path of the folder, archive or array, relative to the working folder; an archive or array may be a URL."""
     sha256: Annotated[Text, Field(pattern="^[0-9a-fA-F]{64}$")] | None
-    """Of an archive or array: its checksum; null where it is not to be checked."""
+    """SHA-256 of the archive or array; null skips the check."""
     classes: bool | None
-    """Of these sources: whether subfolders are classes; null for where there are several."""
+    """Whether subfolders are classes (folder, archive, array); null: if there are several subfolders."""
     splits: bool = True
-    """Whether folders that are all called like splits (train, val, test, …) are splits, and not classes."""
+    """Whether folders with the names of splits (train, val, test, …) are splits, not classes."""
     follow_links: bool = False
-    """Of the source folder: whether links out of the folder are followed."""
+    """Whether links that lead out of the folder are followed (source folder)."""
 
     excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
@@ -52,50 +51,50 @@ class DatasetParameters(Group):
 
 
 def _numbers_between(mark: str, expected: str) -> BeforeValidator:
-    """The command line has no lists."""
+    """Accept numbers between marks as text: a value on the command line cannot be a list."""
     words = re.compile(rf"\d+({mark}\d+)+")
 
-    def listed(value: Any) -> Any:
+    def split(value: Any) -> Any:
         if not isinstance(value, str) or value.isdecimal():
             return value
         if not words.fullmatch(value):
             raise ValueError(f"{value!r} is given, but {expected} is expected")
         return value.split(mark)
 
-    return BeforeValidator(listed)
+    return BeforeValidator(split)
 
 
 class ImagesParameters(Group):
-    """What all pictures become, and how they are divided."""
+    """Size, channels and split of the images."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Share of each class kept from training, where the source has no test split of its own."""
+    """Fraction of each class used as holdout images, if the source has no test split."""
     seed: Seed
     size: Annotated[
         Side | tuple[Side, Side] | None,
         _numbers_between("x", "a number of pixels such as 32, or height and width such as 40x60,"),
     ]
-    """Pixels of a side, or height and width, also as 40x60; null keeps a small size that all have, else chooses one."""
+    """Pixels per side, or height and width (also as 40x60); null keeps a small common size, otherwise chooses one."""
     channels: Literal[1, 3, 4] | None
-    """1 grey, 3 colour, 4 colour with transparency; null is grey where all pictures are, else colour."""
+    """1 grey, 3 colour, 4 colour with transparency; null: grey if all images are grey, otherwise colour."""
     fit: Literal["crop", "pad", "exact"]
-    """Of pictures of another shape: cut off what is too long, add borders, or change the shape."""
+    """For images with another aspect ratio: crop the longer side, pad the shorter side, or stretch (exact)."""
     background: Annotated[tuple[Byte, Byte, Byte], _numbers_between("/", "red, green and blue such as 255/128/0")]
-    """Red, green and blue of borders, and behind what is transparent; also as 255/128/0."""
+    """Red, green and blue of borders and behind transparent pixels; also as 255/128/0."""
     max_pixels: PositiveInt
-    """Of a picture, before it is decoded; larger ones are rejected."""
+    """Reject images with more pixels than this, before decoding."""
     max_rejected_fraction: Fraction
-    """Of the files, that may give no picture."""
-    perceptual_hash: bool
-    """Report pictures that look like one before them, too, and not only those that are equal."""
+    """Abort if more than this fraction of the files cannot be decoded."""
+    perceptual_hash: Literal[False] = False
+    """Removed: only ``false`` is accepted. It stays part of the fingerprint, so that stores made before stay valid."""
     workers: NonNegativeInt | None
-    """Processes that decode; null for one a core."""
+    """Number of processes that decode; null: one per core."""
 
     excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"workers", "max_rejected_fraction"})
 
 
 class AugmentationParameters(Group):
-    """Random changes of the training images, each with a seed of its own per step."""
+    """Random augmentation of the training images, seeded per step."""
 
     horizontal_flip: bool
     vertical_flip: bool
@@ -104,26 +103,28 @@ class AugmentationParameters(Group):
 
 
 class ModelParameters(Group):
-    """The U-Net (Ho et al. 2020, Appendix B). Number of channels and classes come from the data."""
+    """The U-Net (Ho et al. 2020, Appendix B). The data gives the numbers of image channels and classes."""
 
+    network: ClassVar[str] = "unet"
+    """A name in ``ddpm_kedro.models.NETWORKS``, which has one entry."""
     width: Annotated[PositiveInt, Field(multiple_of=2, ge=4)]
     """Channels at full resolution."""
     channel_multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    """Channels of each level, as multiples of ``width``; every level halves the resolution of the one before."""
+    """Channels of each level, as multiples of ``width``; each level halves the resolution."""
     blocks_per_level: PositiveInt
-    """Residual blocks of each level on the way down; one more on the way up."""
+    """Residual blocks per level of the encoder; the decoder has one more."""
     attention_levels: tuple[NonNegativeInt, ...]
-    """Levels with self-attention, 0 the finest. The bottom always has it."""
+    """Levels with self-attention; 0 is the finest. The bottleneck always has it."""
     head_channels: PositiveInt | None
-    """Channels of one attention head; null for a single head."""
+    """Channels per attention head; null for a single head."""
     norm_groups: PositiveInt
     """Groups of GroupNorm; must divide the channels of every level."""
     norm_eps: PositiveFloat
     dropout: Fraction
     patch_size: PositiveInt
-    """Pixels of a side that are folded into channels before the first convolution; 1 for none."""
+    """Side of the pixel patches that are folded into channels before the first convolution; 1 for none."""
     class_conditional: bool
-    """Learn the classes, where the data has some."""
+    """Condition on the class, if the data has classes."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -140,33 +141,33 @@ class ModelParameters(Group):
 
 
 class DiffusionParameters(Group):
-    """The noise schedule and what the network learns to predict."""
+    """The noise schedule and the prediction target."""
 
     num_timesteps: Annotated[int, Field(ge=2, le=1_000_000)]
-    """T."""
+    """T, the number of timesteps."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
-    """Betas of a variance-preserving process; or EDM (Karras et al. 2022), or rectified flow (Liu et al. 2023)."""
+    """Betas of a variance-preserving process, EDM (Karras et al. 2022), or rectified flow (Liu et al. 2023)."""
     target: Literal["noise", "x0", "v", "edm", "velocity"]
     """Noise (Ho et al. 2020), x_0, v = alpha · noise - sigma · x_0 (Salimans and Ho 2022), EDM's F, noise - x_0."""
     weighting: Literal["none", "min_snr"] = "none"
-    """Of the loss along the noise: min(SNR, gamma) for the error of x_0 (Hang et al. 2023), or none."""
+    """Weight of the loss at each noise level: min(SNR, gamma) on the error of x_0 (Hang et al. 2023), or none."""
     min_snr_gamma: PositiveFloat = 5.0
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     """First beta of the linear, scaled_linear and sigmoid schedules."""
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Their last beta."""
+    """Last beta of the same schedules."""
     zero_terminal_snr: bool = False
-    """Let the last timestep be pure noise (Lin et al. 2024), where the schedule has betas."""
+    """Make the last timestep pure noise (Lin et al. 2024); for schedules with betas."""
     sigma_min: PositiveFloat = 0.002
-    """Least noise of the EDM schedule."""
+    """Lowest noise level of the EDM schedule."""
     sigma_max: PositiveFloat = 80.0
-    """Most noise of the EDM schedule."""
+    """Highest noise level of the EDM schedule."""
     rho: Annotated[float, Field(ge=1)] = 7.0
-    """Of the EDM schedule: how much closer its noise levels lie where there is little noise."""
+    """Exponent of the EDM schedule: larger values put more steps at low noise."""
     log_sigma_mean: float = -1.2
-    """P_mean: in training with the EDM schedule, log sigma is normally distributed."""
+    """P_mean: mean of log sigma in training with the EDM schedule (normal distribution)."""
     log_sigma_std: PositiveFloat = 1.2
-    """P_std."""
+    """P_std: its standard deviation."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -182,7 +183,7 @@ class DiffusionParameters(Group):
         if self.target == "noise" and (self.zero_terminal_snr or self.schedule == "flow"):
             what = "zero_terminal_snr" if self.zero_terminal_snr else "schedule = flow"
             raise ValueError(
-                f"{what} ends in pure noise, where target = noise says nothing about the image; "
+                f"{what} ends in pure noise, so that target = noise contains no information about the image; "
                 "choose target = v or x0, and sample with trailing spacing"
             )
         return self
@@ -245,47 +246,47 @@ class TrainingParameters(Group):
 
     seed: Seed
     initial_model: TextPath | None
-    """Folder of a model to start from; null starts from nothing. Its weights name the run, not where they lie."""
+    """Folder of a model to start from; null: random weights. Its weights, not its path, affect the run id."""
     batch_size: PositiveInt
-    """Images of one step."""
+    """Images per step."""
     num_images: PositiveInt
-    """Images seen in all; rounded up to whole batches."""
+    """Length of the training in images seen; rounded up to whole batches."""
     resume: Literal["auto", "never", "require"]
-    """auto goes on from a checkpoint that these parameters made, or made for another length; never begins anew;
-    require goes on from the latest checkpoint, whatever else differs."""
+    """auto: resume from a checkpoint of the same parameters, also if its training had another length. never: start from
+    scratch. require: resume from the latest checkpoint, whatever differs."""
     export: Literal["last", "best"]
-    """Which checkpoint becomes the model: the last, or that of the lowest validation loss."""
+    """The checkpoint to export as the model: the last one, or the one with the lowest validation loss."""
     keep_checkpoints: PositiveInt
-    """Checkpoints of a run that are kept, the latest included."""
+    """Number of checkpoints to keep per run, including the latest."""
     ema_decay: Fraction
-    """Of the averaged weights, per step; warmed up as min(decay, (1 + step) / (10 + step))."""
+    """Decay of the EMA weights per step; warmed up as min(decay, (1 + step) / (10 + step))."""
     label_dropout: Fraction
-    """Share of labels replaced by the empty one, so that classifier-free guidance has an unconditional model."""
+    """Fraction of labels replaced by the empty label, for classifier-free guidance."""
     report_interval: PositiveInt
-    """Images between two rows of the history, two previews and two lines of the log."""
+    """Images between two log lines, rows of the history and previews."""
     checkpoint_interval: PositiveInt
     """Images between two checkpoints; the last step always writes one."""
     validation_images: PositiveInt
-    """Images of the hold-out for the validation loss, at most."""
+    """Maximum number of holdout images for the validation loss."""
     preview_images: NonNegativeInt
-    """Images of a preview; 0 for none."""
+    """Images per preview; 0 for no previews."""
     preview_steps: PositiveInt
-    """DPM-Solver++ steps of a preview."""
+    """DPM-Solver++ steps per preview."""
     preview_guidance_scale: Annotated[float, Field(ge=0)]
     accumulation_steps: PositiveInt
-    """Parts in which a batch is computed one after the other: less memory, the same gradients but for rounding."""
+    """Parts of a batch, computed one after the other: less memory, the same gradients except for rounding."""
     activation_checkpointing: bool
-    """Compute activations a second time in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
-    """Mode of torch.compile; its compilation takes minutes."""
+    """Mode of torch.compile; compiling takes minutes."""
     loader_workers: NonNegativeInt
-    """Processes that read images ahead; 0 reads them in the training process, or on a GPU where they fit there."""
+    """Processes that load images; 0: load in the training process, or keep the images on the GPU if they fit."""
     process_timeout: PositiveInt
-    """Under torchrun: seconds to wait for the other processes."""
+    """Seconds to wait for other processes (torchrun)."""
     device: Device
     precision: Precision
     deterministic: bool
-    """Only algorithms that give the same bytes every time; on a GPU that costs speed."""
+    """Use only deterministic algorithms; slower on a GPU."""
 
     @model_validator(mode="after")
     def _whole_parts(self) -> Self:

@@ -1,1 +1,1 @@
-"""What people are shown of a run."""
+"""Figures, grids, animations and the report of a run."""

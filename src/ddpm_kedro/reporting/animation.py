@@ -1,4 +1,4 @@
-"""Moving pictures."""
+"""Animations: images shown one after the other."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -6,19 +6,24 @@ from io import BytesIO
 from PIL import Image
 
 MILLISECONDS = 700
-LAST = 2500
+MILLISECONDS_OF_LAST = 2500
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Pictures of one size, shown one after the other; the last one longer."""
+    """Images of one size, shown one after the other; the last one longer."""
 
-    pictures: list[Image.Image]
+    images: list[Image.Image]
+
+    @property
+    def width(self) -> int:
+        """Return the width in pixels."""
+        return self.images[0].width
 
     def gif(self) -> bytes:
-        """As a GIF that begins again for ever."""
+        """Return a GIF that repeats without end."""
         buffer = BytesIO()
-        first, *others = (picture.convert("RGB").quantize(64) for picture in self.pictures)
-        duration = [MILLISECONDS] * len(others) + [LAST]
+        first, *others = (image.convert("RGB").quantize(64) for image in self.images)
+        duration = [MILLISECONDS] * len(others) + [MILLISECONDS_OF_LAST]
         first.save(buffer, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
         return buffer.getvalue()

@@ -1,142 +1,121 @@
-"""Pictures of many images at once."""
+"""Grids: many images in one, with titles."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.reporting.fonts import FONT_SIZES, font_for, titles
 
 SMALLEST_TILE = 56
 GAP = 4
-SIDE = 76  # pixels for what stands before a row
+MARGIN = 76  # pixels on the left, for the title of a row
+LINE = 18  # pixels above or below, for the titles of columns
 BACKGROUND = "white"
 
 
-def to_picture(image: NDArray[np.uint8]) -> Image.Image:
-    """One image (H, W, C) uint8 of 1, 3 or 4 channels.
+def to_pil(image: NDArray[np.uint8]) -> Image.Image:
+    """Convert an image (H, W, C) uint8 with 1, 3 or 4 channels.
 
     Raises:
         UserError: for another number of channels.
     """
     if image.shape[-1] not in (1, 3, 4):
-        raise UserError(f"A picture has 1, 3 or 4 channels, not {image.shape[-1]}.")
+        raise UserError(f"An image has 1, 3 or 4 channels, not {image.shape[-1]}.")
     return Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
 
 
 def labelled_grid(
     images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, class_names: Sequence[str] = ()
 ) -> Image.Image:
-    """All images in one picture; with labels, those of a class under its name, in one column or several.
-
-    Small images are enlarged by a whole factor, pixels kept sharp.
+    """Arrange images in a grid; if there are labels, each class in one column or several, below its name.
 
     Args:
         images: (N, H, W, C) uint8.
         labels: (N,) int64.
-        class_names: one name a class.
+        class_names: one name per class.
     """
-    groups = _groups(len(images), labels)
-    across = _across(groups)
-    scale = max(1, -(-SMALLEST_TILE // max(images.shape[1:3])))
-    height, width = images.shape[1] * scale, images.shape[2] * scale
-    heading = 18 if labels is not None else 0
-    rows = max(-(-len(group) // across) for group in groups)
-    size = (len(groups) * across * (width + GAP) + GAP, heading + rows * (height + GAP) + GAP)
-    page = Image.new("RGB", size, BACKGROUND)
-    draw, headings = ImageDraw.Draw(page), titles(class_names)
+    classes = np.zeros(len(images), dtype=np.int64) if labels is None else labels
+    groups = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+    largest = max(len(group) for group in groups)
+    columns = math.ceil(math.sqrt(largest / len(groups)))  # per class: about as many columns as rows in all
+    cells = np.full((-(-largest // columns), len(groups), columns, *images.shape[1:]), 255, dtype=np.uint8)
     for number, group in enumerate(groups):
-        left = GAP + number * across * (width + GAP)
-        if labels is not None:
-            _write(draw, headings[labels[group[0]]], left, across * (width + GAP) - GAP, heading)
-        for place, index in enumerate(group):
-            tile = to_picture(images[index]).resize((width, height), Image.Resampling.NEAREST)
-            y, x = divmod(place, across)
-            page.paste(tile, (left + x * (width + GAP), heading + GAP + y * (height + GAP)))
-    return page
+        rows, places = np.divmod(np.arange(len(group)), columns)
+        cells[rows, number, places] = images[group]
+    grid = _tile(cells.reshape(-1, *images.shape[1:]), len(groups) * columns)
+    if labels is None:
+        return grid
+    grid = ImageOps.expand(grid, (0, LINE, 0, 0), BACKGROUND)
+    names = titles(class_names)
+    _write_columns(grid, [names[labels[group[0]]] for group in groups], 0, 2 + LINE / 2)
+    return grid
 
 
-def labelled_pairs(
-    above: NDArray[np.uint8], below: NDArray[np.uint8], names: tuple[str, str, str], texts: Sequence[str]
-) -> Image.Image:
-    """Images in two rows, one pair a column, with a text under each pair.
-
-    Args:
-        above, below: (N, H, W, C) uint8.
-        names: of the rows and of the texts, written before them.
-        texts: one a pair.
-    """
-    scale = max(1, -(-SMALLEST_TILE // max(above.shape[1:3])))
-    height, width = above.shape[1] * scale, above.shape[2] * scale
-    side, line = SIDE, 18
-    page = Image.new("RGB", (side + len(above) * (width + GAP) + GAP, 2 * (height + GAP) + GAP + line), BACKGROUND)
-    draw = ImageDraw.Draw(page)
-    for row, images in enumerate((above, below)):
-        top = GAP + row * (height + GAP)
-        _write(draw, names[row], 0, side, 2 * top + height - 4)
-        for column, image in enumerate(images):
-            tile = to_picture(image).resize((width, height), Image.Resampling.NEAREST)
-            page.paste(tile, (side + GAP + column * (width + GAP), top))
-    for column, text in enumerate((names[2], *texts)):
-        left, wide = (0, side) if column == 0 else (side + GAP + (column - 1) * (width + GAP), width)
-        _write(draw, text, left, wide, 2 * (2 * (height + GAP) + GAP) + line - 4)
-    return page
-
-
-def rows_of_tiles(rows: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> Image.Image:
-    """Rows of small images, each with a name before it.
+def titled_rows(rows: Sequence[NDArray[np.uint8]], names: Sequence[str], texts: Sequence[str] = ()) -> Image.Image:
+    """Arrange images in rows, each with a name on its left.
 
     Args:
         rows: each (N, H, W, C) uint8.
-        names: one a row.
+        names: one per row.
+        texts: the last line: its name, then one text per column.
     """
-    _, height, width, _ = rows[0].shape
-    scale = max(1, -(-SMALLEST_TILE // max(height, width)))
-    tiles = [
-        [to_picture(image).resize((width * scale, height * scale), Image.Resampling.NEAREST) for image in row]
-        for row in rows
-    ]
-    across = len(tiles[0]) * (width * scale + GAP) - GAP
-    strips = []
-    for row in tiles:
-        strip = Image.new("RGB", (across, height * scale), BACKGROUND)
-        for column, tile in enumerate(row):
-            strip.paste(tile, (column * (width * scale + GAP), 0))
-        strips.append(strip)
-    return stacked(strips, names)
+    grid = stack([add_title(_tile(row, len(row)), name) for row, name in zip(rows, names, strict=True)])
+    if not texts:
+        return grid
+    grid, middle = ImageOps.expand(grid, (0, 0, 0, LINE), BACKGROUND), grid.height + LINE / 2
+    _write(grid, texts[0], (MARGIN / 2, middle), MARGIN)
+    _write_columns(grid, texts[1:], MARGIN, middle)
+    return grid
 
 
-def stacked(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
-    """Pictures one below the other, each with a title before it."""
-    width = SIDE + max(picture.width for picture in pictures) + 2 * GAP
-    page = Image.new("RGB", (width, sum(picture.height + GAP for picture in pictures) + GAP), BACKGROUND)
-    draw, top = ImageDraw.Draw(page), GAP
-    for picture, title in zip(pictures, titles, strict=True):
-        _write(draw, title, 0, SIDE, 2 * top + picture.height - 4)
-        page.paste(picture, (SIDE + GAP, top))
-        top += picture.height + GAP
+def stack(images: Sequence[Image.Image]) -> Image.Image:
+    """Paste grids below each other, so that they share the gap between them."""
+    size = (max(image.width for image in images), sum(image.height - GAP for image in images) + GAP)
+    page, top = Image.new("RGB", size, BACKGROUND), 0
+    for image in images:
+        page.paste(image, (0, top))
+        top += image.height - GAP
     return page
 
 
-def _groups(count: int, labels: NDArray[np.int64] | None) -> list[NDArray[np.intp]]:
-    """The images of each class; without classes, all of them."""
-    return [np.arange(count)] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+def add_title(image: Image.Image, title: str) -> Image.Image:
+    """Add a margin with a title on the left."""
+    page = ImageOps.expand(image, (MARGIN, 0, 0, 0), BACKGROUND)
+    _write(page, title, (MARGIN / 2, image.height / 2), MARGIN)
+    return page
 
 
-def _across(groups: list[NDArray[np.intp]]) -> int:
-    """Columns of each group, so that there are about as many of all groups as there are rows."""
-    return math.ceil(math.sqrt(max(len(group) for group in groups) / len(groups)))
+def _tile(images: NDArray[np.uint8], columns: int) -> Image.Image:
+    """Arrange images (N, H, W, C) uint8 from left to right; enlarge small ones by a whole factor, pixels kept sharp."""
+    scale = max(1, -(-SMALLEST_TILE // max(images.shape[1:3])))
+    height, width = images.shape[1] * scale, images.shape[2] * scale
+    size = (columns * (width + GAP) + GAP, -(-len(images) // columns) * (height + GAP) + GAP)
+    grid = Image.new("RGB", size, BACKGROUND)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        tile = to_pil(image).resize((width, height), Image.Resampling.NEAREST)
+        grid.paste(tile, (GAP + column * (width + GAP), GAP + row * (height + GAP)))
+    return grid
 
 
-def _write(draw: ImageDraw.ImageDraw, text: str, left: int, width: int, height: int) -> None:
-    """In the middle, and smaller where it is too long; cut where that is not enough."""
+def _write_columns(page: Image.Image, texts: Sequence[str], left: int, middle: float) -> None:
+    """Write texts side by side, each in the middle of an equal share of the width."""
+    width = (page.width - left - GAP) / len(texts)
+    for column, text in enumerate(texts):
+        _write(page, text, (left + GAP / 2 + (column + 0.5) * width, middle), width - GAP)
+
+
+def _write(page: Image.Image, text: str, centre: tuple[float, float], width: float) -> None:
+    """Write a text; reduce its size if it is too wide, then cut it."""
+    draw = ImageDraw.Draw(page)
     fonts = [font_for(text, size) for size in FONT_SIZES]
     font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
     whole = text
     while draw.textlength(text, font) > width and len(whole) > 1:
         whole = whole[:-1]
         text = f"{whole}…"
-    draw.text((left + width / 2, 2 + height / 2), text, fill="black", font=font, anchor="mm")
+    draw.text(centre, text, fill="black", font=font, anchor="mm")

@@ -1,1 +1,1 @@
-"""Drawing with a trained model as the parameters say, and reporting how it was done."""
+"""Sampling with a trained model as the parameters say: images, their inputs, and a report."""

@@ -1,4 +1,4 @@
-"""Pictures that drawing starts from: a person's own, or some of the hold-out."""
+"""Inputs of the tasks: images to start from, and masks."""
 
 import numpy as np
 import torch
@@ -9,79 +9,84 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import read_pixels, to_float
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
-from ddpm_kedro.sampling.sample import labels_of
+from ddpm_kedro.sampling.generation import choose_labels
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def pictures_to_change(
-    model: TrainedModel, given: Image.Image | None, holdout: ImageStore, count: int, label: int | str | None
+def input_images(
+    model: TrainedModel, user_image: Image.Image | None, holdout: ImageStore, count: int, label: int | str | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Pictures as the model knows them, and their classes.
+    """Return the images that a task starts from, and their classes.
 
     Args:
-        given: a person's own picture, which is taken ``count`` times; None for the first ones of the hold-out,
-            evenly spread.
-        label: of the own picture; None for no class in particular.
+        user_image: the user's image, repeated ``count`` times; None for ``count`` evenly spaced holdout images.
+        label: class of the user's image; None for no class.
 
     Returns:
         (count, C, H, W) float32 in [-1, 1], and (count,) int64 or None.
 
     Raises:
-        UserError: for pictures of another shape than the model draws.
+        UserError: for images of another shape than the model generates.
     """
-    if given is not None:
-        image = _as_the_model_draws(model, given)
-        any_class = label is None or (label == "null" and "null" not in model.class_names)
-        return image.repeat(count, 1, 1, 1), None if any_class else labels_of(model, label, count)
+    if user_image is not None:
+        image = _to_model_input(model, user_image)
+        no_class = label is None or (label == "null" and "null" not in model.class_names)
+        return image.repeat(count, 1, 1, 1), None if no_class else choose_labels(model, label, count)
     if holdout.image_shape != model.image_shape:
         raise UserError(
-            f"The hold-out's images are {holdout.image_shape}, but the model draws {model.image_shape} "
-            "(channels, height, width): give it a picture of your own, or the images it was trained with."
+            f"The holdout images are {holdout.image_shape}, but the model generates {model.image_shape} "
+            "(channels, height, width): use an image of your own, or the images the model was trained with."
         )
-    chosen = torch.arange(count) * len(holdout) // count
-    known = holdout.labels is not None and holdout.class_names == model.class_names
-    labels = torch.from_numpy(np.asarray(holdout.labels)[chosen.numpy()]) if known else None
-    return to_float(read_pixels(holdout, chosen)), labels
+    indices = torch.arange(count) * len(holdout) // count
+    same_classes = holdout.labels is not None and holdout.class_names == model.class_names
+    labels = torch.from_numpy(np.asarray(holdout.labels)[indices.numpy()]) if same_classes else None
+    return to_float(read_pixels(holdout, indices)), labels
 
 
-def mask_of(model: TrainedModel, given: Image.Image | None, box: tuple[float, float, float, float]) -> Tensor:
-    """What is kept.
+def inpainting_mask(
+    model: TrainedModel, user_mask: Image.Image | None, box: tuple[float, float, float, float]
+) -> Tensor:
+    """Return the mask of the pixels to keep.
 
     Args:
-        given: a person's own mask, white where the picture is to be drawn anew.
-        box: without one, what is drawn anew: top, left, bottom and right as shares of height and width.
+        user_mask: the user's mask, white where the image is to be generated; None for the box.
+        box: the part to generate: top, left, bottom and right as fractions of height and width.
 
     Returns:
-        (1, 1, H, W) float32, 1 where the picture is kept and 0 where it is drawn anew.
+        (1, 1, H, W) float32, 1 to keep a pixel and 0 to generate it.
 
     Raises:
         UserError: for a mask of another size, or one that keeps all or nothing.
     """
     _, height, width = model.image_shape
-    if given is not None:
-        if given.size != (width, height):
+    if user_mask is not None:
+        if user_mask.size != (width, height):
             raise UserError(
-                f"The mask is {given.width}×{given.height} pixels, but the model draws {width}×{height}: resize it."
+                f"The mask is {user_mask.width}×{user_mask.height} pixels, but the model generates {width}×{height}: "
+                "resize it."
             )
-        anew = torch.from_numpy(np.asarray(given.convert("L")) > 127)
+        generated = torch.from_numpy(np.asarray(user_mask.convert("L")) > 127)
     else:
-        anew = torch.zeros(height, width, dtype=torch.bool)
+        generated = torch.zeros(height, width, dtype=torch.bool)
         rows, columns = (torch.tensor(ends) * size for ends, size in ((box[0::2], height), (box[1::2], width)))
-        anew[slice(*rows.round().int().tolist()), slice(*columns.round().int().tolist())] = True
-    if anew.all() or not anew.any():
-        raise UserError(f"The mask keeps {'nothing' if anew.all() else 'everything'}: there is nothing to fill in.")
-    return (~anew).float()[None, None]
-
-
-def _as_the_model_draws(model: TrainedModel, given: Image.Image) -> Tensor:
-    channels, height, width = model.image_shape
-    if given.size != (width, height):
+        generated[slice(*rows.round().int().tolist()), slice(*columns.round().int().tolist())] = True
+    if generated.all() or not generated.any():
         raise UserError(
-            f"The given picture is {given.width}×{given.height} pixels, but the model draws {width}×{height}: "
+            f"The mask keeps {'nothing' if generated.all() else 'everything'}: white marks the part to generate, black "
+            "the part to keep, and both are needed."
+        )
+    return (~generated).float()[None, None]
+
+
+def _to_model_input(model: TrainedModel, image: Image.Image) -> Tensor:
+    channels, height, width = model.image_shape
+    if image.size != (width, height):
+        raise UserError(
+            f"The given image is {image.width}×{image.height} pixels, but the model generates {width}×{height}: "
             "resize it."
         )
     if channels not in MODES:
-        raise UserError(f"The model draws {channels} channels, which no picture has.")
-    pixels = np.asarray(given.convert(MODES[channels])).reshape(1, height, width, channels)
+        raise UserError(f"The model generates {channels} channels, which no image file has.")
+    pixels = np.asarray(image.convert(MODES[channels])).reshape(1, height, width, channels)
     return to_float(torch.from_numpy(pixels.copy()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.pixels import moved, read_pixels
+from ddpm_kedro.images.pixels import read_pixels, to_device
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.parameters import TrainingParameters
 from ddpm_kedro.training.randomness import batch_indices
@@ -57,7 +57,7 @@ class DevicePixels(StepPixels):
             self.images[rows[0] : rows[-1] + 1] = read_pixels(pixels.store, rows).to(device)
 
     def __getitem__(self, step: int) -> Tensor:
-        return self.images[moved(self.indices(step), self.images.device)]
+        return self.images[to_device(self.indices(step), self.images.device)]
 
 
 def read_steps(

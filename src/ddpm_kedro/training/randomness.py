@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ddpm_kedro.diffusion import derive_seed, generator_for, seeded_globally
+from ddpm_kedro.diffusion import derive_seed, generator_for, seed_global_state
 
 
 class Stream(IntEnum):
@@ -47,6 +47,6 @@ def augmentation_generator(seed: int, step: int) -> torch.Generator:
 
 @contextmanager
 def seeded(device: torch.device, *counters: int) -> Iterator[None]:
-    """Seed torch's global random state from counters for a block: see :func:`seeded_globally`."""
-    with seeded_globally(derive_seed(*counters), device):
+    """Seed torch's global random state from counters for a block: see :func:`seed_global_state`."""
+    with seed_global_state(derive_seed(*counters), device):
         yield

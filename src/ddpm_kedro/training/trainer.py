@@ -14,7 +14,7 @@ from ddpm_kedro.diffusion import (
     SamplingPlan,
     derive_seed,
     diffusion_loss,
-    draw_images,
+    generate_images,
     generator_for,
     image_noise,
     make_schedule,
@@ -22,9 +22,9 @@ from ddpm_kedro.diffusion import (
 from ddpm_kedro.distributed import World
 from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
-from ddpm_kedro.images.pixels import moved, read_pixels, to_float, to_uint8
+from ddpm_kedro.images.pixels import read_pixels, to_device, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import UNet
+from ddpm_kedro.models import build_network
 from ddpm_kedro.training.loader import StepPixels, read_steps
 from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, match_memory_format, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
@@ -44,7 +44,7 @@ class Trainer:
         self.run, self.images, self.holdout, self.hardware, self.world = run, images, holdout, hardware, world
         self.device, self.seed = hardware.device, run.training.seed
         with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
-            network = UNet(run.model, run.image_shape[0], len(run.class_names))
+            network = build_network(run.model, run.image_shape[0], len(run.class_names))
         if run.initial_weights is not None:
             network.load_state_dict(run.initial_weights)
         network.recompute_activations(run.training.activation_checkpointing)
@@ -135,19 +135,19 @@ class Trainer:
         """
         p = self.run.training
         n, rows = p.batch_size, self.rows if rows is None else rows
-        device_rows = moved(rows, self.device)
+        device_rows = to_device(rows, self.device)
         x0 = self.images.from_pixels(
             pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
         )
         x0 = x0.contiguous(memory_format=self.hardware.memory_format)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
-        timesteps = self.schedule.rows(torch.rand(n, generator=generator, device=self.device))[device_rows]
+        timesteps = self.schedule.indices(torch.rand(n, generator=generator, device=self.device))[device_rows]
         noise = torch.randn(n, *x0.shape[1:], generator=generator, device=self.device)[device_rows]
         indices = batch_indices(self.seed, step, n, len(self.images))[rows]
         labels = self.images.labels(indices, self.device) if self.run.class_names else None
         if labels is not None and p.label_dropout:
             drop = torch.rand(n, generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))[rows]
-            labels = torch.where(moved(drop < p.label_dropout, self.device), self.network.num_classes, labels)
+            labels = torch.where(to_device(drop < p.label_dropout, self.device), self.network.num_classes, labels)
         return x0, timesteps, noise, labels
 
     def whole_batch(self, step: int) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ class Trainer:
         count = min(p.validation_images, len(self.holdout))
         indices = torch.arange(count) * len(self.holdout) // count
         shuffled = torch.randperm(count, generator=generator_for(self.seed, Stream.VALIDATION))
-        timesteps = self.schedule.rows(((shuffled + 0.5) / count).to(self.device))
+        timesteps = self.schedule.indices(((shuffled + 0.5) / count).to(self.device))
         seed, total = derive_seed(self.seed, Stream.VALIDATION), torch.zeros((), device=self.device)
         share = self.world.share(count)
         for part in share.split(p.batch_size) if len(share) else ():
@@ -202,7 +202,7 @@ class Trainer:
         if len(share):
             own_labels = None if labels is None else labels[share]
             shape, autocast = self.run.image_shape, self.hardware.autocast
-            samples = draw_images(self.ema, plan, shape, self.seed, share.tolist(), own_labels, autocast)
+            samples = generate_images(self.ema, plan, shape, self.seed, share.tolist(), own_labels, autocast)
         return self.world.gather(to_uint8(samples).cpu()), labels
 
     def _distribute(self, network: nn.Module) -> Any:

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ddpm_kedro.errors import MissingSourceError
-from ddpm_kedro.images.store import ImageStore, LazyImageStore
-from ddpm_kedro.ingestion.registry import source_named
-from ddpm_kedro.ingestion.source import Manifest, Shards, place_of
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore, Shards, split_source
+from ddpm_kedro.ingestion.registry import find_source
+from ddpm_kedro.ingestion.source import Manifest, locate
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint, redact, set_name
 from ddpm_kedro.reporting.fonts import legend
@@ -43,15 +44,15 @@ def download_images(dataset: DatasetParameters, earlier_images: Manifest | None 
     asked = {"source": dataset.source}
     if dataset.path is not None:
         wanted = dataset.model_dump(exclude={"download_folder"})
-        asked["asked"] = fingerprint(wanted | {"path": place_of(dataset, although_gone=True)})
+        asked["asked"] = fingerprint(wanted | {"path": locate(dataset, missing_ok=True)})
     try:
-        manifest = asked | source_named(dataset.source).fetch(dataset)
+        manifest = asked | find_source(dataset.source).fetch(dataset)
     except MissingSourceError as error:
         if earlier_images is None or any(earlier_images.get(name) != asked.get(name) for name in ("source", "asked")):
             raise
         logger.warning("%s The images that were made of it before are used.", error)
         return earlier_images
-    return manifest if dataset.path is None else manifest | {"path": place_of(dataset)}
+    return manifest if dataset.path is None else manifest | {"path": locate(dataset)}
 
 
 def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
@@ -61,17 +62,16 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
         Training images and hold-out, decoded only when they are saved and not there yet.
     """
     parameters = {"dataset": {"source": raw_images["source"]}, "images": images.fingerprint_fields()}
-    source = source_named(raw_images["source"])
+    source = find_source(raw_images["source"])
 
     def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:
         class_names = tuple(raw_images["class_names"])
         files = fingerprint(raw_images["sha256"], name, class_names, *raw_images.get("parts", ()))
         made_by = Provenance(parameters, {"raw_images": files})
         check = partial(source.check, raw_images)
-        given = images.workers, most_rejected, check, images.perceptual_hash
-        return LazyImageStore(made_by, class_names, shards, *given)
+        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected, check)
 
-    training, holdout = source.divided(raw_images, images)
+    training, holdout = split_source(source, raw_images, images)
     # What is held out is decided by chance: the training images, most of all, stand for the share of rejected files.
     return lazy("training", training, images.max_rejected_fraction), lazy("holdout", holdout, 1.0)
 
@@ -215,5 +215,5 @@ def _describe(store: ImageStore) -> dict[str, Any]:
         "channels": channels,
         "images_per_class": {store.class_names[label]: int(count) for label, count in counts.items()},
         "fingerprint": store.made_by.fingerprint,
-        **store.facts,
+        **store.statistics,
     }

@@ -1,4 +1,4 @@
-"""From samples to figures of merit."""
+"""The evaluation of samples by metrics."""
 
 from ddpm_kedro.pipelines.evaluation.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Judge samples: figures, nearest training images, and where the model errs."""
+"""Evaluate samples by metrics and nearest training images, and the model by its loss at each noise level."""
 
 import logging
 from typing import Any
@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.diffusion import TARGETS, diffusion_loss, generator_for, make_schedule
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.pixels import read_pixels, to_float
@@ -22,24 +21,25 @@ from ddpm_kedro.metrics.extractor import (
     inception_weights,
 )
 from ddpm_kedro.metrics.neighbours import Nearest, copying, nearest_images
-from ddpm_kedro.metrics.scores import Features, Figure, all_scores
+from ddpm_kedro.metrics.scores import Features, Score, all_scores
 from ddpm_kedro.metrics.table import WITHOUT_CLASSES, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import EvaluationParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.reporting.grid import labelled_pairs
+from ddpm_kedro.reporting.grid import titled_rows
+from ddpm_kedro.sampling.samples import Samples
 
 logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
-LOSS_IMAGES = 100  # of the hold-out, at most, for each timestep
+LOSS_IMAGES = 100  # holdout images per timestep, at most
 
 
 def fit_feature_extractor(training_images: ImageStore, evaluation: EvaluationParameters) -> LazyFeatureExtractor:
-    """What samples and images are compared by, fitted when it is saved and not there yet.
+    """Plan the feature extractor; it is fitted when it is saved, unless the same one is saved already.
 
     Returns:
-        A classifier of the training images' labels, or Inception-v3, which was trained elsewhere; for images without
-        classes none in place of the classifier.
+        A classifier of the training images' labels, or Inception-v3 with published weights. If a classifier is asked
+        for and the images have no classes: no extractor.
     """
     name: str = evaluation.extractor
     if name == "classifier" and len(training_images.class_names) < LEAST_CLASSES:
@@ -49,13 +49,14 @@ def fit_feature_extractor(training_images: ImageStore, evaluation: EvaluationPar
     made_by = Provenance({"evaluation": evaluation.fitting()}, inputs)
 
     def read() -> FeatureExtractor:
+        class_names: tuple[str, ...] = ()
         if name == NO_EXTRACTOR:
-            return FeatureExtractor(name, torch.nn.Identity(), training_images.image_shape, (), made_by)
-        if name == "inception":
-            network: torch.nn.Module = Inception(inception_weights(evaluation.inception_weights))
-            return FeatureExtractor(name, network, training_images.image_shape, (), made_by)
-        network = fit_classifier(training_images, evaluation)
-        return FeatureExtractor(name, network, training_images.image_shape, training_images.class_names, made_by)
+            network: torch.nn.Module = torch.nn.Identity()
+        elif name == "inception":
+            network = Inception(inception_weights(evaluation.inception_weights))
+        else:
+            network, class_names = fit_classifier(training_images, evaluation), training_images.class_names
+        return FeatureExtractor(name, network, training_images.image_shape, class_names, made_by)
 
     return LazyFeatureExtractor(made_by, read)
 
@@ -68,47 +69,34 @@ def evaluate_samples(
     feature_extractor: FeatureExtractor,
     evaluation: EvaluationParameters,
 ) -> tuple[Metrics, Image.Image]:
-    """All figures of the samples, each beside that of the hold-out, and the samples most like a training image.
+    """Compute all metrics of the samples, and show the samples that are most similar to a training image.
 
-    Without a feature extractor there are no figures.
+    Without a feature extractor there are no scores.
 
     Raises:
-        UserError: for samples of another shape than the images.
+        UserError: if the samples have another shape than the images.
     """
     if samples.images.shape[1:] != training_images.images.shape[1:]:
         raise UserError(
             f"The samples are {samples.images.shape[1:]}, but the training images {training_images.images.shape[1:]} "
-            "(height, width, channels): these are other images than the model was trained with."
+            "(height, width, channels): the model was trained with other images."
         )
     spread = np.linspace(0, len(training_images) - 1, min(len(training_images), evaluation.reference_images))
     reference = training_images.images[spread.astype(int)]
-    figures = list[Figure]()
-    if feature_extractor.name != NO_EXTRACTOR:
-        labels = _meant(samples.labels, samples.class_names, feature_extractor.class_names)
-        figures = all_scores(
-            Features(*feature_extractor(samples.images), labels),
-            Features(*feature_extractor(reference)),
-            Features(*feature_extractor(holdout_images.images), _tensor(holdout_images.labels)),
-            feature_extractor.name,
-            evaluation.kid_subsets,
-        )
     nearest = nearest_images(samples.images, reference)
     inputs = {
-        "samples": samples.made_by,
-        "training_images": training_images.made_by,
-        "holdout_images": holdout_images.made_by,
-        "feature_extractor": feature_extractor.made_by,
+        "samples": samples.made_by.fingerprint,
+        "training_images": training_images.made_by.fingerprint,
+        "holdout_images": holdout_images.made_by.fingerprint,
+        "feature_extractor": feature_extractor.made_by.fingerprint,
     }
     metrics = Metrics(
-        figures=[figure.as_dict() for figure in figures],
+        scores=_scores(samples, reference, holdout_images, feature_extractor, evaluation.kid_subsets),
         copying=copying(nearest, nearest_images(holdout_images.images, reference), len(reference)),
         samples=sampling_report,
         extractor=feature_extractor.name,
         reference_images=len(reference),
-        made_by=Provenance(
-            {"evaluation": evaluation.fingerprint_fields()},
-            {name: made_by.fingerprint for name, made_by in inputs.items()},
-        ),
+        made_by=Provenance({"evaluation": evaluation.fingerprint_fields()}, inputs),
     )
     return metrics, _beside_nearest(samples.images, reference, nearest, evaluation.shown)
 
@@ -117,7 +105,7 @@ def evaluate_samples(
 def measure_loss_by_timestep(
     model: TrainedModel, holdout_images: ImageStore, evaluation: EvaluationParameters
 ) -> list[dict[str, float]]:
-    """Mean loss of the exported model on hold-out images, at evenly spread timesteps, always with the same noise."""
+    """Compute the model's mean loss on holdout images at evenly spaced timesteps, always with the same noise."""
     schedule, target = make_schedule(model.diffusion).to(CPU), TARGETS[model.diffusion.target]
     count = min(LOSS_IMAGES, len(holdout_images))
     chosen = torch.arange(count) * len(holdout_images) // count
@@ -134,9 +122,19 @@ def measure_loss_by_timestep(
     return rows
 
 
-def _meant(labels: NDArray[Any] | None, names: tuple[str, ...], classes: tuple[str, ...]) -> torch.Tensor | None:
-    """Labels of samples, where they are those that the classifier knows."""
-    return _tensor(labels) if names == classes else None
+def _scores(
+    samples: Samples, reference: NDArray[Any], holdout: ImageStore, extractor: FeatureExtractor, kid_subsets: int
+) -> list[Score]:
+    if extractor.name == NO_EXTRACTOR:
+        return []
+    known = samples.class_names == extractor.class_names  # else the labels mean other classes than the logits
+    return all_scores(
+        Features(*extractor(samples.images), _tensor(samples.labels) if known else None),
+        Features(*extractor(reference)),
+        Features(*extractor(holdout.images), _tensor(holdout.labels)),
+        extractor.name,
+        kid_subsets,
+    )
 
 
 def _tensor(labels: NDArray[Any] | None) -> torch.Tensor | None:
@@ -144,8 +142,8 @@ def _tensor(labels: NDArray[Any] | None) -> torch.Tensor | None:
 
 
 def _beside_nearest(images: NDArray[Any], reference: NDArray[Any], nearest: Nearest, shown: int) -> Image.Image:
-    """The samples that are most like one training image, each above that image."""
+    """Show the samples that are most similar to one training image, each above that image."""
     order = nearest.ratios.argsort()[:shown]
-    texts = [f"{distance:.0f}" for distance in nearest.distances[order].tolist()]
-    pairs = images[order.numpy()], reference[nearest.indices[order].numpy()]
-    return labelled_pairs(*pairs, ("sample", "nearest", "distance"), texts)
+    rows = images[order.numpy()], reference[nearest.indices[order].numpy()]
+    distances = [f"{distance:.0f}" for distance in nearest.distances[order].tolist()]
+    return titled_rows(rows, ("sample", "nearest"), ("distance", *distances))

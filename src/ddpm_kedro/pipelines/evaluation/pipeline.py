@@ -1,4 +1,4 @@
-"""The wiring of evaluation."""
+"""The evaluation pipeline."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -10,7 +10,7 @@ from ddpm_kedro.pipelines.evaluation.nodes import (
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Samples, model and images → metrics, nearest_neighbours, loss_by_timestep."""
+    """Build the pipeline: samples, model and images → metrics, nearest_neighbours, loss_by_timestep."""
     return Pipeline(
         [
             Node(

@@ -1,4 +1,4 @@
-"""From pictures to variations of them."""
+"""From images to variations of them."""
 
 from ddpm_kedro.pipelines.image_to_image.pipeline import create_pipeline
 

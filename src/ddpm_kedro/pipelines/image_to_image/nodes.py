@@ -1,15 +1,14 @@
-"""Draw variations of pictures: noise them a little, and take the noise away again."""
+"""Generate variations of images: add noise to them, and denoise them."""
 
-import numpy as np
 from PIL import Image
 
 from ddpm_kedro.images.pixels import to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ImageToImageParameters, SamplingParameters
-from ddpm_kedro.reporting.grid import rows_of_tiles
-from ddpm_kedro.sampling.inputs import pictures_to_change
-from ddpm_kedro.sampling.sample import draw, plan_of
+from ddpm_kedro.reporting.grid import titled_rows
+from ddpm_kedro.sampling.generation import generate, sampling_plan
+from ddpm_kedro.sampling.inputs import input_images
 
 
 def vary_images(
@@ -19,16 +18,17 @@ def vary_images(
     sampling: SamplingParameters,
     image_to_image: ImageToImageParameters,
 ) -> Image.Image:
-    """Pictures, and a row of variations for each strength (Meng et al. 2022, SDEdit).
+    """Generate a row of variations for each strength (Meng et al. 2022, SDEdit), below the images they start from.
 
     Raises:
-        UserError: for a given picture of another size than the model draws.
+        UserError: for a given image of another size than the model generates.
     """
     count = image_to_image.num_images
-    images, labels = pictures_to_change(model, given_picture, holdout_images, count, sampling.label)
-    rows, names = [to_uint8(images).numpy()], ["given"]
+    images, labels = input_images(model, given_picture, holdout_images, count, sampling.label)
+    rows, names = [to_uint8(images).numpy()], ["input"]
     for strength in image_to_image.strengths:
-        drawn, _ = draw(model, plan_of(model, sampling, strength), sampling, labels, count, image=images)
-        rows.append(np.asarray(drawn))
+        plan = sampling_plan(model, sampling, strength)
+        variations, _ = generate(model, plan, sampling, labels, count, image=images)
+        rows.append(variations)
         names.append(f"strength {strength:g}")
-    return rows_of_tiles(rows, names)
+    return titled_rows(rows, names)

@@ -1,4 +1,4 @@
-"""The wiring of image-to-image."""
+"""The pipeline for variations of images."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,17 +6,7 @@ from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model and pictures → variations."""
-    return Pipeline(
-        [
-            Node(
-                vary_images,
-                ["model", "holdout_images", "given_picture", "params:sampling", "params:image_to_image"],
-                "variations",
-                name="vary_images",
-            )
-        ],
-        tags="image_to_image",
-        namespace="image_to_image",
-        prefix_datasets_with_namespace=False,
-    )
+    """Create the pipeline: model and images → variations."""
+    inputs = ["model", "holdout_images", "given_picture", "params:sampling", "params:image_to_image"]
+    nodes = [Node(vary_images, inputs, "variations", name="vary_images")]
+    return Pipeline(nodes, tags="image_to_image", namespace="image_to_image", prefix_datasets_with_namespace=False)

@@ -1,4 +1,4 @@
-"""From diffusers' format to a model of this project."""
+"""Import a model in diffusers' format."""
 
 from ddpm_kedro.pipelines.import_model.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Make a model in diffusers' format one of this project."""
+"""Convert a model in diffusers' format to this project's."""
 
 import logging
 
@@ -12,10 +12,10 @@ logger = logging.getLogger(__name__)
 def convert_model(
     model_to_import: DiffusersModel, import_model: ImportModelParameters
 ) -> tuple[TrainedModel, TrainedModel]:
-    """The same network as a model of this project, twice: a training replaces the one and may start from the other.
+    """Convert a model, and return it twice: training replaces the first and may start from the second.
 
     Raises:
-        UserError: for what this project does not support, and for weights that do not fit.
+        UserError: for values that this project does not support, and for weights that do not fit.
     """
     names = import_model.class_names
     model = from_diffusers(model_to_import, None if names is None else tuple(readable(names)))

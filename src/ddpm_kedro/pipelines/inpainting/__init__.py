@@ -1,4 +1,4 @@
-"""From a part of a picture to the whole."""
+"""From a part of an image to the whole."""
 
 from ddpm_kedro.pipelines.inpainting.pipeline import create_pipeline
 

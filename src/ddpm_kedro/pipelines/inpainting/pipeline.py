@@ -1,4 +1,4 @@
-"""The wiring of inpainting."""
+"""The pipeline for inpainting."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,17 +6,7 @@ from ddpm_kedro.pipelines.inpainting.nodes import fill_in
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model, pictures and mask → inpainted."""
-    return Pipeline(
-        [
-            Node(
-                fill_in,
-                ["model", "holdout_images", "given_picture", "given_mask", "params:sampling", "params:inpainting"],
-                "inpainted",
-                name="fill_in",
-            )
-        ],
-        tags="inpainting",
-        namespace="inpainting",
-        prefix_datasets_with_namespace=False,
-    )
+    """Create the pipeline: model, images and mask → inpainted."""
+    inputs = ["model", "holdout_images", "given_picture", "given_mask", "params:sampling", "params:inpainting"]
+    nodes = [Node(fill_in, inputs, "inpainted", name="fill_in")]
+    return Pipeline(nodes, tags="inpainting", namespace="inpainting", prefix_datasets_with_namespace=False)

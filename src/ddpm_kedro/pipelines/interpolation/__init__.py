@@ -1,4 +1,4 @@
-"""From two seeds to what lies between."""
+"""From the images of one seed to the images of another."""
 
 from ddpm_kedro.pipelines.interpolation.pipeline import create_pipeline
 

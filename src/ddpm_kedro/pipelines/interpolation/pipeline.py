@@ -1,4 +1,4 @@
-"""The wiring of interpolation."""
+"""The pipeline for interpolation between seeds."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,17 +6,7 @@ from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Model → interpolated."""
-    return Pipeline(
-        [
-            Node(
-                interpolate_seeds,
-                ["model", "params:sampling", "params:interpolation"],
-                "interpolated",
-                name="interpolate_seeds",
-            )
-        ],
-        tags="interpolation",
-        namespace="interpolation",
-        prefix_datasets_with_namespace=False,
-    )
+    """Create the pipeline: model → interpolated."""
+    inputs = ["model", "params:sampling", "params:interpolation"]
+    nodes = [Node(interpolate_seeds, inputs, "interpolated", name="interpolate_seeds")]
+    return Pipeline(nodes, tags="interpolation", namespace="interpolation", prefix_datasets_with_namespace=False)

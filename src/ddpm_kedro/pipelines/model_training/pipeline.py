@@ -43,7 +43,7 @@ def create_pipeline(**_: object) -> Pipeline:
             Node(
                 train_model,
                 ["augmented_images", "holdout_images", "resume_plan", "stop_request"],
-                # The checkpoint last: the process may end when it is saved, see hooks.run_guard.
+                # The checkpoint last: the process may end when it is saved, see hooks.graceful_stop.
                 ["training_previews", "training_history", "best_checkpoint", "checkpoint"],
                 name="train_model",
                 preview_fn=NETWORK_PREVIEW,

@@ -1,4 +1,4 @@
-"""From what a run left to plots, pictures and a page."""
+"""The figures of a run, and its report."""
 
 from ddpm_kedro.pipelines.reporting.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""The wiring of reporting."""
+"""The reporting pipeline."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -12,7 +12,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """History, previews, model, samples, metrics → plots, pictures and report."""
+    """Build the pipeline: history, previews, model, samples and metrics → plots, figures and report."""
     return Pipeline(
         [
             Node(plot_training, "training_history", "training_plot", name="plot_training"),

@@ -1,4 +1,4 @@
-"""From an exported model to pictures."""
+"""From an exported model to samples."""
 
 from ddpm_kedro.pipelines.sampling.pipeline import create_pipeline
 

@@ -1,31 +1,31 @@
-"""Draw images with a trained model, and show them."""
+"""Sample images with a trained model, and render them."""
 
 from typing import Any
 
 from PIL import Image
 
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.images.class_names import file_names
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import SamplingParameters
 from ddpm_kedro.provenance import Provenance
-from ddpm_kedro.reporting.grid import labelled_grid, to_picture
-from ddpm_kedro.sampling.sample import draw, labels_of, plan_of
+from ddpm_kedro.reporting.grid import labelled_grid, to_pil
+from ddpm_kedro.sampling.generation import choose_labels, generate, sampling_plan
+from ddpm_kedro.sampling.samples import Samples
 
 GRID = 100  # images of the grid, at most
 
 
 def sample_images(model: TrainedModel, sampling: SamplingParameters) -> tuple[Samples, dict[str, Any]]:
-    """Draw ``sampling.num_images`` images; for a model with classes, equally many of each.
+    """Sample ``sampling.num_images`` images; for a model with classes, equally many of each.
 
     Returns:
-        The samples, and a report on how they were drawn, as plain data.
+        The samples, and a report on how they were generated, as plain data.
 
     Raises:
-        UserError: for a class the model does not know, or more steps than it has.
+        UserError: for a class that the model does not know, or more steps than it has.
     """
-    labels = labels_of(model, sampling.label, sampling.num_images)
-    images, report = draw(model, plan_of(model, sampling), sampling, labels, sampling.num_images)
+    labels = choose_labels(model, sampling.label, sampling.num_images)
+    images, report = generate(model, sampling_plan(model, sampling), sampling, labels, sampling.num_images)
     samples = Samples(
         images=images,
         labels=None if labels is None else labels.numpy(),
@@ -36,7 +36,7 @@ def sample_images(model: TrainedModel, sampling: SamplingParameters) -> tuple[Sa
 
 
 def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image]]:
-    """A grid of the first images, each class in a column, and every image by itself."""
+    """Render a grid of the first images, one column per class, and every image as a file."""
     shown = slice(0, GRID)
     labels = None if samples.labels is None else samples.labels[shown]
     grid = labelled_grid(samples.images[shown], labels, samples.class_names)
@@ -45,4 +45,4 @@ def render_samples(samples: Samples) -> tuple[Image.Image, dict[str, Image.Image
     if samples.labels is not None:
         classes = file_names(samples.class_names)
         names = [f"{name}_{classes[label]}" for name, label in zip(names, samples.labels, strict=True)]
-    return grid, {name: to_picture(image) for name, image in zip(names, samples.images, strict=True)}
+    return grid, {name: to_pil(image) for name, image in zip(names, samples.images, strict=True)}

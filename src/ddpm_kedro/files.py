@@ -1,9 +1,8 @@
-"""Reading what a run left, in one way: one sentence says which file is damaged, how, and what to do."""
+"""Read the files of a run: an error says in one sentence which file is damaged, how, and what to do."""
 
 import csv
 import hashlib
 import json
-import logging
 import tokenize
 import zipfile
 import zlib
@@ -18,7 +17,6 @@ from safetensors import SafetensorError
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import Provenance
 
-logger = logging.getLogger(__name__)
 MISPLACED = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 DAMAGE = (
     ArithmeticError,
@@ -36,17 +34,17 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What the readers of all formats raise for a damaged file; Pillow raises an OSError without a number besides."""
+"""Errors that the readers of all formats raise for a damaged file. Pillow also raises an OSError without errno."""
 CHECKSUM = "checksum"
 LONGEST = 200  # characters of a reason
 
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Raise a UserError for whatever a damaged file leads to in the block. Errors of the disk stay what they are.
+    """Turn errors that a damaged file causes in the block into a UserError. Errors of the disk are raised unchanged.
 
     Args:
-        path: what is read.
+        path: the file or folder that is read.
         remedy: a sentence that says what to do.
     """
     try:
@@ -60,7 +58,7 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of an error, in a length that a person reads."""
+    """Return the first line of an error, shortened."""
     if isinstance(error, MISPLACED):
         return f"{error.filename}: {error.strerror}"
     line = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:LONGEST]
@@ -76,24 +74,24 @@ def read_document(path: Path) -> dict[str, Any]:
     """Read a JSON file of names and values, and compare it with its checksum, if it has one.
 
     Raises:
-        UserError, ValueError, OSError: see :func:`reading`, around which this belongs.
+        UserError, ValueError, OSError: for a damaged file; call it within :func:`reading`.
     """
     document = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict):
-        raise UserError(f"{path.name} holds no names and values")
-    sum_ = document.pop(CHECKSUM, None)
-    if sum_ not in {None, _checksum(document)}:
+        raise UserError(f"{path.name} is not a JSON object")
+    checksum = document.pop(CHECKSUM, None)
+    if checksum not in {None, _checksum(document)}:
         raise UserError(
-            f"the content of {path.name} is not that of its checksum; remove its line {CHECKSUM} if you changed it"
+            f"the content of {path.name} does not match its checksum; remove its line {CHECKSUM} if you changed it"
         )
     return document
 
 
 def provenance_of(document: dict[str, Any]) -> Provenance:
-    """Return what made something, as :meth:`Provenance.as_dict` describes it."""
+    """Return the provenance that :meth:`Provenance.as_dict` described."""
     parameters, inputs = document["parameters"], document["inputs"]
     if not (isinstance(parameters, dict) and isinstance(inputs, dict)):
-        raise UserError("parameters and inputs are no names and values")
+        raise UserError("parameters and inputs are not JSON objects")
     return Provenance(parameters, inputs)
 
 
@@ -107,8 +105,7 @@ def check_zip(path: Path, member: str = "") -> None:
     """Compare the parts of a zip file, as torch and NumPy write them, with their checksums: torch does not.
 
     Args:
-        path: of the file.
-        member: the end of the name of the one part that is to be checked; all are by default.
+        member: check only the parts whose names end with it; all by default.
 
     Raises:
         zipfile.BadZipFile, zlib.error: for a damaged file.

@@ -17,11 +17,11 @@ from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
 from ddpm_kedro.datasets.figure import FigureDataset
 from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
-from ddpm_kedro.datasets.samples import Samples
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
+from ddpm_kedro.metrics.table import Metrics
 from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
 from ddpm_kedro.pipelines.reporting.nodes import (
@@ -33,7 +33,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
 )
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.animation import Frames
-from ddpm_kedro.reporting.page import Page
+from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
 
 REPORT = {
@@ -69,30 +69,30 @@ def samples(store: ImageStore) -> Samples:
     return Samples(255 - store.images[chosen], store.labels[chosen], store.class_names, MADE_BY)
 
 
-def judge(samples: Samples, store: ImageStore, **changes: Any) -> Any:
+def evaluate(samples: Samples, store: ImageStore, **changes: Any) -> Any:
     parameters = changed(EVALUATION, **changes)
     fitted = fit_feature_extractor(store, parameters).read()
     return evaluate_samples(samples, REPORT, store, make_store(25), fitted, parameters)
 
 
 def test_every_figure_stands_with_what_it_must_be_read_with(samples: Samples, store: ImageStore) -> None:
-    metrics, picture = judge(samples, store)
+    metrics, picture = evaluate(samples, store)
     assert metrics.samples == REPORT
     assert (metrics.extractor, metrics.reference_images) == ("classifier", 40)
     assert set(metrics.made_by.inputs) == {"samples", "training_images", "holdout_images", "feature_extractor"}
-    figures = {figure["name"]: figure for figure in metrics.figures}
-    assert figures["KID(classifier)"]["n"] == figures["KID(classifier)"]["floor_n"] == 24
-    assert figures["KID(classifier)"]["value"] > figures["KID(classifier)"]["floor"]
+    kid = next(score for score in metrics.scores if score.name == "KID(classifier)")
+    assert kid.n == kid.holdout_n == 24
+    assert kid.value > kid.holdout_value
     assert picture.width == 76 + 3 * 60 + 4
 
 
 def test_labels_that_the_classifier_does_not_know_are_not_judged(samples: Samples, store: ImageStore) -> None:
     for other in (samples._replace(class_names=("a", "b", "c")), samples._replace(labels=None, class_names=())):
-        assert "accuracy of classes" not in {figure["name"] for figure in judge(other, store)[0].figures}
+        assert "accuracy of classes" not in {score.name for score in evaluate(other, store)[0].scores}
 
 
 def test_images_without_classes_are_evaluated_without_the_classifier(
-    samples: Samples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: TrainedModel, samples: Samples, store: ImageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for unlabelled in (make_store(classes=0), make_store(classes=1)):
         fitted = fit_feature_extractor(unlabelled, EVALUATION)
@@ -100,33 +100,31 @@ def test_images_without_classes_are_evaluated_without_the_classifier(
         dataset.save(fitted)
         own = samples._replace(labels=None, class_names=())
         metrics, _ = evaluate_samples(own, REPORT, unlabelled, unlabelled, dataset.load(), EVALUATION)
-        assert metrics.figures == []
+        assert metrics.scores == []
         assert "verdict" in metrics.copying
         assert "these have none: KID, FD, precision, recall and IS are left out." in caplog.text
         caplog.clear()
-    page = Page("")
-    page.metrics("How good they are", metrics)
-    assert "evaluation.extractor=inception needs no classes." in page.html()
+    assert "evaluation.extractor=inception needs no classes." in report(model, samples, store, metrics=metrics)
 
 
 def test_samples_of_another_shape_are_refused(samples: Samples, store: ImageStore) -> None:
     with pytest.raises(UserError, match=r"The samples are \(8, 4, 1\), but the training images \(8, 8, 1\)"):
-        judge(samples._replace(images=samples.images[:, :, :4]), store)
+        evaluate(samples._replace(images=samples.images[:, :, :4]), store)
 
 
 def test_no_more_training_images_than_asked_for_are_compared_with(samples: Samples, store: ImageStore) -> None:
-    assert judge(samples, store, reference_images=30)[0].reference_images == 30
+    assert evaluate(samples, store, reference_images=30)[0].reference_images == 30
 
 
 def test_metrics_are_kept_and_shown_as_a_table(samples: Samples, store: ImageStore, tmp_path: Path) -> None:
     dataset = MetricsDataset(filepath=str(tmp_path / "metrics.json"))
     with pytest.raises(DatasetError, match="No metrics in"):
         dataset.load()
-    metrics, _ = judge(samples, store)
+    metrics, _ = evaluate(samples, store)
     dataset.save(metrics)
     assert dataset.load() == metrics
     table = dataset.preview()
-    assert [row[0] for row in table["data"]] == [figure["name"] for figure in metrics.figures]
+    assert [row[0] for row in table["data"]] == [score.name for score in metrics.scores]
     assert "needs at least 65 samples" in str(table["data"])
 
 
@@ -168,7 +166,7 @@ def test_inceptions_weights_that_cannot_be_downloaded(store: ImageStore, monkeyp
         raise OSError("no route to host")
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
-    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\). Bring weights-inception"):
+    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\). Copy weights-inception"):
         fit_feature_extractor(store, changed(EVALUATION, extractor="inception")).read()
 
 
@@ -216,15 +214,15 @@ def test_the_film_has_the_previews_of_this_run_alone(model: TrainedModel) -> Non
 
     previews = {f"{model.run_id}/images_seen_{seen:010d}": preview(seen) for seen in range(0, 90, 10)}
     strip, film = film_training(previews | {"other/images_seen_0000000001": preview(255)}, model, REPORTING)
-    assert [frame.getpixel((100, 10))[0] for frame in film.pictures] == [0, 20, 50, 80]
+    assert [frame.getpixel((100, 10))[0] for frame in film.images] == [0, 20, 50, 80]
     assert strip.height == 4 * 24 + 4
-    assert len(film_training({}, model, REPORTING)[1].pictures) == 1
+    assert len(film_training({}, model, REPORTING)[1].images) == 1
 
 
 def test_a_film_is_kept(tmp_path: Path) -> None:
     dataset = AnimationDataset(filepath=str(tmp_path / "film.gif"))
     dataset.save(Frames([Image.new("RGB", (9, 9), colour) for colour in ("red", "blue", "white")]))
-    assert [frame.getpixel((0, 0)) for frame in dataset.load().pictures] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
+    assert [frame.getpixel((0, 0)) for frame in dataset.load().images] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
     assert dataset.preview().startswith("R0lGOD")  # base64 of a GIF's first bytes
 
 
@@ -246,23 +244,29 @@ def test_the_trajectory_ends_in_the_images(model: TrainedModel) -> None:
     assert picture.shape == (2 * 2 * 60 + 4, 76 + 3 * 60 + 4, 3)
 
 
-def report(model: TrainedModel, samples: Samples, store: ImageStore, history: Any = (ROW,)) -> str:
-    metrics, nearest = judge(samples, store)
-    picture = Image.new("RGB", (60, 60), "white")
+def report(
+    model: TrainedModel,
+    samples: Samples,
+    store: ImageStore,
+    history: Any = (ROW,),
+    metrics: Metrics | None = None,
+) -> str:
+    evaluated, nearest = evaluate(samples, store)
+    image = Image.new("RGB", (60, 60), "white")
     losses = plot_loss_by_timestep(measure_loss_by_timestep(model, store, EVALUATION))
     return write_report(
         model,
-        metrics,
+        metrics or evaluated,
         {"training": {"images": 40}},
         list(history),
         plot_training(list(history)),
         losses,
-        picture,
+        image,
         nearest,
-        picture,
-        Frames([picture]),
-        picture,
-        picture,
+        image,
+        Frames([image]),
+        image,
+        image,
     )
 
 
@@ -277,11 +281,20 @@ def test_the_report_says_what_was_trained_and_how_well(
     ):
         assert words in page
     assert 'src="http' not in page
-    assert "another training" not in page
+    assert "another training run" not in page
     assert json.dumps(MODEL.width) in page
 
 
+def test_class_names_with_html_are_escaped(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
+    names = ("<script>alert(1)</script>", "a & b", "猫<b>")
+    page = report(replace(model, class_names=names), samples, store)
+    assert "#2 猫&lt;b&gt;" in page
+    assert "猫<b>" not in page
+    groups = {**model.made_by.parameters, "dataset": {"source": names[0]}}
+    page = report(replace(model, made_by=replace(model.made_by, parameters=groups)), samples, store)
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
+    assert names[0] not in page
+
+
 def test_curves_of_another_training_are_called_so(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
-    assert "they end at 8 images, and the model has seen 16" in report(
-        model, samples, store, [ROW | {"images_seen": 8.0}]
-    )
+    assert "8 images, but the model has seen 16" in report(model, samples, store, [ROW | {"images_seen": 8.0}])

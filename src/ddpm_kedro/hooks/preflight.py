@@ -1,0 +1,54 @@
+"""Check a run before its first node."""
+
+import logging
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters import Parameters
+from ddpm_kedro.provenance import differences, redact
+
+logger = logging.getLogger(__name__)
+MODEL_GROUPS = ("model", "diffusion")
+"""Groups of parameters that must be those of the trained model."""
+
+
+class Preflight:
+    """Log the parameters, and refuse a model of another configuration."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note the parameters."""
+        self.parameters = redact(context.config_loader["parameters"])
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Log the parameters that this pipeline uses, and check the model that it loads.
+
+        Raises:
+            UserError: if the model was trained with another network or noise schedule.
+        """
+        for name in Parameters.model_fields:
+            values = self.parameters[name]
+            if name == "use" or f"params:{name}" in pipeline.inputs():
+                logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in values.items()))
+        if "model" in pipeline.inputs():
+            self._check_model(catalog.load("model"))
+
+    def _check_model(self, model: Any) -> None:
+        if model.imported:
+            return
+        given = {name: self.parameters[name] for name in MODEL_GROUPS}
+        trained = {name: model.made_by.parameters[name] for name in MODEL_GROUPS}
+        if changed := differences(trained, given):
+            raise UserError(
+                f"The trained model was made with another configuration: {'; '.join(changed)}. Give the parameters it "
+                "was trained with (such as --params use.experiment=…), or train one with these: kedro run."
+            )

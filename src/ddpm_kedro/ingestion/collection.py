@@ -1,0 +1,147 @@
+"""Collections of images, like map-style datasets of PyTorch: what every kind of source opens as."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fit = Literal["crop", "pad", "exact"]
+
+
+class RejectedImageError(Exception):
+    """A file that gives no image, and why, in a few words that are the same for files of the same kind."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The common format of all images of a store.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        channels: 1 grey, 3 colour, 4 colour with transparency.
+        fit: how an image of another aspect ratio is fitted: cropped, padded, or stretched.
+        background: red, green and blue of the padding, and behind transparent pixels.
+        max_pixels: larger files are rejected before they are decoded.
+    """
+
+    height: int
+    width: int
+    channels: int
+    fit: Fit
+    background: tuple[int, int, int]
+    max_pixels: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (H, W, C)."""
+        return self.height, self.width, self.channels
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The size and channels of an image, from its header alone."""
+
+    height: int
+    width: int
+    channels: int
+
+
+class Original(NamedTuple):
+    """What a file contained before it was converted.
+
+    Attributes:
+        height: in pixels, as stored in the file.
+        width: in pixels.
+        kind: format and mode, as Pillow calls them: ``JPEG RGB``.
+    """
+
+    height: int
+    width: int
+    kind: str
+
+
+class LabelledImage(NamedTuple):
+    """Pixels (H, W, C) uint8 in the common format, the class or -1, and what the file contained, if there was one."""
+
+    pixels: NDArray[np.uint8]
+    label: int
+    original: Original | None = None
+
+
+class ImageCollection(ABC):
+    """Images that are probed and read one by one, like a map-style ``torch.utils.data.Dataset``.
+
+    Subclasses are frozen dataclasses. Only their fields are pickled for the processes that decode: files and arrays
+    belong into a ``cached_property``, which each process opens for itself.
+
+    Attributes:
+        class_names: one name per class; empty if the images have no classes.
+        labels: (N,) int64, -1 for none; None if the labels are known only after the images were read.
+        in_memory: whether the images are in memory, so that all of them become one shard.
+    """
+
+    class_names: Sequence[str]
+    labels: NDArray[np.int64] | None = None
+    in_memory: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Return the name of an image, for reports."""
+
+    @abstractmethod
+    def probe(self, index: int) -> Probe:
+        """Return the size and channels of an image.
+
+        Raises:
+            RejectedImageError: if it cannot be read.
+        """
+
+    @abstractmethod
+    def read(self, index: int, target: ImageFormat) -> LabelledImage:
+        """Decode an image into the common format.
+
+        Raises:
+            RejectedImageError: if it cannot be decoded.
+        """
+
+    def keys(self) -> Iterable[bytes] | None:
+        """Return a key per image that stays the same when images are added, or None if there is none."""
+        return None
+
+    def take(self, rows: NDArray[np.int64]) -> "ImageCollection":
+        """Return a collection of these images alone; it is cheap to pickle."""
+        return Subset(self, rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Subset(ImageCollection):
+    """Some images of a collection, like ``torch.utils.data.Subset``."""
+
+    collection: ImageCollection
+    rows: NDArray[np.int64]
+
+    @property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]  # noqa: D102
+        return self.collection.class_names
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:  # noqa: D102
+        return self.collection.name(int(self.rows[index]))
+
+    def probe(self, index: int) -> Probe:  # noqa: D102
+        return self.collection.probe(int(self.rows[index]))
+
+    def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
+        return self.collection.read(int(self.rows[index]), target)

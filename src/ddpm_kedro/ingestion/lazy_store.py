@@ -1,0 +1,70 @@
+"""A store of images that is not decoded yet."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+
+from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat
+from ddpm_kedro.ingestion.probing import choose_format, probe_images
+from ddpm_kedro.ingestion.sharding import EncodedShard, cut_into_shards
+from ddpm_kedro.ingestion.source import Manifest, Source
+from ddpm_kedro.ingestion.splitting import Rows, split_holdout
+from ddpm_kedro.parameters import ImagesParameters
+from ddpm_kedro.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+Shards = Callable[[], Iterable[EncodedShard]]
+
+
+@dataclass(frozen=True)
+class LazyImageStore:
+    """A store that is decoded when it is saved, and not at all if the same store was saved before.
+
+    Attributes:
+        made_by: as of :class:`~ddpm_kedro.images.store.ImageStore`.
+        class_names: as of :class:`~ddpm_kedro.images.store.ImageStore`.
+        shards: opens the source and returns the shards, in order.
+        workers: number of processes that decode; 0 for none, None for one per core.
+        max_rejected_fraction: of the files; if more are rejected, there is no store.
+        check: called when all shards are written; raises an error if the source has changed.
+    """
+
+    made_by: Provenance
+    class_names: tuple[str, ...]
+    shards: Shards
+    workers: int | None = 0
+    max_rejected_fraction: float = 0.0
+    check: Callable[[], None] = lambda: None
+
+    def read(self) -> ImageStore:
+        """Decode all images into memory."""
+        decoded = [shard.decode() for shard in self.shards()]
+        images, labels = (np.concatenate([getattr(shard, name) for shard in decoded]) for name in ("images", "labels"))
+        return ImageStore(images, labels if self.class_names else None, self.class_names, self.made_by)
+
+
+def split_source(source: Source, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
+    """Return what opens the source and returns the shards of the training and of the holdout images."""
+    probed = choose_format(manifest["looks"], images) if "looks" in manifest else None
+    if probed is not None:
+        size = probed.height, probed.width, probed.channels, probed.fit
+        logger.info("Images become %d pixels high and %d wide (images.size), images.channels=%d, images.fit=%s.", *size)
+
+    @cache
+    def opened() -> tuple[ImageFormat, list[tuple[ImageCollection, Rows]]]:
+        training, holdout = source.open(manifest)
+        target = probed or choose_format(probe_images(training), images)
+        if holdout is not None:
+            return target, [(part, np.arange(len(part))) for part in (training, holdout)]
+        rows = split_holdout(training, images, classes=bool(manifest["class_names"]))
+        return target, [(training, part) for part in rows]
+
+    def shards(part: int) -> Iterable[EncodedShard]:
+        target, parts = opened()
+        return cut_into_shards(*parts[part], target)
+
+    return partial(shards, 0), partial(shards, 1)
