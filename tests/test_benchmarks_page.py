@@ -91,7 +91,7 @@ NUMBERS = {
         "2026-01-02 on A CPU, 12 cores, 11 threads, native bfloat16; python 3.11.99, torch 2.99.1; `make bench ARGS",
     ],
     "operations": [
-        "at batch 36, measured with torch's profiler; 2.670 s",
+        "at batch 36, by torch's profiler; 2.670 s",
         "| aten::op0 | 7 | 200 | 7.1% |",
         "| others | 39 | 400 | 14.3% |",
         "The fastest matrix product: 876 GFLOP/s",
@@ -109,8 +109,8 @@ NUMBERS = {
         "| 65 (1.57 M) | 421.7 | 26.36 |",
         "| 1,234,567 | 521.8 | 32.61 |",
         "| 33 | 765.4 | 732.1 | 33.3 | 4.3% |",
-        "| default | 1 | 2 | 345 | 1.00× |",
-        "| default | 2 | 1 | 621 | 1.80× |",
+        "| as by default | 1 | 2 | 345 | 1.00× |",
+        "| as by default | 2 | 1 | 621 | 1.80× |",
         "| `use.model=medium` | 2 | 1 | 38 | 0.95× |",
     ],
 }

@@ -33,7 +33,7 @@ def failed(result: Result, *words: str) -> None:
 
 @pytest.fixture
 def kept(project: Project) -> Path:
-    """Three finished runs, the last one the newest, and what is left of an unfinished one."""
+    """Three finished runs, the last one the newest, and the folder of an unfinished one."""
     folder = project.data / "runs"
     for number, run_id in enumerate(IDS):
         (folder / run_id).mkdir(parents=True)
@@ -58,12 +58,12 @@ def test_a_finished_run_is_listed(project: Project, smoke_data: Path) -> None:
     assert row.split()[3:] == ["mnist5k", "digits", "adam", "0.003", "64", *losses]
 
 
-def test_runs_are_listed_from_the_newest(kept: Path, project: Project) -> None:
+def test_runs_are_listed_newest_first(kept: Path, project: Project) -> None:
     rows = printed(kedro(project, "runs", "list", "--env", "smoke")).splitlines()[1:]
     assert [row.split()[0] for row in rows] == list(reversed(IDS))
 
 
-def test_a_run_on_images_of_ones_own_is_listed_under_their_name(kept: Path, project: Project) -> None:
+def test_a_run_on_own_images_is_listed_with_the_name_of_their_folder_or_file(kept: Path, project: Project) -> None:
     for run_id, path in zip(IDS, ("/a/my_pictures", "https://me:pw@host/cats.zip?token=pw", None), strict=True):
         parameters = json.loads((kept / run_id / "parameters.json").read_text())
         parameters["dataset"]["path"] = path
@@ -93,15 +93,17 @@ def test_parameters_are_shown_and_dumped_without_secrets_of_urls(project: Projec
 def test_two_runs_are_compared(kept: Path, project: Project) -> None:
     lines = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke")).splitlines()
     assert lines == ["optimizer.lr: 0.001 → 0.003", "loss: 0.15 → 0.35", "validation_loss: 0.1 → 0.3"]
-    assert "They are equal." in printed(kedro(project, "runs", "diff", "ccc", "ccc", "--env", "smoke"))
+    assert "The runs are equal." in printed(kedro(project, "runs", "diff", "ccc", "ccc", "--env", "smoke"))
 
 
-def test_figures_of_two_runs_are_compared_where_they_compare(smoke_data: Path, kept: Path, project: Project) -> None:
+def test_metrics_of_two_runs_are_compared_only_if_they_are_comparable(
+    smoke_data: Path, kept: Path, project: Project
+) -> None:
     [judged] = (smoke_data / "runs").glob("*/metrics.json")
     metrics = json.loads(judged.read_text())
     (kept / IDS[0] / "metrics.json").write_text(json.dumps(metrics))
     better = json.loads(judged.read_text())
-    del better["checksum"]  # what is edited by hand has none
+    del better["checksum"]  # a file edited by hand has none
     better["figures"][1]["value"] = 0.5
     better["samples"] |= {"run_id": "another", "seconds": 1e3}
     (kept / IDS[2] / "metrics.json").write_text(json.dumps(better))
@@ -119,11 +121,11 @@ def test_figures_of_two_runs_are_compared_where_they_compare(smoke_data: Path, k
     ("name", "words"),
     [("aa", ["Several runs", "aaa111", "aab222"]), ("ccc334", ["No finished run", "Did you mean 'ccc333'"])],
 )
-def test_a_run_that_is_not_there(name: str, words: list[str], kept: Path, project: Project) -> None:
+def test_an_unknown_run_is_rejected(name: str, words: list[str], kept: Path, project: Project) -> None:
     failed(kedro(project, "runs", "diff", "ccc", name, "--env", "smoke"), *words)
 
 
-def test_old_runs_are_removed_when_that_is_confirmed(kept: Path, project: Project) -> None:
+def test_old_runs_are_removed_after_confirmation(kept: Path, project: Project) -> None:
     arguments = ("runs", "prune", "--keep", "1", "--env", "smoke")
     refused = kedro(project, *arguments, answer="n\n")
     assert refused.exit_code == 1
@@ -151,14 +153,14 @@ def test_checkpoints_of_unfinished_runs_are_listed_and_removed_on_request(unfini
     assert (first.split()[0], first.split()[-2:]) == ("pruned", ["1.0", "MB"])
     assert (second.split()[0], second.split()[-2:]) == ("killed", ["2.0", "MB"])
     arguments = ("runs", "prune", "--yes", "--env", "smoke")
-    assert "Removed 2." in printed(kedro(project, *arguments, "--keep", "1"))
+    assert "Removed 2 runs." in printed(kedro(project, *arguments, "--keep", "1"))
     assert {path.name for path in unfinished.iterdir()} == {"ccc333", "unfinished", "killed", "pruned"}
-    assert "Removed 2." in printed(kedro(project, *arguments, "--unfinished"))
+    assert "Removed 2 runs." in printed(kedro(project, *arguments, "--unfinished"))
     assert {path.name for path in unfinished.iterdir()} == {"ccc333", "unfinished"}
     assert "Not finished" not in printed(kedro(project, "runs", "list", "--env", "smoke"))
 
 
-def test_unfinished_runs_are_listed_where_none_is_finished(project: Project) -> None:
+def test_unfinished_runs_are_listed_if_no_run_is_finished(project: Project) -> None:
     path = project.data / "runs/killed/checkpoint.pt"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
@@ -194,7 +196,7 @@ def test_a_training_is_followed(project: Project, monkeypatch: pytest.MonkeyPatc
     assert len(printed(kedro(project, "runs", "watch", "--once", "--env", "smoke")).splitlines()) == 1
 
 
-def test_options_are_listed_own_ones_too(project: Project) -> None:
+def test_options_are_listed_including_those_in_local(project: Project) -> None:
     own = project.folder / "conf/local/groups/model"
     own.mkdir(parents=True)
     (own / "mine.yml").write_text("model: {width: 24}")
@@ -203,7 +205,7 @@ def test_options_are_listed_own_ones_too(project: Project) -> None:
     assert "optimizer: adam, adamw, course_adam, course_sgd, ho2020, sgd" in lines
 
 
-def test_where_each_value_comes_from(project: Project) -> None:
+def test_the_origin_of_each_value_is_shown(project: Project) -> None:
     (project.folder / "conf/local/parameters.yml").write_text("sampling: {num_images: 9}")
     (project.folder / "conf/local/groups/model").mkdir(parents=True)
     (project.folder / "conf/local/groups/model/mine.yml").write_text("model: {dropout: 0.25}")
@@ -241,16 +243,16 @@ def test_a_damaged_file_of_one_run_does_not_hide_the_others(
     assert (runs / "damaged").exists() == (name == "parameters.json")
 
 
-def test_resolved_parameters_in_a_file(project: Project) -> None:
+def test_resolved_parameters_are_dumped_to_a_file(project: Project) -> None:
     printed(kedro(project, "parameters", "dump", "deep/all.yaml", "--env", "smoke"))
     assert yaml.safe_load((project.folder / "deep/all.yaml").read_text()) == project.parameters()
 
 
-def test_restart_lets_a_finished_training_begin_anew(
+def test_restart_lets_a_finished_training_start_from_scratch(
     project: Project, smoke_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     restart = ("runs", "restart", "--env", "smoke")
-    assert "Nothing to put aside." in printed(kedro(project, *restart))
+    assert "No checkpoints to move." in printed(kedro(project, *restart))
     project.adopt(smoke_data)
     [folder] = (project.data / "runs").iterdir()
     for number in (1, 2):
@@ -266,20 +268,20 @@ def test_restart_lets_a_finished_training_begin_anew(
     assert len(list(folder.glob("checkpoints/*.pt"))) == 1
 
 
-def test_a_first_mark_leaves_the_checkpoint_where_it_is(finished: Project) -> None:
-    """Nobody knows whether code has changed since: it is taken as it is."""
+def test_a_first_mark_leaves_the_checkpoint_in_place(finished: Project) -> None:
+    """Without a stamp file it is unknown whether the code has changed: the checkpoint stays."""
     project, restart = finished, ("runs", "restart", "--mark", "data/mark.txt", "--env", "smoke")
-    assert "Nothing to put aside." in printed(kedro(project, *restart))
+    assert "No checkpoints to move." in printed(kedro(project, *restart))
     assert (project.data / "06_models/checkpoint.pt").exists()
     assert "retired_1." in printed(kedro(project, *restart))
     assert "retired_1." in (project.folder / "data/mark.txt").read_text()
 
 
-def test_an_environment_that_is_not_there(project: Project) -> None:
+def test_an_unknown_environment_is_rejected(project: Project) -> None:
     failed(kedro(project, "runs", "list", "--env", "nosuch"), "Check --env")
 
 
-def test_a_choice_that_is_not_there(project: Project) -> None:
+def test_an_unknown_option_is_rejected(project: Project) -> None:
     failed(kedro(project, "parameters", "show", "--params", "use.model=digit"), "Did you mean 'digits'")
 
 

@@ -1,4 +1,4 @@
-"""What is written on the command line or in a file is what a run gets."""
+"""Values on the command line and in files reach a run unchanged, or are rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,19 @@ def parsed(*arguments: str) -> dict[str, Any]:
     return run.make_context("run", list(arguments)).params
 
 
-def test_params_that_are_given_twice_count_both() -> None:
+def test_params_given_twice_are_merged() -> None:
     given = ("--params", "sampling.seed=7,sampling.label=3", "--params", "training.seed=8")
     assert parsed(*given)["params"] == {"sampling": {"seed": 7, "label": "3"}, "training": {"seed": 8}}
     assert parsed()["params"] == {}
 
 
 @pytest.mark.parametrize("option", ["pipelines", "tags", "from_nodes", "to_nodes", "namespaces", "node_names"])
-def test_lists_that_are_given_twice_count_both(option: str) -> None:
+def test_lists_given_twice_are_merged(option: str) -> None:
     name = f"--{option.removesuffix('_names').replace('_', '-')}{'s' if option == 'node_names' else ''}"
     assert list(parsed(name, "a,b", name, "c")[option]) == ["a", "b", "c"]
 
 
-def test_kedro_runs_the_command_of_the_project(project: Project) -> None:
+def test_kedro_run_is_the_command_of_the_project(project: Project) -> None:
     assert cli.commands["run"] is run
     options = ("--params", "sampling.seed=x", "--params", "training.seed=y")
     result = CliRunner().invoke(cli, ["run", *options], obj=bootstrap_project(project.folder))
@@ -71,13 +71,13 @@ def test_text_stays_text(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["dataset.path", "tracking.name", "use.experiment"])
 @pytest.mark.parametrize("text", ["null", ""])
-def test_null_is_no_text_unless_a_class_may_be_called_so(name: str, text: str) -> None:
+def test_null_is_text_only_for_a_class_name(name: str, text: str) -> None:
     group, key = name.split(".")
     assert parsed("--params", f"{name}={text}")["params"] == {group: {key: None}}
     assert parsed("--params", "sampling.label=null")["params"] == {"sampling": {"label": "null"}}
 
 
-def test_values_that_are_no_text_are_yaml() -> None:
+def test_values_of_other_types_are_yaml() -> None:
     given = "sampling.seed=7,optimizer.lr=1e-4,training.deterministic=on,training.num_images=1_000,images.size=40x60"
     assert parsed("--params", given)["params"] == {
         "sampling": {"seed": 7},
@@ -94,12 +94,12 @@ def test_values_that_are_no_text_are_yaml() -> None:
         ("sampling.seed=0x10", "sampling.seed = 0x10 is 16 in YAML"),
         ("images.size=1:30", "images.size = 1:30 is 90 in YAML"),
         ("sampling.seed=@x", "Parameter 'sampling.seed' = '@x' cannot be read: found character '@'"),
-        ("sampling.seed", "'sampling.seed' is no parameter with a value, such as sampling.seed=7."),
-        ("optimizer=sgd,optimizer.lr=1e-4", "optimizer.lr is given as one value and as a group of parameters, too."),
-        ("optimizer.lr=1e-4,optimizer=sgd", "optimizer is given as one value and as a group of parameters, too."),
+        ("sampling.seed", "'sampling.seed' is not a parameter with a value, such as sampling.seed=7."),
+        ("optimizer=sgd,optimizer.lr=1e-4", "optimizer.lr is given both as a value and as a group of parameters."),
+        ("optimizer.lr=1e-4,optimizer=sgd", "optimizer is given both as a value and as a group of parameters."),
     ],
 )
-def test_values_that_would_be_changed_or_dropped_are_refused(given: str, message: str) -> None:
+def test_values_that_would_be_changed_or_dropped_are_rejected(given: str, message: str) -> None:
     with pytest.raises(ClickException) as error:
         parsed("--params", given)
     assert message in error.value.message
@@ -125,7 +125,9 @@ def resolved(project: Project) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("place", ["parameters.yml", "groups/model/mine.yml"])
-def test_text_that_a_file_has_lost_is_refused(written: str, message: str, place: str, project: Project) -> None:
+def test_unquoted_text_in_a_parameter_file_is_rejected(
+    written: str, message: str, place: str, project: Project
+) -> None:
     file = project.folder / "conf/local" / place
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(written)
@@ -137,7 +139,7 @@ def test_text_that_a_file_has_lost_is_refused(written: str, message: str, place:
     assert str(file) in str(error.value)
 
 
-def test_quoted_text_and_plain_numbers_of_a_file_are_text(project: Project) -> None:
+def test_quoted_text_and_plain_numbers_in_a_file_are_text(project: Project) -> None:
     written = "sampling: {label: '01'}\ntracking: {name: 2024}\ndataset: {path: 7}\ntraining: {num_images: 36_000}"
     (project.folder / "conf/local/parameters.yml").write_text(written)
     found = resolved(project)
@@ -146,7 +148,7 @@ def test_quoted_text_and_plain_numbers_of_a_file_are_text(project: Project) -> N
     assert found["training"]["num_images"] == 36_000
 
 
-def test_text_that_a_run_file_has_lost_is_refused(tmp_path: Path) -> None:
+def test_unquoted_text_in_a_run_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "run.yml").write_text("run:\n  params:\n    sampling:\n      label: 01\n")
     with pytest.raises(ClickException, match=r"run.yml, line 4: sampling.label takes text, but YAML reads 01 as 1"):
         parsed("--config", str(tmp_path / "run.yml"))
@@ -174,7 +176,7 @@ def model_of(*names: str) -> TrainedModel:
         (("cat", "dog"), "null", None),
     ],
 )
-def test_a_label_is_the_class_that_is_called_so(names: tuple[str, ...], label: Any, index: int | None) -> None:
+def test_a_label_is_a_class_name_or_a_class_number(names: tuple[str, ...], label: Any, index: int | None) -> None:
     found = choose_labels(model_of(*names), label, 4)
     assert found is not None
     expected = torch.arange(4) % len(names) if index is None else torch.full((4,), index)
@@ -182,13 +184,13 @@ def test_a_label_is_the_class_that_is_called_so(names: tuple[str, ...], label: A
 
 
 @pytest.mark.parametrize("label", ["3", "-1", "01", "03", "1.0", "@x", ""])
-def test_a_label_that_is_no_class_is_refused(label: str) -> None:
+def test_an_unknown_label_is_rejected(label: str) -> None:
     with pytest.raises(UserError, match=r"is not a class of this model"):
         choose_labels(model_of("1", "2"), label, 4)
     assert choose_labels(model_of(), "null", 4) is None
 
 
-def test_a_path_may_begin_with_the_home_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leading_tilde_is_the_home_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     written = "dataset: {path: ~/pictures}\ntraining: {initial_model: ~/model}\nimport_model: {path: a~b}"
     (project.folder / "conf/local/parameters.yml").write_text(written)
@@ -198,7 +200,7 @@ def test_a_path_may_begin_with_the_home_folder(project: Project, monkeypatch: py
     assert found["import_model"]["path"] == "a~b"
 
 
-def test_values_in_brackets_are_shown_as_they_are(project: Project) -> None:
+def test_values_in_brackets_are_shown_unchanged(project: Project) -> None:
     arguments = ["parameters", "show", "--params", "dataset.path=a[b]c[/b],tracking.name=[red]:cat:"]
     result = CliRunner().invoke(cli, arguments, obj=bootstrap_project(project.folder))
     assert result.exit_code == 0, result.output

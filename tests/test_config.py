@@ -1,4 +1,4 @@
-"""Groups, options and experiments: which file wins, and what is said about a wrong name."""
+"""Groups, options and experiments: which file wins, and the errors for wrong names."""
 
 import tarfile
 from pathlib import Path
@@ -27,7 +27,7 @@ def load(folder: Path = ROOT / "conf", env: str | None = None, **runtime: Any) -
     return loader["parameters"]
 
 
-def test_a_run_has_the_parameters_of_its_start_whatever_becomes_of_them(project: Project) -> None:
+def test_a_loader_keeps_the_parameters_that_it_read_first(project: Project) -> None:
     loader = GroupConfigLoader(str(project.folder / "conf"), **CONFIG_LOADER_ARGS)
     before = loader["parameters"]
     loader["parameters"]["training"]["seed"] = 5
@@ -60,7 +60,7 @@ def test_flips_are_off_for_digits_and_on_for_cifar10() -> None:
     assert load(use__dataset="cifar10")["use"]["augmentation"] == "flips"
 
 
-def test_what_an_option_chooses_of_other_groups_yields_to_every_other_choice(project: Project) -> None:
+def test_the_choices_of_an_option_yield_to_all_other_choices(project: Project) -> None:
     assert not load(use__dataset="cifar10", use__augmentation="none")["augmentation"]["horizontal_flip"]
     assert not load(use__experiment="course")["augmentation"]["horizontal_flip"]
     (project.folder / "conf/local/parameters.yml").write_text("use: {augmentation: none}")
@@ -120,7 +120,7 @@ def test_an_experiment_starts_from_another_and_wins_over_it(project: Project) ->
     assert load(project.folder / "conf")["use"]["experiment"] == "second"
 
 
-def test_experiments_that_start_from_each_other_are_named(project: Project) -> None:
+def test_experiments_that_start_from_each_other_are_rejected(project: Project) -> None:
     folder = project.folder / "conf/local/groups/experiment"
     folder.mkdir(parents=True)
     (folder / "hen.yml").write_text("use: {experiment: egg}")
@@ -184,7 +184,7 @@ def test_an_environment_changes_only_what_it_names(project: Project) -> None:
     assert parameters["training"]["label_dropout"] == 0.1
 
 
-def test_own_options_lie_in_local(project: Project) -> None:
+def test_options_in_local_are_found(project: Project) -> None:
     folder = project.folder / "conf/local/groups/model"
     folder.mkdir(parents=True)
     base = (project.folder / "conf/base/groups/model/digits.yml").read_text()
@@ -218,7 +218,7 @@ def test_use_without_a_group_is_an_error(project: Project) -> None:
 
 
 @pytest.mark.parametrize("content", ["training: {seed: [", "training:\n\tseed: 1", "a: b: c"])
-def test_a_file_that_is_not_yaml_is_named(content: str, project: Project) -> None:
+def test_a_file_that_is_not_yaml_is_rejected_with_its_name(content: str, project: Project) -> None:
     path = project.folder / "conf/local/parameters.yml"
     path.write_text(content)
     with pytest.raises(UserError, match=r"conf/local/parameters.yml.*Check its indentation"):
@@ -226,7 +226,7 @@ def test_a_file_that_is_not_yaml_is_named(content: str, project: Project) -> Non
 
 
 @pytest.mark.parametrize("content", ["just words", "- a\n- b"])
-def test_a_file_without_parameters_is_named(content: str, project: Project) -> None:
+def test_a_file_without_parameters_is_rejected_with_its_name(content: str, project: Project) -> None:
     (project.folder / "conf/local/parameters.yml").write_text(content)
     with pytest.raises(UserError, match=r"parameters.yml contains no parameters|Unknown parameter 'just words'"):
         load(project.folder / "conf")

@@ -1,4 +1,4 @@
-"""One writer for each data folder."""
+"""One writer per data folder."""
 
 import errno
 import json
@@ -62,7 +62,7 @@ def write_record(folder: Path, age: float = 0.0, **values: object) -> Path:
     return record
 
 
-def test_a_second_process_is_refused_with_the_holder_and_the_way_out(tmp_path: Path) -> None:
+def test_a_second_process_is_rejected_with_the_holder_and_what_to_do(tmp_path: Path) -> None:
     with held(tmp_path / "data", "use.dataset=folder,dataset.path=https://me:secret@example.org") as holder:
         with pytest.raises(UserError) as why, hold_data_folder(tmp_path / "data"):
             pass
@@ -72,7 +72,7 @@ def test_a_second_process_is_refused_with_the_holder_and_the_way_out(tmp_path: P
     assert is_free(tmp_path / "data")
 
 
-def test_the_lock_of_a_killed_process_is_free_though_its_forked_workers_live(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_free_while_its_forked_workers_live(tmp_path: Path) -> None:
     with held(tmp_path, "worker") as holder:
         worker = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text())
         holder.kill()
@@ -84,7 +84,7 @@ def test_the_lock_of_a_killed_process_is_free_though_its_forked_workers_live(tmp
             os.kill(worker, signal.SIGKILL)
 
 
-def test_a_second_process_waits_when_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_waits_if_the_environment_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_KEDRO_WAIT", "60")
     with held(tmp_path) as holder:
         assert holder.stdin is not None
@@ -92,13 +92,13 @@ def test_a_second_process_waits_when_asked_to(tmp_path: Path, monkeypatch: pytes
         assert is_free(tmp_path)
 
 
-def test_a_wait_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_wait_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_KEDRO_WAIT", "long")
-    with pytest.raises(UserError, match="DDPM_KEDRO_WAIT=long is no number"), hold_data_folder(tmp_path):
+    with pytest.raises(UserError, match="DDPM_KEDRO_WAIT=long is not a number"), hold_data_folder(tmp_path):
         pass
 
 
-def test_the_lock_is_reentrant_in_a_thread_and_refused_to_another(tmp_path: Path) -> None:
+def test_the_lock_is_reentrant_in_a_thread_and_excludes_other_threads(tmp_path: Path) -> None:
     found = []
     with hold_data_folder(tmp_path), hold_data_folder(tmp_path):
         thread = Thread(target=lambda: found.append(is_free(tmp_path)))
@@ -112,7 +112,7 @@ def test_the_lock_is_reentrant_in_a_thread_and_refused_to_another(tmp_path: Path
     assert os.listdir(tmp_path) == [".lock"]
 
 
-def test_a_fresh_record_of_another_host_counts_as_held_and_a_stale_one_does_not(tmp_path: Path) -> None:
+def test_a_fresh_record_of_another_host_holds_the_lock_and_a_stale_one_does_not(tmp_path: Path) -> None:
     write_record(tmp_path, age=50)
     with pytest.raises(UserError, match="in use by process 7 on elsewhere"), hold_data_folder(tmp_path):
         pass
@@ -133,7 +133,7 @@ def test_the_record_is_renewed_while_the_lock_is_held(tmp_path: Path, monkeypatc
         assert record.stat().st_mtime > 1
 
 
-def test_a_file_system_without_locks_is_one_warning_and_the_record_decides(
+def test_without_file_locks_there_is_one_warning_and_the_record_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
@@ -147,7 +147,7 @@ def test_a_file_system_without_locks_is_one_warning_and_the_record_decides(
     assert not is_free(tmp_path)
 
 
-def test_a_mount_whose_locks_are_local_is_one_warning(
+def test_a_mount_with_local_locks_gives_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     device = tmp_path.stat().st_dev
@@ -160,7 +160,7 @@ def test_a_mount_whose_locks_are_local_is_one_warning(
     assert ["(local_lock=all)" in message for message in caplog.messages] == [True]
 
 
-def test_of_many_ranks_the_first_alone_takes_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_rank_0_takes_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     with hold_data_folder(tmp_path / "data"):
         assert not (tmp_path / "data").exists()
@@ -187,7 +187,7 @@ def in_project(project: Project, *arguments: str) -> str:
     return CliRunner().invoke(cli, command, obj=bootstrap_project(project.folder)).output
 
 
-def test_whatever_writes_is_refused_while_another_process_writes_and_readers_are_not(
+def test_writers_are_rejected_while_another_process_writes_and_readers_are_not(
     project: Project, smoke_data: Path
 ) -> None:
     project.adopt(smoke_data)

@@ -34,7 +34,7 @@ def test_every_private_name_is_still_there(project: Project) -> None:
     expected = [
         (OmegaConfigLoader, "_read_raw_config _read_dir_configs _get_conf_env_path _check_duplicates _soft_merge"),
         (OmegaConfigLoader(str(project.folder / "conf")), "_fs"),
-        (session, "_get_config_loader _project_path"),
+        (session, "_get_config_loader"),
         (SequentialRunner(), "_is_async"),
         (json, "_filepath _protocol _fs _version _describe"),
         (partitions, "_path _protocol _overwrite _list_partitions _filesystem _dataset_config _join_protocol"),

@@ -1,4 +1,4 @@
-"""Checked parameters: what is accepted, what is not, and what is said about it."""
+"""Checked parameters: valid values, invalid values and their errors."""
 
 from typing import Any
 
@@ -146,7 +146,7 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("images.holdout_fraction", 1.5, "'images.holdout_fraction' = 1.5: input should be less than 1"),
     ],
 )
-def test_mistakes_are_named(name: str, value: Any, message: str) -> None:
+def test_invalid_values_are_rejected_with_one_line(name: str, value: Any, message: str) -> None:
     with pytest.raises(UserError) as error:
         check_parameters(with_value(name, value))
     assert message in str(error.value)
@@ -161,7 +161,7 @@ def test_the_largest_seed_seeds_every_generator() -> None:
     assert generator_for(largest, 0).initial_seed() != generator_for(largest - 1, 0).initial_seed()
 
 
-def test_timesteps_may_be_few_where_there_are_no_previews() -> None:
+def test_few_timesteps_are_accepted_without_previews() -> None:
     without = GOOD | {"training": GOOD["training"] | {"preview_images": 0}}
     check_parameters(without | {"diffusion": GOOD["diffusion"] | {"num_timesteps": 2}, "sampling": GOOD["sampling"]})
 
@@ -182,25 +182,25 @@ def test_sizes_and_colours_can_be_given_on_the_command_line() -> None:
         ({"schedule": "edm", "zero_terminal_snr": True}, "for schedules with betas; edm has none"),
     ],
 )
-def test_processes_that_are_ill_posed(changes: dict[str, Any], message: str) -> None:
+def test_ill_posed_diffusion_processes_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConflictError, match=message):
         check_parameters(GOOD | {"diffusion": GOOD["diffusion"] | changes})
 
 
-def test_the_shipped_values_of_a_process_are_those_of_the_papers() -> None:
+def test_the_shipped_diffusion_parameters_are_the_defaults_of_the_papers() -> None:
     shipped = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())["diffusion"]
     fields = DiffusionParameters.model_fields
     assert shipped == {name: field.default for name, field in fields.items() if not field.is_required()}
 
 
-def test_an_unknown_or_missing_group_is_named() -> None:
+def test_an_unknown_or_missing_group_is_rejected() -> None:
     with pytest.raises(UserError, match=r"Unknown parameter 'trainings'. Did you mean 'training'"):
         check_parameters(GOOD | {"trainings": {}})
     with pytest.raises(UserError, match=r"Parameter 'sampling' is missing."):
         check_parameters({name: group for name, group in GOOD.items() if name != "sampling"})
 
 
-def test_values_that_do_not_fit_each_other_are_told_from_wrong_ones() -> None:
+def test_conflicting_values_are_distinguished_from_invalid_ones() -> None:
     with pytest.raises(ConflictError):
         check_parameters(with_value("model.width", 10))
     for name, value in (("model.width", 9), ("model.widht", 8)):
@@ -209,18 +209,18 @@ def test_values_that_do_not_fit_each_other_are_told_from_wrong_ones() -> None:
         assert not isinstance(error.value, ConflictError)
 
 
-def test_several_mistakes_are_all_named() -> None:
+def test_several_errors_are_all_reported() -> None:
     with pytest.raises(UserError) as error:
         check_parameters(with_value("optimizer.lr", -1) | {"training": GOOD["training"] | {"sed": 1}})
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_nearest_names_come_first_and_all_are_listed() -> None:
+def test_similar_names_come_first_and_all_are_listed() -> None:
     assert nearest("cifar-10", ["svhn", "cifar10"]) == "Did you mean 'cifar10'? Accepted: svhn, cifar10."
     assert nearest("x", ["svhn"]) == "Accepted: svhn."
 
 
-def test_only_what_shapes_the_weights_is_in_the_fingerprint_of_a_training() -> None:
+def test_the_fingerprint_of_a_training_has_only_parameters_that_affect_the_weights() -> None:
     assert (
         changed(TRAINING, device="auto", preview_steps=9, report_interval=1).fingerprint_fields()
         == TRAINING.fingerprint_fields()

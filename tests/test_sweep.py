@@ -85,7 +85,7 @@ def test_spaces_are_ignored() -> None:
         (["c.d=1e-4..1e-2:log"], None, "tpe"),
     ],
 )
-def test_the_default_sampler_is_grid_if_the_combinations_are_finite(
+def test_the_default_sampler_is_grid_if_all_values_or_steps_are_given(
     arguments: list[str], trials: int | None, expected: str
 ) -> None:
     assert sweep.default_sampler(tuple(arguments), trials) == expected

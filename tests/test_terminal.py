@@ -11,7 +11,7 @@ from ddpm_kedro.terminal import show_brackets_in_logs
 
 
 @pytest.mark.parametrize("text", ["classes [b]old[/b]", "a folder [/b]"])
-def test_brackets_are_printed_as_they_are_on_a_terminal(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brackets_are_printed_unchanged_on_a_terminal(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     handler = RichHandler(console=Console(file=file, width=100))
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])

@@ -12,68 +12,60 @@ SHOWN = 12  # operations, those that take the most time
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
 
-The cost of training with this project, [diffusers](https://github.com/huggingface/diffusers) and
+What a training costs here, beside [diffusers](https://github.com/huggingface/diffusers) and
 [denoising-diffusion-pytorch](https://github.com/lucidrains/denoising-diffusion-pytorch) (lucidrains). `make bench`
-measures everything and writes this page; `make bench ARGS="quality --only ours,diffusers-32-v --seconds 200"` measures
-a part of it. [diffusion.md](diffusion.md#sampling) has the speed of sampling.
+measures and writes this page, `make bench ARGS="quality --only ours,diffusers-32-v --seconds 200"` a part of it; how
+fast samples are drawn is on [another page](diffusion.md).
 """
 PICTURE = "\n![{}](benchmarks.png)\n"
-PANELS = {"step": "images per second of a step", "quality": "KID after the same time"}
+PANELS = {"step": "images a second of a step", "quality": "KID after the same time"}
 STEP = """
 ## A step of training{where}
 
-The U-Net of google/ddpm-cifar10-32 at width {width}, {size}×{size}×3 random images in memory.
+The U-Net of google/ddpm-cifar10-32 at width {width}, {size}×{size}×3 random pictures in memory. Ours is
+`Trainer.step` with everything in it: noise, clip, optimizer, average. diffusers is a step of its
+`train_unconditional.py` (attention heads of 8 channels; the published model has one head; the script's average of the
+weights is off by default), in a loop without accelerate. lucidrains is a step of its `Trainer`, which updates its
+average every tenth step; **its U-Net is another one**, as near as its options come, with other numbers of parameters
+and operations: its share can be compared, its images a second cannot. bf16 is `torch.autocast`.
 
-- "ours" is `Trainer.step` with everything in it: noise, clipping of gradients, optimizer, EMA.
-- "diffusers" is a step of its `train_unconditional.py`, in a loop without accelerate. The script has attention heads of
-  8 channels (the published model has one head), and its EMA is off by default.
-- "lucidrains" is a step of its `Trainer`, which updates its EMA in every tenth step. **It has another U-Net**, as
-  similar as its options allow, with other numbers of parameters and operations. Its share can be compared, its images/s
-  cannot.
-
-bf16 is `torch.autocast`.
-
-Median of {rounds} rounds in which all candidates take turns. The share compares a step with the fastest matrix product
-(GEMM) in the same rounds and the same precision. torch's `FlopCounterMode` counts the operations, forward and backward.
-Convolutions use another library than matrix products and may be faster: then the share exceeds 100 %.
+Median of {rounds} rounds in which all take turns. The share is that of the fastest matrix product measured in
+the same rounds, in the same precision; operations are counted by torch's `FlopCounterMode`, forward and backward.
+(Convolutions come from another library than products, and may be faster than those: shares above 100 %.)
 """
 OPERATIONS = """
 ## Where the time of a step goes{where}
 
-Our step in {precision} at batch {batch}, measured with torch's profiler; {seconds:.3f} s without the profiler. The
-table lists the operations by the time that is spent in the operation itself.
+Our step in {precision} at batch {batch}, by torch's profiler; {seconds:.3f} s when nobody looks. What is above
+"others" is listed by the time that is spent in the operation itself.
 """
 QUALITY = """
 ## Quality after the same time
 
-Each candidate trains from scratch on the same digits for the same number of seconds, including the time to read them.
-The time to generate digits afterwards does not count.
+Each trains on the same digits for the same number of seconds, reading them included, from nothing; then it draws
+digits, and that time does not count. Ours is the default configuration, drawn by 10 steps of DPM-Solver++, by
+default with guidance {usual}; its variants are larger networks. The others have our warm-up and cosine decay, ending
+with the time as ours does; averaged weights; the faster of fp32 and bf16; their own best solver (diffusers:
+DPM-Solver++, 20 steps; lucidrains: DDIM, 50 steps). diffusers' script learns noise, without classes; with `-v` its
+network is given our target and schedule, v and cosine, which the script does not have.
 
-- "ours" is the default configuration with 10 steps of DPM-Solver++ (its default guidance is {usual}); its variants are
-  larger networks.
-- The peers have our warm-up and cosine decay, which ends with the time as ours does; EMA; the faster of fp32 and bf16;
-  and their own best sampler (diffusers: DPM-Solver++, 20 steps; lucidrains: DDIM, 50 steps).
-- diffusers' script predicts noise, without classes. `-v` gives its network our target and schedule (v and cosine),
-  which the script does not have. `-classes` gives a network the classes.
-
-Candidates with classes generate digits without and with guidance; lucidrains', which take minutes, only without.
-Guidance gives clearer digits and less variety, so it raises the accuracy and worsens the KID. KID and FD compare with
-the holdout images, in features of the project's classifier; KID ± is the deviation over subsets. KID is unbiased, so
-real images are close to 0, some below. Accuracy is the share that the classifier recognises as the requested class. The
-table is sorted by KID. Each candidate is saved as soon as it is measured, so a command below may name candidates that
-it did not reach.
+Where classes are learnt, digits are drawn without guidance and with it (lucidrains', which takes minutes, without): it
+gives clearer digits and less variety, which accuracy likes and KID does not. KID and FD are against the hold-out, in
+features of the project's classifier, KID ± the deviation over subsets; real images come out around nought, some below
+it, for KID is unbiased. Accuracy is the share that the classifier takes for the class asked for. Sorted by KID.
+Each candidate is kept as soon as it is measured: a command below may name some that it was stopped before.
 """
 GROWTH = """
 ## How the cost grows
 
-Our step with a small U-Net, including the time to read its images, in {precision}. The values are medians of rounds in
-which all points of a table take turns. The stores are memory-mapped files that the kernel has cached, so no disk is
+Our step on a small U-Net, reading its images included, in {precision}: medians of rounds in which all points of a
+table take turns. The stores are memory-mapped files, and what a step reads of them is in memory already: no disk is
 measured.
 """
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "batch": ("batch", lambda row: f"{row['value']}"),
     "width": ("width", lambda row: f"{row['value']} ({row['parameters'] / 1e6:.2f} M)"),
-    "resolution": ("pixels per side", lambda row: f"{row['value']}"),
+    "resolution": ("pixels of a side", lambda row: f"{row['value']}"),
     "images": ("images in the store", lambda row: f"{row['value']:,}"),
 }
 
@@ -81,8 +73,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
 def make(found: dict[str, Found]) -> str:
     """The page, of what was measured; a part that was not is left out."""
     parts = [INTRODUCTION]
-    if shown := ", and ".join(text for name, text in PANELS.items() if found[name]):
-        parts.append(PICTURE.format(shown[0].upper() + shown[1:]))
+    if shown := [text for name, text in PANELS.items() if found[name]]:
+        parts.append(PICTURE.format(", and ".join(shown).capitalize()))
     writers = {"step": step, "operations": operations, "quality": quality, "growth": growth}
     for name in PARTS:
         if found.get(name):
@@ -115,7 +107,7 @@ def measured(found: Found) -> str:
 
 def step(found: Found) -> str:
     """Seconds, images and share of every candidate."""
-    header = ("candidate", "parameters", "precision", "batch", "seconds (min – max)", "images/s",
+    header = ("candidate", "parameters", "precision", "batch", "seconds (least – most)", "images/s",
               "GFLOP/image", "GFLOP/s", "share of GEMM")  # fmt: skip
     rows = [
         (
@@ -135,7 +127,7 @@ def step(found: Found) -> str:
     products = [
         (precision, *(f"{rates[shape] / 1e9:,.0f}" for shape in shapes)) for precision, rates in found["gemm"].items()
     ]
-    gemm = "\nGFLOP/s of matrix products, by shape:\n\n" + table(("precision", *shapes), products)
+    gemm = "\nGFLOP/s of matrix products, by their shapes:\n\n" + table(("precision", *shapes), products)
     return STEP.format(where=where(found), **found) + "\n" + table(header, rows) + gemm
 
 
@@ -154,7 +146,7 @@ def operations(found: Found) -> str:
          f"{each['flops'] / each['seconds'] / found['gemm']:.0%}")
         for kind, each in found["reached"].items()
     ]  # fmt: skip
-    header = ("kind", "share of the time", "GFLOP/s", "share of the fastest matrix product")
+    header = ("of these", "share of the time", "GFLOP/s", "of the fastest matrix product")
     return text + f"\nThe fastest matrix product: {found['gemm'] / 1e9:,.0f} GFLOP/s.\n\n" + table(header, reached)
 
 
@@ -170,7 +162,7 @@ def quality(found: Found) -> str:
 def quality_table(rows: list[Row], floor: Row) -> str:
     """Every candidate, and the floor: training images in the place of drawn ones."""
     header = ("candidate", "parameters", "precision", "batch", "learning rate", "seed", "images seen", "guidance",
-              "samples", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
+              "drawn", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
     lines = [
         (
             row["name"],
@@ -203,7 +195,7 @@ def growth(found: Found) -> str:
     text = GROWTH.format(precision=precision) if precision else "\n## How the cost grows\n"
     for what, (title, value) in COLUMNS.items():
         rows = [(value(row), f"{row['seconds'] * 1e3:.1f}", f"{row['per_image'] * 1e3:.2f}") for row in by[what]]
-        text += "\n" + table((title, "ms per step", "ms per image"), rows) if rows else ""
+        text += "\n" + table((title, "ms a step", "ms an image"), rows) if rows else ""
     loop = [
         (f"{row['parameters'] / 1e6:.1f} M", f"{row['batch']}",
          *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
@@ -213,12 +205,12 @@ def growth(found: Found) -> str:
     header = (
         "parameters",
         "batch",
-        "ms per iteration",
+        "ms a turn of the loop",
         "ms forward, backward, optimizer",
-        "ms of the loop",
+        "ms between them",
         "share",
     )
-    text += "\nThe time that the loop adds to the bare step:\n\n" + table(header, loop) if loop else ""
+    text += "\nWhat the loop adds to the bare step:\n\n" + table(header, loop) if loop else ""
     return text + processes(by["processes"])
 
 
@@ -228,9 +220,9 @@ def processes(rows: list[Row]) -> str:
         return ""
     base = {row["settings"]: row["images_per_second"] for row in reversed(rows)}
     lines = [
-        (f"`{row['settings']}`" if row["settings"] else "default", f"{row['value']}", f"{row['threads']}",
+        (f"`{row['settings']}`" if row["settings"] else "as by default", f"{row['value']}", f"{row['threads']}",
          f"{row['images_per_second']:.0f}", f"{row['images_per_second'] / base[row['settings']]:.2f}×")
         for row in rows
     ]  # fmt: skip
-    header = ("training", "processes", "threads per process", "images/s", "speed")
-    return "\nThe training by torchrun, with the cores divided among the processes:\n\n" + table(header, lines)
+    header = ("training", "processes", "threads of each", "images/s", "speed")
+    return "\nThe training by torchrun, the cores shared out:\n\n" + table(header, lines)

@@ -1,4 +1,4 @@
-"""Write files and folders so that neither a reader nor a crash ever meets half of one."""
+"""Write files and folders atomically: neither a reader nor a crash ever sees a half-written one."""
 
 import ctypes
 import errno
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY, FOLDER = ".writing", ".folder"
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # constants of Linux
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when the block ends well, and leaves no trace when it does not."""
-    path = path.resolve()  # a link stays a link: the file that it leads to is replaced
+    """Open a file that replaces ``path`` if the block succeeds, and is removed otherwise."""
+    path = path.resolve()  # a link stays a link; its target is replaced
     with _names(path), _temporary_file(path) as file:
         yield file
         file.flush()
@@ -30,10 +30,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Give a place for a file or folder that takes the place of ``path`` when the block ends well.
+    """Yield a temporary path for a file or folder that replaces ``path`` if the block succeeds.
 
-    It has the name of ``path``. Its files get the modes that the umask gives. Where nothing is put there, what was at
-    ``path`` is removed.
+    It has the same name as ``path``. Its files get the modes of the umask. If the block writes nothing, ``path`` is
+    removed.
     """
     path = path.resolve()
     with _names(path), _temporary_file(path) as file:
@@ -43,7 +43,7 @@ def replaced(path: Path) -> Iterator[Path]:
             yield folder / path.name
             for each in folder.rglob("*"):
                 if each.is_file():
-                    each.chmod(folder.stat().st_mode & 0o666)  # some libraries write for their owner alone
+                    each.chmod(folder.stat().st_mode & 0o666)  # some libraries write files for their owner only
                     with each.open("rb") as written:
                         os.fsync(written.fileno())
             take_place(folder / path.name, path)
@@ -54,14 +54,14 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``path`` when the block ends well, with all that it then holds."""
+    """Yield an empty temporary folder that replaces ``path`` if the block succeeds."""
     with replaced(path) as new:
         new.mkdir()
         yield new
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder to where no half of it is met; it keeps its time of change."""
+    """Copy a file or a folder atomically, with its modification time."""
     if source.is_dir():
         with replaced_folder(target) as new:
             for each in sorted(source.iterdir()):
@@ -75,7 +75,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file; to another disk it is copied as a whole before it is removed here."""
+    """Move a file; if the target is on another disk, copy it atomically, then remove the source."""
     source = source.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -90,9 +90,9 @@ def move(source: Path, target: Path) -> None:
 
 @contextmanager
 def _temporary_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file beside ``path``, and remove it at the end if it still has its name.
+    """Open a temporary file beside ``path``, and remove it at the end if it was not renamed.
 
-    It is locked while it is written. The lock ends with its process: that tells the files of dead writers.
+    The file is locked while it is written. The lock ends with its process: a file without a lock is a leftover.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path.parent)
@@ -101,7 +101,7 @@ def _temporary_file(path: Path) -> Iterator[BinaryIO]:
         yield file
     finally:
         Path(file.name).unlink(missing_ok=True)
-        with suppress(OSError):  # of a full disk once more
+        with suppress(OSError):  # closing fails again on a full disk
             file.close()
 
 
@@ -111,10 +111,10 @@ def _open_locked(path: Path) -> BinaryIO:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()  # another process takes it for the file of a dead writer, and removes it
+            file.close()  # another process takes it for a leftover, and removes it
             continue
         except OSError:
-            return file  # this file system has no locks: no process removes the files of others
+            return file  # without file locks, no process removes the files of others
         if Path(file.name).exists():
             return file
         file.close()
@@ -122,7 +122,7 @@ def _open_locked(path: Path) -> BinaryIO:
 
 @cache
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what dead writers left in a folder, once per process."""
+    """Remove the leftovers of dead writers in a folder, once per process."""
     for left in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError), left.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writer lives
@@ -133,7 +133,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def take_place(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; what was there is then at ``new``, or ``new.earlier`` if two steps are needed."""
+    """Rename ``new`` to ``path``; the earlier content is then at ``new``, or at ``new.earlier``."""
     earlier = new.with_name(f"{new.name}.earlier")
     if not new.exists():
         if path.exists():
@@ -144,7 +144,7 @@ def take_place(new: Path, path: Path) -> None:
             os.replace(new, path)
             return
     except IsADirectoryError:
-        pass  # a folder is where the file belongs
+        pass  # a file replaces a folder
     exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if exchange and exchange(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0:
         return
@@ -154,7 +154,7 @@ def take_place(new: Path, path: Path) -> None:
 
 @contextmanager
 def _names(path: Path) -> Iterator[None]:
-    """Let errors of writing name ``path``, not a file beside it."""
+    """Let errors name ``path``, not the temporary file beside it."""
     try:
         yield
     except Exception as error:
@@ -169,7 +169,7 @@ def _names(path: Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself outlive a power loss."""
+    """Write the new name to the disk, so that it survives a power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

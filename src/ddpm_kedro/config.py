@@ -84,7 +84,7 @@ class GroupConfigLoader(ComposedConfigLoader):
         return base
 
     def check_files(self, key: str, files: Configs) -> None:
-        """Refuse a file without names and values, or with a dataset class that has another name today.
+        """Reject a file without names and values, or with a dataset class that has another name today.
 
         Raises:
             UserError: with the file's path.

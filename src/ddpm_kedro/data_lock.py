@@ -1,4 +1,4 @@
-"""One writer for each data folder: a lock of the operating system, and a record of who holds it."""
+"""Allow one writer per data folder: a lock of the operating system, and a record of its holder."""
 
 import errno
 import fcntl
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 LOCK, RECORD = ".lock", ".lock.json"
 WAIT = "DDPM_KEDRO_WAIT"
 """Environment variable: seconds to wait for a data folder that is in use."""
-POLL, RENEW, FRESH = 0.2, 10.0, 60.0  # seconds: between two attempts, between two renewals, until a record is stale
+POLL, RENEW, FRESH = 0.2, 10.0, 60.0  # seconds: between attempts, between renewals, until a record is stale
 CONTENDED = {errno.EACCES, errno.EAGAIN}
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 BOOT, MOUNTS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/mountinfo")
 LOCAL = {"nolock", "local_lock=all", "local_lock=posix", "nobrl", "localflock"}
-"""Mount options of NFS, CIFS and Lustre with which locks are not seen by other hosts."""
+"""Mount options of NFS, CIFS and Lustre that hide locks from other hosts."""
 _holders: dict[Path, int] = {}
 
 
@@ -46,7 +46,7 @@ def hold_data_folder(folder: Path) -> Iterator[None]:
     if not is_rank_0() or _holders.get(folder) == get_ident():
         yield
         return
-    if _holders.setdefault(folder, get_ident()) != get_ident():  # to open the lock file again would unlock it
+    if _holders.setdefault(folder, get_ident()) != get_ident():  # opening the lock file again would unlock it
         raise UserError(f"The data folder {folder} is in use by another thread of this process.")
     try:
         with _explain_errors(folder):
@@ -57,7 +57,7 @@ def hold_data_folder(folder: Path) -> Iterator[None]:
             with _recorded(folder):
                 yield
         finally:
-            os.close(handle)  # which unlocks it
+            os.close(handle)  # also unlocks it
     finally:
         del _holders[folder]
 
@@ -72,7 +72,7 @@ def _acquire(folder: Path, handle: int) -> None:
         if time.monotonic() >= deadline:
             raise UserError(
                 f"The data folder {folder} is in use by {holder}. Wait until it has ended ({WAIT}=600 waits up to "
-                '600 seconds), or give this run a folder of its own: docs/configuration.md, "Two runs at once".'
+                '600 seconds), or give this run its own folder: docs/configuration.md, "Two runs at once".'
             )
         if not waiting:
             logger.info("Waiting up to %.0f s for the data folder %s, in use by %s.", seconds, folder, holder)
@@ -81,7 +81,7 @@ def _acquire(folder: Path, handle: int) -> None:
 
 
 def _try(folder: Path, handle: int) -> bool:
-    """Take the lock, unless another process holds it, or a fresh record says that another host does."""
+    """Take the lock, unless another process holds it, or a fresh record of another host exists."""
     try:
         # A lock of the process (fcntl), not of the open file (flock): a forked worker does not keep it alive.
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +108,7 @@ def _try(folder: Path, handle: int) -> bool:
 
 @contextmanager
 def _recorded(folder: Path) -> Iterator[None]:
-    """Say who holds the lock while the block runs, and keep that record fresh."""
+    """Record the holder of the lock while the block runs, and renew the record."""
     record, released = folder / RECORD, Event()
     with _explain_errors(folder), atomic_write(record) as file:
         file.write(json.dumps(_describe_process(), indent=2).encode())
@@ -122,7 +122,7 @@ def _recorded(folder: Path) -> Iterator[None]:
 
 
 def _is_fresh(folder: Path, handle: int) -> bool:
-    """Whether a holder has renewed its record lately, by the clock of the file system."""
+    """Return whether a holder renewed its record recently, by the clock of the file system."""
     try:
         renewed = (folder / RECORD).stat().st_mtime
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def _renew(record: Path, released: Event) -> None:
 
 
 def _describe_process() -> dict[str, Any]:
-    """Describe this process for other processes; values of arguments are left out: they may hold passwords."""
+    """Describe this process for other processes, without the values of arguments: they may contain passwords."""
     program, *arguments = sys.argv
     words = [word.partition("=")[0] + ("=…" if "=" in word else "") for word in arguments]
     return {
@@ -151,8 +151,8 @@ def _describe_process() -> dict[str, Any]:
 
 
 def _name_holder(folder: Path) -> str:
-    """Return a description of who holds the lock, for a message."""
-    for _ in range(5):  # a process that has just taken the lock has yet to write its record
+    """Return a description of the holder, for a message."""
+    for _ in range(5):  # the holder writes its record shortly after it takes the lock
         if record := _read_record(folder):
             return "process {process} on {host} since {since} ({command})".format_map(record)
         time.sleep(POLL)
@@ -169,7 +169,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _boot() -> str:
-    """Return what tells this host from others: it sees its own processes' locks."""
+    """Return an identifier of this host since its last boot."""
     try:
         return BOOT.read_text().strip()
     except OSError:
@@ -177,7 +177,7 @@ def _boot() -> str:
 
 
 def _local_lock(folder: Path) -> str | None:
-    """Return the mount option that keeps locks from other hosts, if there is one."""
+    """Return the mount option that hides locks from other hosts, if there is one."""
     device = folder.stat().st_dev
     place = f"{os.major(device)}:{os.minor(device)}"
     with suppress(OSError):
@@ -192,7 +192,7 @@ def _seconds_to_wait() -> float:
     try:
         return max(0.0, float(text))
     except ValueError:
-        raise UserError(f"{WAIT}={text} is no number: give the seconds to wait, such as {WAIT}=600.") from None
+        raise UserError(f"{WAIT}={text} is not a number: give the seconds to wait, such as {WAIT}=600.") from None
 
 
 def _open(path: Path) -> int:
@@ -206,12 +206,12 @@ def _explain_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"The data folder {folder} cannot be written: {error.strerror}.{_whose(folder, error)} "
-            "Earlier outputs are untouched."
+            "Earlier outputs are unchanged."
         ) from error
 
 
 def _whose(folder: Path, error: OSError) -> str:
-    """Where a folder is somebody else's: whose, and what to do."""
+    """Explain who owns a folder of another user, and what to do."""
     if not isinstance(error, PermissionError) or not hasattr(os, "geteuid") or not folder.is_dir():
         return ""
     owner = folder.stat().st_uid

@@ -1,4 +1,4 @@
-"""Errors that a person can mend, and hints for them."""
+"""Errors that a user can fix, and hints for their messages."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -6,22 +6,22 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A person's mistake. The message says what was found, where, and what to do; no traceback is shown."""
+    """A user error. The message says what was found, where, and what to do; no traceback is shown."""
 
 
 class ConflictError(UserError):
-    """Each value is accepted by itself, but not together with another one."""
+    """Values that are valid alone, but not together."""
 
 
 class MissingSourceError(UserError):
-    """The files of a source cannot be reached; nobody misses them while the images made of them are there."""
+    """The files of a source are missing or unreachable. Ignored while the images made from them exist."""
 
 
 class DivergedError(UserError):
-    """These parameters do not train.
+    """The loss became NaN or infinite.
 
     Attributes:
-        batch: tensors by name, what the first step that went wrong was given.
+        batch: the input of the first such step, tensors by name.
     """
 
     def __init__(self, message: str, batch: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ class DivergedError(UserError):
 
 
 def nearest(word: str, accepted: list[str]) -> str:
-    """The end of an error message that suggests what may have been meant.
+    """Return the end of an error message about an unknown word: similar words, and all accepted ones.
 
     >>> nearest("batch_sise", ["batch_size", "seed"])
     "Did you mean 'batch_size'? Accepted: batch_size, seed."

@@ -15,29 +15,10 @@ from kedro.config import OmegaConfigLoader
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from kedro.runner import AbstractRunner
-from kedro_datasets._typing import ImagePreview, JSONPreview, PlotlyPreview, TablePreview  # Kedro-Viz goes by these
+from kedro_datasets._typing import ImagePreview, JSONPreview, PlotlyPreview, TablePreview
 from omegaconf import DictConfig
 
-__all__ = [
-    "ComposedConfigLoader",
-    "Configs",
-    "ImagePreview",
-    "JSONPreview",
-    "PlotlyPreview",
-    "TablePreview",
-    "config_loader_of",
-    "describe",
-    "is_async",
-    "local_path",
-    "location",
-    "newest_partition",
-    "overwrites",
-    "path_in_error",
-    "project_path_of",
-    "storage",
-    "written_to",
-]
-
+__all__ = ["ImagePreview", "JSONPreview", "PlotlyPreview", "TablePreview"]  # for annotations that Kedro-Viz reads
 Configs = dict[Path, DictConfig]
 
 
@@ -97,11 +78,6 @@ class ComposedConfigLoader(OmegaConfigLoader):
 def config_loader_of(session: KedroSession) -> Any:
     """Return the configuration loader of a session; ``load_context`` would call all hooks."""
     return session._get_config_loader()
-
-
-def project_path_of(session: KedroSession) -> Path:
-    """Return the project's folder; a session has no public name for it."""
-    return Path(session._project_path)
 
 
 def is_async(runner: AbstractRunner) -> bool:

@@ -7,7 +7,7 @@ MAIN_JOB = ("data_ingestion", "model_training", "sampling", "evaluation", "repor
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every pipeline by name; ``__default__`` is the main job, from images to samples."""
+    """Return every pipeline by name; ``__default__`` is the main job, from ingestion to the report."""
     pipelines = find_pipelines(raise_errors=True)
     pipelines["__default__"] = sum((pipelines[name] for name in MAIN_JOB if name in pipelines), Pipeline([]))
     return pipelines

@@ -1,4 +1,4 @@
-"""Parameters that take text, and values that YAML changes before anybody sees them: ``01``, ``no``, ``1:30``."""
+"""Reject values that YAML silently changes, such as ``01``, ``no`` and ``1:30``, and keep text as text."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,24 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import AnyWord, APath, Parameters
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)")
-"""How integers are written so that everybody reads the same: not in octal, hexadecimal or base 60."""
+"""Decimal integers; YAML also reads octal, hexadecimal and base 60."""
 INT, STR, NULL = (f"tag:yaml.org,2002:{name}" for name in ("int", "str", "null"))
 
 LOADER = get_yaml_loader()
 
 
 class TextNames:
-    """The names of the parameters that take text.
+    """Know which parameters take text.
 
     Args:
-        model: of all groups.
+        model: the model of all groups.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._names: dict[str, list[Any]] = {}
         for group, field in model.model_fields.items():
             fields = getattr(field.annotation, "model_fields", None)
-            if fields is None:  # a dictionary of text, such as use
+            if fields is None:  # a dictionary of text: use
                 self._names[f"{group}."] = _kinds(field.annotation)
             else:
                 self._names |= {
@@ -38,11 +38,11 @@ class TextNames:
                 }
 
     def takes_text(self, name: str) -> bool:
-        """Return whether a parameter takes text; the items of a list count."""
+        """Return whether a parameter takes text or a list of text."""
         return str in self._kinds(name)
 
     def takes_any_word(self, name: str) -> bool:
-        """Return whether even ``null`` may be a name."""
+        """Return whether a parameter takes any word, also ``null``."""
         return AnyWord in self._kinds(name)
 
     def is_path(self, name: str) -> bool:
@@ -50,7 +50,7 @@ class TextNames:
         return APath in self._kinds(name)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Return group and name of each."""
+        """Yield the group and the name of each parameter that takes text."""
         for name, kinds in self._names.items():
             group, _, key = name.partition(".")
             if key and str in kinds:
@@ -61,7 +61,7 @@ class TextNames:
 
 
 def _kinds(annotation: Any, metadata: Sequence[Any] = ()) -> list[Any]:
-    """Return all types in an annotation, and the types of what it is annotated with."""
+    """Return all types in an annotation, including those of its metadata."""
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
     inner = [kind for each in get_args(annotation) if isinstance(each, type) or get_args(each) for kind in _kinds(each)]
@@ -72,10 +72,10 @@ TEXT = TextNames(Parameters)
 
 
 def value_of(name: str, text: str) -> Any:
-    """Return the value that a text on the command line stands for.
+    """Return the value of a parameter that is given as text on the command line.
 
     Raises:
-        UserError: if it is no YAML, or a number that not everybody reads the same.
+        UserError: if the text is not YAML, or a number that is not decimal.
     """
     if TEXT.takes_text(name):
         return None if not text or (text == "null" and not TEXT.takes_any_word(name)) else text
@@ -91,15 +91,15 @@ def value_of(name: str, text: str) -> Any:
 
 
 def check_file(file: str, content: str, below: Sequence[str] = ()) -> None:
-    """Refuse values of a YAML file that YAML changes.
+    """Check a YAML file for values that YAML changes.
 
     Args:
         file: its name, for messages.
-        content: of the file.
+        content: its text.
         below: keys that lead to the parameters.
 
     Raises:
-        UserError: for text that must stand in quotes, and numbers that not everybody reads the same.
+        UserError: for text that needs quotes, and numbers that are not decimal.
     """
     node = yaml.compose(content, LOADER)
     for key in below:
@@ -116,7 +116,7 @@ def check_file(file: str, content: str, below: Sequence[str] = ()) -> None:
 
 
 def _scalars(node: yaml.Node | None, name: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Return the unquoted values below a node with their full names."""
+    """Yield the unquoted values below a node with their full names."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield from _scalars(value, f"{name}.{key.value}" if name else str(key.value))
@@ -130,7 +130,7 @@ def _scalars(node: yaml.Node | None, name: str = "") -> Iterator[tuple[str, yaml
 def _check_text(name: str, node: yaml.ScalarNode) -> None:
     if node.tag in {STR, NULL}:
         return
-    value = yaml.load(node.value, LOADER)  # noqa: S506  it derives from the safe one
+    value = yaml.load(node.value, LOADER)  # noqa: S506  a subclass of the safe loader
     if isinstance(value, bool) or str(value) != node.value:
         raise UserError(
             f"{name} takes text, but YAML reads {node.value} as {value}. Write it in quotes: '{node.value}'."

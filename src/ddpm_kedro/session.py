@@ -1,4 +1,4 @@
-"""A Kedro session that tells a person's mistakes from bugs."""
+"""A Kedro session that shows user errors without a traceback."""
 
 import errno
 import logging
@@ -18,26 +18,26 @@ from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.errors import UserError, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
-from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error, project_path_of
+from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
 
-OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-OF_THE_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, *OF_A_FULL_DISK}
-FULL = " What is on the disk is whole: make room, and run the same command again."
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
+FULL = " The files on the disk are complete: free some space, and run the same command again."
 
-# The runner recommends --async for speed, which is refused here.
+# The runner recommends --async, which this project rejects.
 logging.getLogger(SequentialRunner.__module__).addFilter(lambda record: "--async" not in record.getMessage())
 
 
 class Session(KedroSession):
-    """Ends with one message and exit status 1 where a person can mend the cause; a bug keeps its traceback."""
+    """End with one message and exit status 1 after a user error; a bug keeps its traceback."""
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run pipelines; see :meth:`KedroSession.run`.
 
         Raises:
-            ClickException: for wrong parameters, missing inputs, an unknown name, a data folder that cannot be written
-                or that another process writes.
+            ClickException: for invalid parameters, missing inputs, an unknown name, or a data folder that cannot be
+                written or is in use.
         """
         try:
             _check_pipelines(kwargs.get("pipeline_names"))
@@ -54,14 +54,14 @@ class Session(KedroSession):
         root = config_loader_of(self)["globals"]["data_root"]
         if get_protocol_and_path(root)[0] != "file":
             raise UserError(
-                f"data_root = {root} is not on a local disk, and checkpoints and images must be. Single entries of the "
-                "catalog may lie elsewhere: docs/configuration.md."
+                f"data_root = {root} is not on a local disk, as checkpoints and images must be. Single entries of the "
+                "catalog may be elsewhere: docs/configuration.md."
             )
-        return Path(project_path_of(self), root)
+        return Path(self.store["project_path"], root)
 
 
 def explain(error: BaseException) -> str | None:
-    """Return what to tell a person about an error, without secrets of URLs, or None for a bug."""
+    """Return the message for a user error, without secrets of URLs; None for a bug."""
     message = _explain(error)
     return None if message is None else redact_text(message)
 
@@ -74,17 +74,17 @@ def _explain(error: BaseException) -> str | None:
     if damage := _damage(error):
         return damage
     for cause in chain:
-        if isinstance(cause, OSError) and (cause.errno in OF_THE_FOLDER or isinstance(error, DatasetError)):
+        if isinstance(cause, OSError) and (cause.errno in USER_ERRNOS or isinstance(error, DatasetError)):
             reason = f"{cause.filename or 'A file'} cannot be read or written: {cause.strerror or cause}."
-            return f"{reason}{FULL if cause.errno in OF_A_FULL_DISK else ''}"
+            return f"{reason}{FULL if cause.errno in DISK_FULL else ''}"
     if isinstance(error, MissingConfigException):
-        base = "It holds the project's own parameters: put (or mount) yours as conf/local, not over conf."
+        base = "It contains the project's own parameters: put (or mount) yours in conf/local, not over conf."
         return f"{error}. {base if str(error).endswith('base') else 'Check --env and --conf-source.'}"
     return None
 
 
 def _damage(error: BaseException) -> str | None:
-    """What to tell about a file that a dataset cannot read: one of Kedro's own datasets says no more than its type."""
+    """Return the message for a damaged file of one of Kedro's datasets, whose own error does not explain it."""
     cause = error.__cause__
     path = path_in_error(error) if isinstance(error, DatasetError) else None
     if path is None:
@@ -102,14 +102,14 @@ def _check_pipelines(names: Iterable[str] | None) -> None:
 
 
 def _check_runner(runner: AbstractRunner | None) -> None:
-    """Refuse a runner that cannot run this project, before any node runs."""
+    """Reject a runner that cannot run this project, before any node runs."""
     if isinstance(runner, ParallelRunner):
         raise UserError(
-            "ParallelRunner cannot run this project: nodes hand over what cannot be copied to another process. Use "
+            "ParallelRunner cannot run this project: nodes exchange data that cannot be copied to another process. Use "
             "SequentialRunner (the default) or ThreadRunner."
         )
     if runner is not None and is_async(runner):
-        raise UserError("--async cannot run this project: a training saves its outputs while it runs. Leave it out.")
+        raise UserError("--async cannot run this project: a training saves its outputs while it runs. Omit it.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

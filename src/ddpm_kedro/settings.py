@@ -34,7 +34,7 @@ HOOKS = (
     Archive(),
     DivergedBatch(),
     GracefulStop(),  # ends the process: after tracking, before a half-trained model is archived
-    Preflight(),  # may refuse the run: before signals are handled
+    Preflight(),  # may reject the run: before signals are handled
     Devices(),
     Staleness(),
     Tracking(),  # logs from the images at which the checkpoint resumes

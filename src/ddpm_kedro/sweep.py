@@ -98,10 +98,10 @@ def _range(low: str, high: str, how: str | None) -> space.BaseDistribution:
 
 
 def default_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
-    """Return grid if the number of combinations is finite and no number of trials is given, otherwise tpe."""
+    """Return grid if all values or steps are given, but no number of trials; otherwise tpe."""
     ranges = [RANGE.fullmatch(argument.partition("=")[2].strip()) for argument in arguments]
-    infinite = any(found and found["how"] in {None, "log"} for found in ranges)
-    return "tpe" if infinite or trials is not None else "grid"
+    without_step = any(found and found["how"] in {None, "log"} for found in ranges)
+    return "tpe" if without_step or trials is not None else "grid"
 
 
 def candidates(values: space.BaseDistribution) -> list[Any]:

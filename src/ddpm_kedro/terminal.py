@@ -1,4 +1,4 @@
-"""How log lines look: coloured on a terminal, one plain line an event with UTC time elsewhere."""
+"""Format log lines: coloured on a terminal, otherwise one plain line per event with the time in UTC."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ PLAIN = {
 
 
 def only_rank_0_logs() -> None:
-    """Of the processes of one training all say the same: warnings and errors of the others are enough."""
+    """Log only warnings and errors on other ranks than 0: the rest would repeat."""
     if not is_rank_0():
         levels = {"kedro": logging.WARNING, "kedro.io": logging.ERROR, "ddpm_kedro": logging.WARNING}
         for name, level in levels.items():
@@ -39,7 +39,7 @@ def keep_secrets_out_of_logs() -> None:
 
     def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make_record(*args, **kwargs)
-        with suppress(TypeError, ValueError):  # a message that does not fit its arguments: logging reports that itself
+        with suppress(TypeError, ValueError):  # wrong arguments: logging itself reports them
             message = record.getMessage()
             safe = redact_text(message).encode("utf-8", "backslashreplace").decode()
             if safe != message:
@@ -50,18 +50,18 @@ def keep_secrets_out_of_logs() -> None:
 
 
 def plain_logs_without_a_terminal() -> None:
-    """Rich wraps at 80 columns where it does not know the width; a file or a container deserves whole lines.
+    """Log plain lines unless the output is a terminal: rich would wrap them at 80 columns.
 
-    A configuration named in KEDRO_LOGGING_CONFIG is left as it is.
+    A configuration named in KEDRO_LOGGING_CONFIG is left unchanged.
     """
     if not rich.get_console().is_terminal and "KEDRO_LOGGING_CONFIG" not in os.environ:
-        logging.Formatter.converter = time.gmtime  # logs of several machines are read side by side
+        logging.Formatter.converter = time.gmtime  # to compare logs of several machines
         LOGGING.configure(PLAIN)
-        sys.excepthook = sys.__excepthook__  # Kedro's handler of rich had put its boxes of 80 columns there
+        sys.excepthook = sys.__excepthook__  # Kedro had installed rich tracebacks of 80 columns
 
 
 def show_brackets_in_logs() -> None:
-    """Let Kedro's handler print ``[…]`` in this project's messages as they are: a path or a class may hold them."""
+    """Print ``[…]`` in this project's messages unchanged, not as rich's markup: a path or a name may contain it."""
 
     def without_markup(record: logging.LogRecord) -> bool:
         if record.name.startswith(__package__):

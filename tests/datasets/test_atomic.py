@@ -1,4 +1,4 @@
-"""Writing: as a whole or not at all, with the modes of the umask, whoever else writes there."""
+"""Atomic writing: complete or not at all, with the modes of the umask, beside other writers."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ with {"file": atomic_write, "folder": replaced_folder}[sys.argv[1]](pathlib.Path
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[Callable[[str, Path], subprocess.Popen[str]]]:
-    """Starts a process that is in the middle of writing, and takes itself for process 1."""
+    """Start a process that is writing and has the process number 1."""
     started = []
 
     def start(kind: str, path: Path) -> subprocess.Popen[str]:
@@ -53,10 +53,10 @@ def writer(tmp_path: Path) -> Iterator[Callable[[str, Path], subprocess.Popen[st
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_living_writer_of_the_same_process_number_is_left_alone_and_a_killed_one_is_cleared_away(
+def test_leftovers_of_a_killed_writer_are_removed_and_files_of_a_living_writer_are_not(
     kind: str, tmp_path: Path, writer: Callable[[str, Path], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As two containers see each other, in each of which the writer is process 1."""
+    """As in two containers that share a folder: each writer is process 1."""
     path = tmp_path / "result"
     process = writer(kind, path)
     before = set(tmp_path.iterdir())
@@ -69,7 +69,7 @@ def test_a_living_writer_of_the_same_process_number_is_left_alone_and_a_killed_o
 
 
 def write_as_process_1(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write as a process that has just begun."""
+    """Write as a process that has just started."""
     atomic._remove_leftovers.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: 1)
@@ -77,7 +77,7 @@ def write_as_process_1(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             file.write(b"whole")
 
 
-def test_a_file_system_without_locks_is_written_and_nothing_of_others_is_removed(
+def test_without_file_locks_no_file_of_another_writer_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -90,7 +90,7 @@ def test_a_file_system_without_locks_is_written_and_nothing_of_others_is_removed
     assert sorted(os.listdir(tmp_path)) == [".file.0123.writing", "file"]
 
 
-def test_a_folder_whose_writer_could_not_remove_it_is_removed_by_the_next(
+def test_a_folder_that_its_writer_could_not_remove_is_removed_by_the_next_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -104,7 +104,7 @@ def test_a_folder_whose_writer_could_not_remove_it_is_removed_by_the_next(
     assert sorted(os.listdir(tmp_path)) == ["file", "model"]
 
 
-def test_a_file_that_a_person_keeps_beside_is_left_alone(tmp_path: Path) -> None:
+def test_a_hidden_file_of_another_program_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / ".parameters.json.swp").write_text("of an editor")
     with atomic_write(tmp_path / "parameters.json") as file:
         file.write(b"{}")
@@ -129,7 +129,7 @@ def test_modes_follow_the_umask(mask: int, file_mode: int, folder_mode: int, tmp
 
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("before", ["folder", "file", "nothing", "link"])
-def test_a_folder_takes_the_place_of_what_was_there(
+def test_a_folder_replaces_a_folder_a_file_or_a_link(
     before: str, exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchange:
@@ -151,7 +151,7 @@ def test_a_folder_takes_the_place_of_what_was_there(
     assert sorted(os.listdir(tmp_path)) == sorted(["model", *(["elsewhere"] if before == "link" else [])])
 
 
-def test_a_linked_file_is_replaced_where_it_lies(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "file").symlink_to(tmp_path / "disk/file")
     for content in (b"old", b"new"):
@@ -161,14 +161,14 @@ def test_a_linked_file_is_replaced_where_it_lies(tmp_path: Path) -> None:
     assert (tmp_path / "file").is_symlink()
 
 
-def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+def test_the_error_of_a_full_disk_names_the_final_path(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as found, atomic_write(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert found.value.filename == str(tmp_path / "file")
 
 
 def across_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each folder be a disk of its own."""
+    """Make each folder look like a disk of its own."""
     for name in ("replace", "rename", "link"):
         known = getattr(os, name)
 
@@ -180,7 +180,7 @@ def across_disks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, checked)
 
 
-def test_a_move_to_another_disk_copies_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_move_to_another_disk_is_an_atomic_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "one/file", tmp_path / "two/file"
     source.parent.mkdir()
     source.write_text("content")
@@ -193,7 +193,7 @@ def test_a_move_to_another_disk_copies_as_a_whole(tmp_path: Path, monkeypatch: p
     assert os.listdir(target.parent) == ["file"]
 
 
-def test_a_folder_is_copied_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_copied_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "model", tmp_path / "runs/model"
     (source / "deep").mkdir(parents=True)
     (source / "deep/weights").write_text("new")
@@ -213,7 +213,7 @@ def test_a_folder_is_copied_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
 
 
 class Unwritable:
-    """No JSON, no text, no plot: writing fails after the first half."""
+    """Neither JSON nor text nor a plot: writing fails halfway."""
 
     def write_json(self, file: Any, **_: Any) -> None:
         file.write('{"half": ')
@@ -246,7 +246,7 @@ KEDROS: dict[str, tuple[Callable[[str], Any], Any, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KEDROS)
-def test_what_kedros_own_datasets_write_stays_whole_when_a_write_fails(kind: str, tmp_path: Path) -> None:
+def test_a_failed_write_of_kedros_own_datasets_keeps_the_earlier_file(kind: str, tmp_path: Path) -> None:
     make, whole, broken = KEDROS[kind]
     catalog = AtomicCatalog(datasets={"result": make(str(tmp_path / "deep/result"))})
     catalog.save("result", whole)
@@ -260,7 +260,7 @@ def test_what_kedros_own_datasets_write_stays_whole_when_a_write_fails(kind: str
     assert catalog.load("result")
 
 
-def test_no_partitions_leave_none_of_the_earlier_ones(tmp_path: Path) -> None:
+def test_saving_no_partitions_removes_the_earlier_ones(tmp_path: Path) -> None:
     catalog = AtomicCatalog(datasets={"parts": KEDROS["partitions"][0](str(tmp_path / "parts"))})
     for partitions in ({"a": Image.new("L", (4, 4))}, {}, {}):
         catalog.save("parts", partitions)
@@ -268,7 +268,7 @@ def test_no_partitions_leave_none_of_the_earlier_ones(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_dataset_that_appends_goes_on_with_what_is_there(tmp_path: Path) -> None:
+def test_a_dataset_that_appends_keeps_the_earlier_content(tmp_path: Path) -> None:
     dataset = TextDataset(filepath=str(tmp_path / "log"), fs_args={"open_args_save": {"mode": "a"}})
     catalog = AtomicCatalog(datasets={"log": dataset})
     for line in ("one\n", "two\n"):
@@ -276,7 +276,7 @@ def test_a_dataset_that_appends_goes_on_with_what_is_there(tmp_path: Path) -> No
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
 
 
-def test_partitions_that_are_not_overwritten_are_added_to(tmp_path: Path) -> None:
+def test_without_overwrite_partitions_are_added(tmp_path: Path) -> None:
     dataset = PartitionedDataset(path=str(tmp_path / "parts"), dataset="json.JSONDataset", filename_suffix=".json")
     catalog = AtomicCatalog(datasets={"parts": dataset})
     catalog.save("parts", {"a": 1})

@@ -1,4 +1,4 @@
-"""Dataset classes: what is saved is loaded again, whole or not at all, and mistakes are named."""
+"""Dataset classes: saved data is loaded again, writes are atomic, and damage is reported."""
 
 import errno
 import json
@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_written_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+def test_written_files_have_the_modes_of_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o022)
     try:
         with atomic_write(tmp_path / "deep" / "file") as file:
@@ -603,7 +603,7 @@ class TestModel:
         assert sorted(os.listdir(tmp_path)) == ["model"]
         assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "model.safetensors"]
 
-    def test_no_model_says_how_to_get_one(self, dataset: ModelDataset) -> None:
+    def test_a_missing_model_is_reported_with_the_command_that_makes_one(self, dataset: ModelDataset) -> None:
         with pytest.raises(DatasetError, match=r"No trained model in .*; run `kedro run` first"):
             dataset.load()
 
@@ -628,7 +628,7 @@ class TestModel:
 
 class TestSamples:
     @pytest.mark.parametrize("labels", [None, np.array([1, 0], dtype=np.int64)])
-    def test_the_layout_that_evaluators_read(self, labels: Any, tmp_path: Path) -> None:
+    def test_samples_have_the_layout_of_openais_evaluator(self, labels: Any, tmp_path: Path) -> None:
         path = tmp_path / "samples.npz"
         dataset = SamplesDataset(filepath=str(path))
         images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3)).astype(np.uint8)
@@ -656,18 +656,18 @@ class TestSamples:
         with pytest.raises(DatasetError, match=r"samples.npz is damaged, or of another version: .*samples them again"):
             dataset.load()
 
-    def test_no_samples(self, tmp_path: Path) -> None:
+    def test_missing_samples_are_reported(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="No samples in"):
             SamplesDataset(filepath=str(tmp_path / "samples.npz")).load()
 
 
-def test_pictures_are_kept_and_previewed(tmp_path: Path) -> None:
-    dataset = FigureDataset(filepath=str(tmp_path / "deep" / "picture.png"))
-    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
-    dataset.save(picture)
-    assert np.array_equal(np.asarray(dataset.load()), np.asarray(picture))
+def test_figures_are_saved_loaded_and_previewed(tmp_path: Path) -> None:
+    dataset = FigureDataset(filepath=str(tmp_path / "deep" / "figure.png"))
+    figure = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    dataset.save(figure)
+    assert np.array_equal(np.asarray(dataset.load()), np.asarray(figure))
     assert dataset.preview().startswith("iVBOR")  # base64 of a PNG's first bytes
-    assert FigureDataset.preview.__annotations__["return"].__name__ == "ImagePreview"  # what Kedro-Viz goes by
+    assert FigureDataset.preview.__annotations__["return"].__name__ == "ImagePreview"  # Kedro-Viz looks at this name
 
 
 def test_history_keeps_every_digit_and_is_previewed(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def _no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
 
 
-def test_no_secret_of_a_url_is_described_or_told(files: Any) -> None:
+def test_secrets_of_urls_are_not_shown(files: Any) -> None:
     url = "memory://me:hidden@bucket/samples.npz"
     dataset = SamplesDataset(filepath=url)
     assert "hidden" not in str(dataset)
@@ -55,7 +55,7 @@ def test_no_secret_of_a_url_is_described_or_told(files: Any) -> None:
         assert "hidden" not in str(raised.value)
 
 
-def test_samples_history_and_images_are_written_elsewhere_and_read_again(files: Any) -> None:
+def test_samples_history_and_images_are_saved_to_and_loaded_from_a_remote_file_system(files: Any) -> None:
     samples = Samples(np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), None, (), MADE_BY)
     dataset = SamplesDataset(filepath=f"{BUCKET}/samples.npz")
     assert not dataset.exists()
@@ -77,7 +77,7 @@ def test_samples_history_and_images_are_written_elsewhere_and_read_again(files: 
     assert OptionalFigureDataset(filepath=f"{BUCKET}/none.png").load() is None
 
 
-def test_a_model_is_written_elsewhere_as_a_whole(files: Any) -> None:
+def test_a_model_is_uploaded_with_its_marker_last(files: Any) -> None:
     dataset, model = ModelDataset(filepath=f"{BUCKET}/model"), trained_model()
     dataset.save(model)
     dataset.save(model)
@@ -95,7 +95,7 @@ def test_a_model_is_written_elsewhere_as_a_whole(files: Any) -> None:
         dataset.load()
 
 
-def test_partitions_of_images_are_written_elsewhere(files: Any) -> None:
+def test_partitions_of_figures_are_saved_to_a_remote_file_system(files: Any) -> None:
     dataset = FigureFolderDataset(
         path=f"{BUCKET}/previews", dataset="ddpm_kedro.datasets.figure.FigureDataset", filename_suffix=".png"
     )
@@ -105,7 +105,7 @@ def test_partitions_of_images_are_written_elsewhere(files: Any) -> None:
     assert dataset.preview().startswith("iVBOR")
 
 
-def test_what_kedros_own_datasets_wrote_elsewhere_is_copied_here(files: Any) -> None:
+def test_remote_data_of_kedros_own_datasets_is_copied_to_a_local_path(files: Any) -> None:
     dataset = TextDataset(filepath=f"{BUCKET}/report.html")
     dataset.save("a page")
     with local_copy(dataset) as here:
@@ -113,7 +113,7 @@ def test_what_kedros_own_datasets_wrote_elsewhere_is_copied_here(files: Any) -> 
         assert here.read_text() == "a page"
 
 
-def test_credentials_and_arguments_of_the_file_system_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_and_arguments_reach_the_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
     def url_to_fs(url: str, **kwargs: Any) -> tuple[Any, str]:
@@ -140,13 +140,13 @@ def test_credentials_and_arguments_of_the_file_system_arrive(monkeypatch: pytest
         lambda url: ImageStoreDataset(filepath=url),
     ],
 )
-def test_what_must_be_local_is_refused(make: Any) -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk, and a .*Dataset must be"):
+def test_a_remote_path_is_rejected_for_a_local_dataset(make: Any) -> None:
+    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk, as a .*Dataset must be"):
         make("s3://bucket/x")
 
 
 @pytest.mark.parametrize("url", ["nosuch://bucket/x", "abfs://bucket/x"])
-def test_a_file_system_that_is_not_there_is_said(url: str) -> None:
+def test_an_unknown_file_system_is_reported(url: str) -> None:
     with pytest.raises(UserError, match=f"{url} cannot be opened: "):
         SamplesDataset(filepath=url)
 
@@ -160,7 +160,7 @@ def test_a_local_url_is_a_local_path(tmp_path: Path) -> None:
         assert dataset._filepath == tmp_path / "history.csv"
 
 
-def test_a_run_whose_checkpoints_are_not_local_ends_before_it_begins(project: Project) -> None:
+def test_a_run_with_remote_checkpoints_is_rejected_before_the_first_node(project: Project) -> None:
     (project.folder / "conf/local").mkdir(exist_ok=True)
     (project.folder / "conf/smoke/catalog.yml").write_text(
         "checkpoint:\n  type: ddpm_kedro.datasets.checkpoint.CheckpointDataset\n"
@@ -173,7 +173,7 @@ def test_a_run_whose_checkpoints_are_not_local_ends_before_it_begins(project: Pr
     assert not (project.data / "05_model_input").exists()
 
 
-def test_a_data_folder_that_is_not_local_is_refused(project: Project) -> None:
+def test_a_remote_data_folder_is_rejected(project: Project) -> None:
     (project.folder / "conf/smoke/globals.yml").write_text("data_root: s3://bucket/data")
     result = project.kedro_run()
     assert result.exit_code == 1
@@ -190,7 +190,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.slow
-def test_a_whole_run_writes_elsewhere_is_archived_here_and_samples_from_there(project: Project, files: Any) -> None:
+def test_a_whole_run_saves_to_a_remote_file_system_and_is_archived_locally(project: Project, files: Any) -> None:
     entries = {
         name: {
             "type": f"ddpm_kedro.datasets.{kind}",

@@ -1,4 +1,4 @@
-"""What is no longer what the parameters make is said once, with what changed."""
+"""A stored dataset that was made with other parameters or inputs is reported once, with the changes."""
 
 import json
 
@@ -22,31 +22,31 @@ def fingerprint(project: Project, part: str) -> str:
     return found
 
 
-def test_what_is_of_now_is_not_mentioned(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_datasets_of_the_same_parameters_are_not_reported(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
     project = finished
     assert warned(project, caplog) == []
-    unshaping = "sampling.num_images=4,sampling.batch_size=2,training.report_interval=8,training.device=auto"
-    assert warned(project, caplog, *SAMPLING, "--params", unshaping) == []
+    no_effect = "sampling.num_images=4,sampling.batch_size=2,training.report_interval=8,training.device=auto"
+    assert warned(project, caplog, *SAMPLING, "--params", no_effect) == []
 
 
-def test_what_an_earlier_command_was_given_is_not_mentioned(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_parameters_of_an_earlier_command_are_not_reported(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     earlier = "training.num_images=32,optimizer.lr=1e-4,images.seed=5,sampling.seed=3,use.augmentation=flips"
     assert project.kedro_run("--params", earlier).exit_code == 0
     for pipeline in ("sampling", "evaluation", "reporting"):
         assert warned(project, caplog, "--pipelines", pipeline) == []
     [message] = warned(project, caplog, *SAMPLING, "--params", "training.num_images=96")
-    assert message.startswith("model on disk is not what these parameters make: training.num_images: 32 → 96.")
+    assert message.startswith("model on disk was made with other parameters or inputs: training.num_images: 32 → 96.")
     [message] = warned(project, caplog, *SAMPLING, "--params", "use.augmentation=none")
     assert "augmentation.horizontal_flip: True → False" in message
 
 
-def test_a_model_of_other_parameters(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_of_other_parameters_is_reported(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
     [message] = warned(finished, caplog, *SAMPLING, "--params", "optimizer.lr=1e-4,training.seed=3")
-    assert "model on disk is not what these parameters make" in message
+    assert "model on disk was made with other parameters or inputs" in message
     assert "optimizer.lr: 0.003 → 0.0001; training.seed: 0 → 3." in message
 
 
-def test_a_model_of_other_images(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_of_other_images_is_reported(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
     project = finished
     before = fingerprint(project, "training")
     assert project.kedro_run("--pipelines", "data_ingestion", "--params", "images.seed=1").exit_code == 0
@@ -54,14 +54,16 @@ def test_a_model_of_other_images(finished: Project, caplog: pytest.LogCaptureFix
     assert f"training_images: {before} → {fingerprint(project, 'training')}." in message
 
 
-def test_images_of_other_parameters_are_mentioned_once(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_of_other_parameters_are_reported_once(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     assert project.kedro_run("--pipelines", "data_ingestion").exit_code == 0
     [message] = warned(project, caplog, "--pipelines", "model_training", "--params", "use.dataset=svhn,images.seed=1")
     assert "training_images on disk" in message
     assert "dataset.source: mnist5k → svhn; images.seed: 0 → 1." in message
 
 
-def test_samples_of_another_seed_and_another_model(finished: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_samples_of_another_seed_or_another_model_are_reported(
+    finished: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     project = finished
     rendering = ("--nodes", "sampling.render_samples")
     assert warned(project, caplog, *rendering) == []

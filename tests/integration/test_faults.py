@@ -26,7 +26,7 @@ def test_a_full_disk_while_the_model_is_written_is_one_sentence_and_nothing_half
     assert "Traceback" not in result.output
     *_, message = result.output.split("Error: ")
     assert "data/smoke/06_models/model cannot be read or written: " in message
-    assert "No space left on device (os error 28). What is on the disk is whole: make room, and run" in message
+    assert "No space left on device (os error 28). The files on the disk are complete: free some space" in message
     assert sorted(path.name for path in (project.data / "06_models").iterdir()) == [
         "best_checkpoint.pt",
         "checkpoint.pt",

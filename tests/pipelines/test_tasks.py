@@ -125,7 +125,7 @@ def test_the_input_image_is_optional(tmp_path: Path) -> None:
     dataset.save(Image.new("L", (3, 2)))
     assert dataset.load().size == (3, 2)
     (tmp_path / "given.png").write_bytes(b"no picture")
-    with pytest.raises((UserError, DatasetError), match="cannot be read as a picture"):
+    with pytest.raises((UserError, DatasetError), match="cannot be read as an image"):
         dataset.load()
 
 

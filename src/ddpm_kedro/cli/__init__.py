@@ -1,4 +1,4 @@
-"""Commands of this project, beside Kedro's own."""
+"""The commands of this project."""
 
 import click
 
@@ -12,7 +12,7 @@ __all__ = ["cli", "run"]
 
 @click.group()
 def cli() -> None:
-    """Kedro adds these to its own."""
+    """Commands that Kedro adds to its own."""
 
 
 for command in (run, runs, parameters, sweep):

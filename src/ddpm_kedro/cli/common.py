@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Options and helpers that the commands share."""
 
 from collections.abc import Callable
 from copy import copy
@@ -20,10 +20,10 @@ from ddpm_kedro.session import explain
 
 
 def project_command(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that knows the project and its environment, and says a person's mistake in one message."""
+    """Give a command the project and ``--env``, and let a user error end it with one message, without a traceback."""
 
     @wraps(command)
-    def told(*args: Any, **kwargs: Any) -> None:
+    def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except Exception as error:
@@ -32,17 +32,17 @@ def project_command(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             raise click.ClickException(message) from error
 
-    option = click.option("--env", "-e", default=None, help="Environment, such as smoke; local by default.")
-    return option(click.pass_obj(told))
+    option = click.option("--env", "-e", default=None, help="Environment, such as smoke; default: local.")
+    return option(click.pass_obj(wrapped))
 
 
 def split_params(ctx: click.Context, option: click.Parameter, value: Any) -> dict[str, Any]:
-    """Return what ``--params`` means: text stays text where the parameter takes text, the rest is YAML.
+    """Parse ``--params``: a value is text if the parameter takes text, otherwise YAML.
 
     Raises:
-        ClickException: for what is no parameter with a value.
+        ClickException: for an item that is not ``name=value``.
     """
-    if isinstance(value, dict):  # of a file
+    if isinstance(value, dict):  # from a file
         return value
     try:
         return _nested(split_string(ctx, option, value))
@@ -55,60 +55,60 @@ def _nested(items: list[str]) -> dict[str, Any]:
     for item in items:
         name, equals, text = (part.strip() for part in item.partition("="))
         if not equals or not name:
-            raise UserError(f"--params: {item!r} is no parameter with a value, such as sampling.seed=7.")
+            raise UserError(f"--params: {item!r} is not a parameter with a value, such as sampling.seed=7.")
         *above, key = name.split(".")
         group: Any = found
         for part in above:
             group = group.setdefault(part, {}) if isinstance(group, dict) else None
         if not isinstance(group, dict) or isinstance(group.get(key), dict):
-            raise UserError(f"--params: {name} is given as one value and as a group of parameters, too.")
+            raise UserError(f"--params: {name} is given both as a value and as a group of parameters.")
         group[key] = value_of(name, text)
     return found
 
 
 def read_params(text: str) -> dict[str, Any]:
-    """What ``--params`` with this text means."""
+    """Parse the text of ``--params``."""
     return split_params(click.get_current_context(), click.Option(["--params"]), text)
 
 
 class ListOption(click.Option):
-    """An option whose values are separated by commas; each time that it is given, it adds to them."""
+    """An option with values separated by commas. It may be given several times; the values add up."""
 
     @classmethod
     def of(cls, option: click.Option, callback: Callable[..., Any] | None) -> Self:
-        """Return the same option, but added up, with another callback."""
-        made = copy(option)
-        made.__class__ = cls
-        made.multiple, made.callback = True, callback
-        assert isinstance(made, cls)
-        return made
+        """Return the same option as a list, with another callback."""
+        copied = copy(option)
+        copied.__class__ = cls
+        copied.multiple, copied.callback = True, callback
+        assert isinstance(copied, cls)
+        return copied
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Return all values as one text; values from a file may have any type."""
+        """Join the values into one text. Values from a file may have any type."""
         return ",".join(value) if isinstance(value, list | tuple) else value
 
 
 def make_session(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> KedroSession:
-    """A session of this environment, with parameters as of the command line."""
+    """Create a session of this environment, with parameters as from the command line."""
     session = settings.SESSION_CLASS.create(project.project_path, env=env, runtime_params=params)
     assert isinstance(session, KedroSession)
     return session
 
 
 def make_loader(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> GroupConfigLoader:
-    """The configuration that such a session has."""
+    """Create the configuration loader of such a session."""
     loader = make_session(project, env, params).load_context().config_loader
     assert isinstance(loader, GroupConfigLoader)
     return loader
 
 
 def data_folder(project: ProjectMetadata, env: str | None) -> Path:
-    """Return the folder that the runs of this environment write."""
+    """Return the data folder of this environment."""
     return Path(project.project_path, make_loader(project, env)["globals"]["data_root"])
 
 
 def console() -> Console:
-    """Whole lines where the output is no terminal."""
-    made = partial(Console, markup=False, emoji=False)  # values may hold [b] or :red:
-    found = made()
-    return found if found.is_terminal else made(width=200)
+    """Create a console that does not wrap lines unless the output is a terminal."""
+    create = partial(Console, markup=False, emoji=False)  # values may contain [b] or :red:
+    terminal = create()
+    return terminal if terminal.is_terminal else create(width=200)

@@ -1,4 +1,4 @@
-"""Parameters before a run."""
+"""The commands ``kedro parameters``."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from ddpm_kedro.provenance import redact
 
 @click.group()
 def parameters() -> None:
-    """Parameters: the options of each group, and what a choice of them resolves to."""
+    """Show the options of each group, and the parameters that a run would have."""
 
 
 @parameters.command("options")
 @project_command
 def list_options(project: ProjectMetadata, env: str | None) -> None:
-    """The options of each group, for ``--params use.<group>=<option>``."""
+    """List the options of each group, for --params use.<group>=<option>."""
     for group, options in make_loader(project, env).options().items():
         click.echo(f"{group}: {', '.join(options)}")
 
@@ -37,7 +37,7 @@ def list_options(project: ProjectMetadata, env: str | None) -> None:
 )
 @project_command
 def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> None:
-    """Every parameter that a run would have, and where its value comes from."""
+    """Show every parameter that a run would have, and where its value comes from."""
     table = Table("parameter", "value", "from", box=None)
     for name, (value, origin) in make_loader(project, env, params).origins().items():
         table.add_row(name, str(redact(value)), origin)
@@ -48,7 +48,7 @@ def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> N
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @project_command
 def dump(project: ProjectMetadata, path: Path, env: str | None) -> None:
-    """Write every parameter that a run would have to a YAML file, for other programs."""
+    """Write every parameter that a run would have to a YAML file."""
     resolved = redact(make_loader(project, env)["parameters"])
     with atomic_write(path) as file:
         file.write(yaml.safe_dump(resolved, sort_keys=False).encode())

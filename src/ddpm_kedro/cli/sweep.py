@@ -28,18 +28,24 @@ TRAINED = (*NOT_COMPARABLE, "augmentation.", "model.", "optimizer.", "training."
 @click.option(
     "--sampler",
     type=click.Choice(["grid", "random", "tpe"]),
-    help="Default: grid if the number of combinations is finite, otherwise tpe.",
+    help="Default: grid if all values or steps are given, otherwise tpe.",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Number of trials; by default the whole grid.")
-@click.option("--pruner", type=click.Choice(["none", "median", "halving"]), default="median", show_default=True)
+@click.option(
+    "--pruner",
+    type=click.Choice(["none", "median", "halving"]),
+    default="median",
+    show_default=True,
+    help="Rule for pruning trials with a high validation loss.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sampler.")
 @click.option("--name", default=None, help="Name of the folder in data/sweeps/; by default a hash of the sweep.")
 @project_command
 def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: str | None, **options: Any) -> None:
-    """Compare parameters: use.optimizer=adam,sgd lists values, optimizer.lr=1e-4..1e-2:log is a range.
+    """Run trials with different parameters, and rank them by their last validation loss.
 
-    Each trial is an ordinary run. Trials are ranked by their last validation loss. The same command resumes a sweep
-    that was stopped.
+    use.optimizer=adam,sgd lists values; optimizer.lr=1e-4..1e-2:log is a range. Each trial is an ordinary run. The
+    same command resumes a sweep that was stopped.
     """
     try:
         from ddpm_kedro import sweep as sweeps  # noqa: PLC0415  Optuna is an extra

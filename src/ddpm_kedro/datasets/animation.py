@@ -1,4 +1,4 @@
-"""Moving pictures that Kedro-Viz shows."""
+"""Animations that Kedro-Viz shows."""
 
 import base64
 
@@ -12,12 +12,12 @@ from ddpm_kedro.reporting.animation import Frames
 
 
 class AnimationDataset(FileDataset[Frames, Frames]):
-    """A GIF file."""
+    """Store an animation in a GIF file."""
 
     def load(self) -> Frames:
-        """All frames."""
-        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as film:
-            return Frames([frame.convert("RGB") for frame in ImageSequence.Iterator(film)])
+        """Load all frames."""
+        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as animation:
+            return Frames([frame.convert("RGB") for frame in ImageSequence.Iterator(animation)])
 
     def save(self, data: Frames) -> None:
         """Write all frames."""
@@ -25,5 +25,5 @@ class AnimationDataset(FileDataset[Frames, Frames]):
             file.write(data.gif())
 
     def preview(self) -> ImagePreview:
-        """The film as base64, for Kedro-Viz."""
+        """Return the animation as base64 for Kedro-Viz."""
         return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode())

@@ -1,4 +1,4 @@
-"""What the project's datasets share."""
+"""Base classes of the project's datasets."""
 
 import posixpath
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ Out = TypeVar("Out")
 
 
 class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
-    """A dataset in one local file or folder.
+    """Store data in one local file or folder.
 
     Args:
-        filepath: where it lies; None for what only a parameter names, and none does.
-        metadata: free-form, for hooks and plugins; not used by Kedro.
+        filepath: its path; None if a parameter may name it, but does not.
+        metadata: any values for hooks and plugins; not used by Kedro.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -41,12 +41,12 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         self.metadata = metadata
 
     def _local(self, filepath: str) -> str:
-        """Return the path without its protocol; only the protocol of local files is accepted."""
+        """Return the path without its protocol; accept only local files."""
         protocol, path = get_protocol_and_path(filepath)
         if protocol != "file":
             raise UserError(
-                f"{redact(filepath)} is not on a local disk, and a {type(self).__name__} must be: its files are mapped "
-                "into memory, or replaced in one step. Give it a local path, such as that of a mounted disk."
+                f"{redact(filepath)} is not on a local disk, as a {type(self).__name__} must be: its files are memory-"
+                "mapped or replaced atomically. Use a local path, such as a mounted disk."
             )
         return str(path)
 
@@ -61,25 +61,25 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
 
 
 class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
-    """A dataset in one file or folder of any file system that fsspec knows, such as ``s3://bucket/samples.npz``.
+    """Store data in one file or folder of any file system that fsspec knows, such as ``s3://bucket/samples.npz``.
 
-    A subclass reads and writes ``self._filepath`` as if it were local: elsewhere, that is a copy that is fetched
-    before ``load``, ``fingerprint`` and ``preview``, and put in its place after ``save``.
+    A subclass reads and writes ``self._filepath`` as a local path. For a remote file it is a temporary copy, which is
+    downloaded before ``load``, ``fingerprint`` and ``preview``, and uploaded after ``save``.
 
     Args:
-        filepath: as of :class:`LocalDataset`, or a URL.
-        credentials: what the file system is opened with.
+        filepath: see :class:`LocalDataset`; may be a URL.
+        credentials: credentials of the file system.
         fs_args: further arguments of the file system.
-        metadata: as of :class:`LocalDataset`.
+        metadata: see :class:`LocalDataset`.
 
     Attributes:
-        marker: of a folder, the file without which the folder counts as empty.
+        marker: name of the file without which a folder counts as empty.
     """
 
     marker: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Wrap what reads and what writes, before Kedro does."""
+        """Wrap the methods that read and write, before Kedro does."""
         for name in {"load", "fingerprint", "preview", "save"} & vars(cls).keys():
             setattr(cls, name, _through_a_copy(vars(cls)[name], put=name == "save"))
         super().__init_subclass__(**kwargs)
@@ -104,15 +104,15 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
 
     @contextmanager
     def local_copy(self, fetched: bool = True) -> Iterator[Path]:
-        """Give the file or folder on a local disk: itself, or a copy that lasts as long as the block.
+        """Yield the local path, or a temporary local copy of a remote file or folder.
 
         Args:
-            fetched: False for a place to write to, without what is elsewhere.
+            fetched: False for an empty path to write to.
         """
         if self._files is None:
             yield self._filepath
             return
-        files, self._files, elsewhere = self._files, None, self._filepath
+        files, self._files, remote = self._files, None, self._filepath
         with TemporaryDirectory() as folder:
             self._filepath = Path(folder, posixpath.basename(self._root))
             try:
@@ -122,7 +122,7 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
             except UserError as error:
                 raise UserError(str(error).replace(str(self._filepath), str(redact(self._url)))) from error
             finally:
-                self._files, self._filepath = files, elsewhere
+                self._files, self._filepath = files, remote
 
     def _exists(self) -> bool:
         if self._files is None:
@@ -146,15 +146,15 @@ def _unless_nothing(save: Callable[..., None]) -> Callable[..., None]:
 
 
 def _through_a_copy(method: Callable[..., Any], put: bool) -> Callable[..., Any]:
-    """Let a method of a dataset that lies elsewhere work on a local copy."""
+    """Let a method of a remote dataset work on a local copy."""
 
     @wraps(method)
     def wrapped(self: FileDataset[Any, Any], *args: Any) -> Any:
         files, root = self._files, self._root
-        with self.local_copy(fetched=not put) as here:
+        with self.local_copy(fetched=not put) as local:
             result = method(self, *args)
             if put and files is not None:
-                put_as_a_whole(files, here, root, self.marker)
+                upload(files, local, root, self.marker)
         return result
 
     return wrapped
@@ -162,43 +162,45 @@ def _through_a_copy(method: Callable[..., Any], put: bool) -> Callable[..., Any]
 
 @contextmanager
 def local_copy(dataset: Any) -> Iterator[Path]:
-    """Give what a dataset, also one of Kedro's own, has in a file or folder: itself, or a copy of what is elsewhere."""
+    """Yield the local path of any dataset, also one of Kedro's, or a temporary local copy of its remote data."""
     if isinstance(dataset, FileDataset):
-        with dataset.local_copy() as here:
-            yield here
+        with dataset.local_copy() as local:
+            yield local
         return
     files, path = storage(dataset)
     if files is None:
         yield Path(path)
         return
     with TemporaryDirectory() as folder:
-        here = Path(folder, posixpath.basename(path))
-        fetch(files, path, here)
-        yield here
+        local = Path(folder, posixpath.basename(path))
+        fetch(files, path, local)
+        yield local
 
 
-def fetch(files: AbstractFileSystem, root: str, here: Path) -> None:
-    """Copy a file or folder of another file system here, if there is one."""
+def fetch(files: AbstractFileSystem, root: str, local: Path) -> None:
+    """Download a file or folder, if it exists."""
     files.invalidate_cache()
     root = files._strip_protocol(root)
     for name in files.find(root):
-        target = here / name.removeprefix(root).lstrip("/") if name != root else here
+        target = local / name.removeprefix(root).lstrip("/") if name != root else local
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(target))
 
 
-def put_as_a_whole(files: AbstractFileSystem, here: Path, root: str, marker: str) -> None:
-    """Copy a file or folder to another file system; of a folder ``marker`` is removed first and written last."""
-    if here.is_file():
+def upload(files: AbstractFileSystem, local: Path, root: str, marker: str) -> None:
+    """Upload a file or folder; in a folder, ``marker`` is removed first and written last."""
+    if local.is_file():
         files.makedirs(posixpath.dirname(root), exist_ok=True)
-        files.put_file(str(here), root)
+        files.put_file(str(local), root)
         return
     files.makedirs(root, exist_ok=True)
     with suppress(FileNotFoundError):
         files.rm_file(f"{root}/{marker}")
-    names = sorted((path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()), key=marker.__eq__)
+    names = sorted(
+        (path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file()), key=marker.__eq__
+    )
     for stale in {name.removeprefix(f"{root}/") for name in files.find(root)} - {*names}:
         files.rm_file(f"{root}/{stale}")
     for name in names:
         files.makedirs(posixpath.dirname(f"{root}/{name}"), exist_ok=True)
-        files.put_file(str(here / name), f"{root}/{name}")
+        files.put_file(str(local / name), f"{root}/{name}")

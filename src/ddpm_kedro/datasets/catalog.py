@@ -57,7 +57,7 @@ def _atomic_save(dataset: Any) -> Iterator[None]:
 
 
 def check_types(file: str, entries: Mapping[str, Any]) -> None:
-    """Refuse a dataset class that has another name today.
+    """Reject a dataset class that has another name today.
 
     Args:
         file: a file of the catalog.

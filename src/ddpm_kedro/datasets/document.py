@@ -1,4 +1,4 @@
-"""Small documents that a later node reads: names and values, or rows of them."""
+"""Small JSON documents that a later node reads."""
 
 import json
 from typing import Any
@@ -13,21 +13,21 @@ ROWS = "rows"
 
 
 class DocumentDataset(FileDataset[Document, Document]):
-    """A JSON file with the checksum of its content; rows lie under a name of their own."""
+    """Store a JSON file with the checksum of its content; a list of rows is stored under the name ``rows``."""
 
     def load(self) -> Document:
-        """The document."""
+        """Load the document."""
         with reading(self._filepath, "`kedro run` makes it again."):
             document = read_document(self._filepath)
             found: Document = document.get(ROWS, document)
             return found
 
     def save(self, data: Document) -> None:
-        """Write it, without NaN."""
+        """Write the document; NaN is an error."""
         document = {ROWS: data} if isinstance(data, list) else data
         with atomic_write(self._filepath) as file:
             file.write(json.dumps(seal(document), indent=2, allow_nan=False).encode() + b"\n")
 
     def preview(self) -> JSONPreview:
-        """The text, for Kedro-Viz."""
+        """Return the text for Kedro-Viz."""
         return JSONPreview(self._filepath.read_text())

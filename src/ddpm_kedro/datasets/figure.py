@@ -1,4 +1,4 @@
-"""Pictures that Kedro-Viz shows."""
+"""Figures that Kedro-Viz shows."""
 
 import base64
 from io import BytesIO
@@ -13,13 +13,13 @@ from ddpm_kedro.kedro_adapter import ImagePreview
 
 
 class FigureDataset(FileDataset[Image.Image, Image.Image]):
-    """A PNG file."""
+    """Store a figure in a PNG file."""
 
     def load(self) -> Image.Image:
-        """The picture, read whole."""
-        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as picture:
-            picture.load()
-            return picture
+        """Load the figure."""
+        with reading(self._filepath, "`kedro run` makes it again."), Image.open(self._filepath) as figure:
+            figure.load()
+            return figure
 
     def save(self, data: Image.Image) -> None:
         """Write as PNG."""
@@ -27,29 +27,29 @@ class FigureDataset(FileDataset[Image.Image, Image.Image]):
             data.save(file, format="PNG")
 
     def preview(self) -> ImagePreview:
-        """The picture as base64, for Kedro-Viz."""
+        """Return the figure as base64 for Kedro-Viz."""
         buffer = BytesIO()
         self.load().save(buffer, format="PNG")
         return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
 
 
 class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
-    """A picture of any format that a person may have put there; None where nobody has."""
+    """Load an image of any format that a user may provide; None if there is none."""
 
     def load(self) -> Image.Image | None:
-        """The picture, read whole.
+        """Load the image.
 
         Raises:
-            UserError: where the file is no picture.
+            UserError: if the file is not an image.
         """
         if not self._exists():
             return None
         try:
-            with Image.open(self._filepath) as picture:
-                picture.load()
-                return picture
+            with Image.open(self._filepath) as image:
+                image.load()
+                return image
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{self._filepath} cannot be read as a picture: {error}") from error
+            raise UserError(f"{self._filepath} cannot be read as an image: {error}") from error
 
     def save(self, data: Image.Image) -> None:
         """Write as PNG."""

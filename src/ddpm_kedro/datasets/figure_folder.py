@@ -1,4 +1,4 @@
-"""Many pictures in one folder."""
+"""A folder of figures."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,13 @@ from ddpm_kedro.kedro_adapter import ImagePreview, newest_partition
 
 
 class FigureFolderDataset(PartitionedDataset):  # type: ignore[misc]
-    """Kedro's partitions, but loading gives an empty dictionary where there is no picture yet."""
+    """Store figures as partitions; loading an empty folder returns an empty dictionary."""
 
     def load(self) -> dict[str, Callable[[], Any]]:
-        """A function a picture, by its name."""
+        """Return one function per figure that loads it, by name."""
         found: dict[str, Callable[[], Any]] = super().load() if self.exists() else {}
         return found
 
     def preview(self) -> ImagePreview:
-        """The newest picture, for Kedro-Viz: also while a training goes on."""
+        """Return the newest figure for Kedro-Viz, also during a training."""
         return FigureDataset(**newest_partition(self)).preview()

@@ -1,4 +1,4 @@
-"""Figures of merit on disk."""
+"""Metrics on disk."""
 
 import json
 
@@ -11,10 +11,10 @@ from ddpm_kedro.metrics.table import COLUMNS, Metrics
 
 
 class MetricsDataset(FileDataset[Metrics, Metrics]):
-    """A JSON file."""
+    """Store metrics in a JSON file."""
 
     def load(self) -> Metrics:
-        """The figures."""
+        """Load the metrics."""
         if not self._exists():
             raise UserError(f"No metrics in {self._filepath}; run `kedro run --pipelines evaluation` first.")
         with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
@@ -24,11 +24,11 @@ class MetricsDataset(FileDataset[Metrics, Metrics]):
             return metrics
 
     def save(self, data: Metrics) -> None:
-        """Write all."""
+        """Write the metrics."""
         with atomic_write(self._filepath) as file:
             file.write(json.dumps(seal(data.as_dict()), indent=2, allow_nan=False).encode() + b"\n")
 
     def preview(self) -> TablePreview:
-        """The figures as a table, for Kedro-Viz."""
+        """Return the metrics as a table for Kedro-Viz."""
         rows = self.load().rows()
         return TablePreview({"index": list(range(len(rows))), "columns": list(COLUMNS), "data": rows})

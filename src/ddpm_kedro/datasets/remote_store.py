@@ -7,7 +7,7 @@ import fsspec
 from filelock import FileLock
 
 from ddpm_kedro.atomic import replaced_folder
-from ddpm_kedro.datasets.base import put_as_a_whole
+from ddpm_kedro.datasets.base import upload
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.store_check import META
 from ddpm_kedro.images.store import ImageStore
@@ -71,7 +71,7 @@ class RemoteImageStoreDataset(ImageStoreDataset):
     def _put(self) -> None:
         if self._there() == self._here():
             return
-        put_as_a_whole(self._files, self._filepath, self._root, META)
+        upload(self._files, self._filepath, self._root, META)
 
     def _there(self) -> bytes | None:
         self._files.invalidate_cache()

@@ -50,7 +50,7 @@ class ChosenParameters:
             stored: dict[str, Any] = catalog.load("chosen_parameters") if catalog.exists("chosen_parameters") else {}
         except DatasetError:  # damaged; this run does not need it
             return {}
-        if TRIAL.trial is not None:  # trials of a sweep vary what was chosen
+        if TRIAL.trial is not None:  # the trials of a sweep vary the stored parameters
             compared = [each.get("dataset") for each in (stored, self.chosen)]
         else:
             compared = [stored, self.chosen]

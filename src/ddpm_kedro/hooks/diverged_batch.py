@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class DivergedBatch:
-    """Save what the first step that went wrong was given."""
+    """Save the input of the first step whose loss is NaN or infinite."""
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, catalog: DataCatalog) -> None:

@@ -18,7 +18,7 @@ MODEL_GROUPS = ("model", "diffusion")
 
 
 class Preflight:
-    """Log the parameters, and refuse a model of another configuration."""
+    """Log the parameters, and reject a model of another configuration."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}

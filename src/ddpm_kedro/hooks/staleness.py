@@ -1,4 +1,4 @@
-"""Says where something on disk was made from other parameters or inputs than those of now."""
+"""Warn when a stored dataset was made with other parameters or inputs."""
 
 import logging
 from contextlib import suppress
@@ -13,78 +13,77 @@ from ddpm_kedro.parameters import Group, check_parameters
 from ddpm_kedro.provenance import Provenance, flatten
 
 logger = logging.getLogger(__name__)
-GIVEN = ("initial_model",)  # not what a run makes, but what it is given
+INPUTS = ("initial_model",)  # datasets that no run makes
 
 
 class Staleness:
-    """One warning for each thing that is loaded and was made from other inputs, or parameters than this command gives.
+    """Warn once about each loaded dataset that was made with other inputs, or other parameters on the command line.
 
-    A parameter that the command line does not give is of no concern: it changes nothing that this command makes, and
-    an earlier command may have given it. Nothing is run again: within a run the pipeline does that, and DVC where code
-    has changed.
+    Parameters that the command line does not name are not compared: an earlier command may have set them. Nothing runs
+    again because of a warning.
     """
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}
         self.catalog = DataCatalog()
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
         self.used: dict[str, Provenance] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the parameters of now."""
+        """Note the parameters that the command line sets, also through options."""
         checked = check_parameters(context.config_loader["parameters"])
-        shaping = flatten({name: group.fingerprint_fields() for name, group in checked if isinstance(group, Group)})
+        fields = flatten({name: group.fingerprint_fields() for name, group in checked if isinstance(group, Group)})
         given = dict(flatten(context.config_loader.runtime_params or {}))
         groups = {name.removeprefix("use.") for name in given if name.startswith("use.")}
         self.parameters = {
             name: value
-            for name, value in shaping
+            for name, value in fields
             if name in given or "experiment" in groups or name.partition(".")[0] in groups
         }
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
-        """Note what lies where."""
-        self.catalog, self.told, self.used = catalog, set(), {}
+        """Note the catalog, and forget the previous run."""
+        self.catalog, self.warned, self.used = catalog, set(), {}
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
-        """Let what this run replaces be loaded again."""
+        """Forget a dataset that this run replaces."""
         self.used.pop(dataset_name, None)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
-        """Compare what made it with what would make it now.
+        """Compare the provenance of a dataset with the parameters and inputs of this run.
 
         Raises:
-            UserError: where it is not what this run has loaded before, such as shared images that were replaced.
+            UserError: if it changed since this run loaded it first, such as shared images that were replaced.
         """
         made_by = getattr(data, "made_by", None)
         if not isinstance(made_by, Provenance):
             return
         if self.used.setdefault(dataset_name, made_by) != made_by:
             raise UserError(
-                f"{dataset_name} on disk was replaced while this run used it: its results would mix the two. The same "
-                "command starts again with what is there now."
+                f"{dataset_name} on disk was replaced while this run used it: the results would mix old and new data. "
+                "Run the same command again; it uses the new data."
             )
-        if dataset_name in GIVEN or getattr(data, "imported", False):
+        if dataset_name in INPUTS or getattr(data, "imported", False):
             return
         changed = "; ".join(made_by.changes(self.parameters, self._inputs(made_by)))
-        if changed and changed not in self.told:  # training images and hold-out change together
-            self.told.add(changed)
+        if changed and changed not in self.warned:  # training and holdout images change together
+            self.warned.add(changed)
             logger.warning(
-                "%s on disk is not what these parameters make: %s. `kedro run` makes everything anew that differs.",
+                "%s on disk was made with other parameters or inputs: %s. `kedro run` makes it again.",
                 dataset_name,
                 changed,
             )
 
     def _inputs(self, made_by: Provenance) -> dict[str, str]:
-        """The fingerprints of its inputs as they are on disk, where they have one."""
+        """Return the fingerprints of the inputs that are on disk now."""
         found: dict[str, str] = {}
         for name in made_by.inputs:
             dataset: Any = self.catalog.get(name)
-            with suppress(UserError, DatasetError):  # of a damaged one: whoever loads it says so
+            with suppress(UserError, DatasetError):  # a damaged file is reported when it is loaded
                 if hasattr(dataset, "fingerprint") and dataset.exists():
                     found[name] = dataset.fingerprint()
         return found

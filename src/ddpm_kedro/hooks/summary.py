@@ -1,4 +1,4 @@
-"""The last words of a run: where things are, how good they are, and a first look."""
+"""Log a summary after a run: paths of the results, metrics, and a preview of samples."""
 
 import logging
 from pathlib import Path
@@ -21,53 +21,53 @@ from ddpm_kedro.kedro_adapter import location
 
 logger = logging.getLogger(__name__)
 PLACES = {
-    "samples_grid": "Pictures",
+    "samples_grid": "Samples",
     "variations": "Variations",
     "inpainted": "Inpainted",
     "interpolated": "Interpolated",
     "report": "Report",
     "model": "Model",
-    "metrics": "Figures",
+    "metrics": "Metrics",
 }
-ACROSS, TILE = 5, 16  # images in a row of the preview, and its pixels for each
+ACROSS, TILE = 5, 16  # images per row of the preview, and their size in pixels
 
 
 class Summary:
-    """Speaks when a pipeline has ended well."""
+    """Log a summary when all nodes succeeded."""
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Say where the results are; on a terminal, show some."""
+        """Log metrics and paths; on a terminal, also show samples."""
         if not is_rank_0():
             return
-        made, console = pipeline.all_outputs(), rich.get_console()
-        if "metrics" in made:
-            _tell_figures(catalog.load("metrics"), console)
-        if "samples" in made and console.is_terminal and console.color_system in {"256", "truecolor"}:
-            console.print(picture_in_text(catalog.load("samples").images[: 2 * ACROSS]))
-        for name in [name for name in PLACES if name in made]:
+        outputs, console = pipeline.all_outputs(), rich.get_console()
+        if "metrics" in outputs:
+            _show_metrics(catalog.load("metrics"), console)
+        if "samples" in outputs and console.is_terminal and console.color_system in {"256", "truecolor"}:
+            console.print(images_as_text(catalog.load("samples").images[: 2 * ACROSS]))
+        for name in [name for name in PLACES if name in outputs]:
             dataset: Any = catalog.get(name)
             logger.info("%s: %s", PLACES[name], _short(location(dataset)))
-        if "report" in made:
-            logger.info("See more: open the report in a browser, or the pipeline with: kedro viz run")
+        if "report" in outputs:
+            logger.info("Open the report in a browser, or show the pipeline with: kedro viz run")
 
 
-def _tell_figures(metrics: Any, console: Console) -> None:
-    """A table on a terminal; elsewhere a line a figure."""
+def _show_metrics(metrics: Any, console: Console) -> None:
+    """Print a table on a terminal, otherwise log one line per metric."""
     verdict = f"{metrics.copying['verdict']}, by each sample's nearest training image"
     if not console.is_terminal:
-        for name, value, _, floor, n, note in metrics.rows():
-            logger.info("%s: %s; hold-out %s; n %s; %s", name, value or "none", floor or "none", n, note)
+        for name, value, _, reference, n, note in metrics.rows():
+            logger.info("%s: %s; holdout %s; n %s; %s", name, value or "none", reference or "none", n, note)
         logger.info("Copies: %s", verdict)
         return
-    table = Table("figure", "samples", "hold-out", "n", "", box=None, caption=verdict)
-    for name, value, _, floor, n, note in metrics.rows():
-        table.add_row(name, value, floor, n, note)
+    table = Table("metric", "samples", "holdout", "n", "", box=None, caption=verdict)
+    for name, value, _, reference, n, note in metrics.rows():
+        table.add_row(name, value, reference, n, note)
     console.print(table)
 
 
-def picture_in_text(images: NDArray[np.uint8]) -> Text:
-    """Small images side by side, two pixels a character: a first look over SSH.
+def images_as_text(images: NDArray[np.uint8]) -> Text:
+    """Render small images side by side as text, two pixels per character.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -88,5 +88,5 @@ def _colour(pixel: list[int]) -> str:
 
 
 def _short(path: str) -> str:
-    """Return the path relative to where a person is, where that is shorter; a URL as it is."""
+    """Return a path relative to the working folder if it is below it; return a URL unchanged."""
     return path.removeprefix(f"{Path.cwd()}/")
