@@ -185,7 +185,7 @@ OWN_PICTURES = [
     *one(
         "images/store.py",
         ("a shard's pictures taken from another", 'side="right"', 'side="left"'),
-        ("pictures in the order of their shards", 'np.argsort(of, kind="stable")', "np.arange(len(of))"),
+        ("pictures in the order of their shards", 'np.argsort(numbers, kind="stable")', "np.arange(len(numbers))"),
     ),
     *one(
         "atomic.py",
@@ -238,8 +238,8 @@ OWN_PICTURES = [
         ("a web page kept in place of an archive", "if not fits(part):", "if False:"),
         (
             "a file that was brought before will do",
-            'dataset.sha256 names: it is brought again.", path)\n        return False',
-            'dataset.sha256 names: it is brought again.", path)\n        return True',
+            'checksum dataset.sha256: downloading it again.", path)\n        return False',
+            'checksum dataset.sha256: downloading it again.", path)\n        return True',
         ),
         ("files named as a server likes", 're.sub(r"[^\\w.-]", "_", last).lstrip(".")', "last"),
     ),
@@ -247,11 +247,11 @@ OWN_PICTURES = [
         "ingestion/transferring.py",
         (
             "the rest of a file for the whole",
-            "goes_on = answer.status_code == requests.codes.partial_content",
-            "goes_on = True",
+            "partial_content = response.status_code == requests.codes.partial_content",
+            "partial_content = True",
         ),
-        ("a trickle goes on for ever", "if seen < SLOW * gone:", "if False:"),
-        ("what has come comes again", "if have and validator.is_file():", "if False:"),
+        ("a trickle goes on for ever", "if received < SLOW * seconds:", "if False:"),
+        ("what has come comes again", "if done and version_file.is_file():", "if False:"),
         ("given up at the first trouble", "if attempt == TRIES - 1:", "if True:"),
         ("a body without end fills the disk", "free < LEFT_FREE + rest", "free < 0"),
     ),
