@@ -13,7 +13,7 @@ from torch import nn
 from ddpm_kedro import hardware
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
-from ddpm_kedro.parameters.training import OPTIMIZERS
+from ddpm_kedro.parameters.optimizer import OPTIMIZERS
 from ddpm_kedro.training import randomness
 from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, update_ema
 from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
