@@ -2,8 +2,8 @@
 
 import click
 
+from ddpm_kedro.cli.kedro_run import run
 from ddpm_kedro.cli.parameters import parameters
-from ddpm_kedro.cli.run import run
 from ddpm_kedro.cli.runs import runs
 from ddpm_kedro.cli.sweep import sweep
 

@@ -9,13 +9,8 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from ddpm_kedro.errors import ConflictError, UserError, nearest
-from ddpm_kedro.parameters.base import (
-    AnyWord,
-    APath,
-    Device,
-    Group,
-    Precision,
-)
+from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
+from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -28,9 +23,7 @@ from ddpm_kedro.parameters.sampling import (
 )
 from ddpm_kedro.parameters.training import (
     AugmentationParameters,
-    DatasetParameters,
     DiffusionParameters,
-    ImagesParameters,
     ModelParameters,
     OptimizerParameters,
     TrainingParameters,
