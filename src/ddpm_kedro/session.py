@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -16,7 +16,7 @@ from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.errors import UserError, causes, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
@@ -67,7 +67,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explain(error: BaseException) -> str | None:
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
@@ -110,11 +110,3 @@ def _check_runner(runner: AbstractRunner | None) -> None:
         )
     if runner is not None and is_async(runner):
         raise UserError("--async cannot run this project: a training saves its outputs while it runs. Omit it.")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__

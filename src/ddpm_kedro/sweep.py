@@ -16,8 +16,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
-from ddpm_kedro.atomic import atomic_write
-from ddpm_kedro.errors import ConflictError, DivergedError, UserError
+from ddpm_kedro.atomic import write_text
+from ddpm_kedro.errors import ConflictError, DivergedError, UserError, causes
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.provenance import differences
 
@@ -213,7 +213,8 @@ def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[s
             if stop.code != PRUNED:
                 raise
         except (ClickException, KeyboardInterrupt) as error:
-            if not _is_caused_by_parameters(error):
+            if not any(isinstance(cause, ConflictError | DivergedError) for cause in causes(error)):
+                # The disk, the network or Ctrl-C, not the trial's parameters.
                 raise _Interrupted(error) from error
             logger.error("Trial %d failed: %s", trial.number, error)  # noqa: TRY400  a user error has no traceback
             raise
@@ -233,7 +234,7 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
 
 def write_plots(study: Study, folder: Path) -> list[str]:
     """Write Optuna's plots as HTML pages and all trials as a table; return the names of the pages."""
-    _write(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
+    write_text(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
     if len(study.get_trials(states=(TrialState.COMPLETE,))) < 2:
         return []
     metric = "validation loss"
@@ -246,15 +247,10 @@ def write_plots(study: Study, folder: Path) -> list[str]:
         "combinations": optuna.visualization.plot_parallel_coordinate(study, target_name=metric),
         "importances": optuna.visualization.plot_param_importances(study, target_name=metric),
     }
-    _write(folder / "plotly.min.js", get_plotlyjs())
+    write_text(folder / "plotly.min.js", get_plotlyjs())
     for name, plot in plots.items():
-        _write(folder / f"{name}.html", plot.to_html(include_plotlyjs="directory"))
+        write_text(folder / f"{name}.html", plot.to_html(include_plotlyjs="directory"))
     return [f"{name}.html" for name in plots]
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
 
 
 def _sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
@@ -281,15 +277,6 @@ class _Interrupted(BaseException):
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason
-
-
-def _is_caused_by_parameters(error: BaseException | None) -> bool:
-    """Return whether the trial's parameters caused an error, not the disk, the network or Ctrl-C."""
-    while error is not None:
-        if isinstance(error, ConflictError | DivergedError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _find_trial(study: Study, values: dict[str, Any]) -> FrozenTrial | None:

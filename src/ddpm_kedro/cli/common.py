@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
-from kedro.framework.cli.utils import split_string
 from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
@@ -45,14 +44,16 @@ def split_params(ctx: click.Context, option: click.Parameter, value: Any) -> dic
     if isinstance(value, dict):  # from a file
         return value
     try:
-        return _nested(split_string(ctx, option, value))
+        return read_params(value)
     except UserError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _nested(items: list[str]) -> dict[str, Any]:
+def read_params(params: str) -> dict[str, Any]:
+    """Parse the text of ``--params``; see :func:`split_params`."""
     found: dict[str, Any] = {}
-    for item in items:
+    items = [item.strip() for item in params.split(",")]
+    for item in filter(None, items):
         name, equals, text = (part.strip() for part in item.partition("="))
         if not equals or not name:
             raise UserError(f"--params: {item!r} is not a parameter with a value, such as sampling.seed=7.")
@@ -64,11 +65,6 @@ def _nested(items: list[str]) -> dict[str, Any]:
             raise UserError(f"--params: {name} is given both as a value and as a group of parameters.")
         group[key] = value_of(name, text)
     return found
-
-
-def read_params(text: str) -> dict[str, Any]:
-    """Parse the text of ``--params``."""
-    return split_params(click.get_current_context(), click.Option(["--params"]), text)
 
 
 class ListOption(click.Option):

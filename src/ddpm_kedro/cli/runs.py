@@ -9,7 +9,7 @@ import click
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.runs import PARAMETERS, KeptRun, compare, find_run, read_runs, read_unfinished
@@ -149,5 +149,4 @@ def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> Non
         message = "\n".join([*lines, "The next training starts from scratch."] if kept else ["No checkpoints to move."])
         click.echo(message)
         if mark is not None:
-            with atomic_write(mark) as file:
-                file.write(f"{message}\n".encode())
+            write_text(mark, f"{message}\n")

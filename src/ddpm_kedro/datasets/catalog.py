@@ -8,7 +8,7 @@ from kedro.io import DataCatalog, DatasetError
 
 from ddpm_kedro.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.datasets.figure import FigureFolderDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
 from ddpm_kedro.provenance import flatten
@@ -21,7 +21,7 @@ RENAMED = {
         "chosen.EarlierManifestDataset": "chosen_parameters.EarlierManifestDataset",
         "picture.PictureDataset": "figure.FigureDataset",
         "picture.OptionalPictureDataset": "figure.OptionalFigureDataset",
-        "pictures.PicturesDataset": "figure_folder.FigureFolderDataset",
+        "pictures.PicturesDataset": "figure.FigureFolderDataset",
     }.items()
 }
 """Dataset classes that a catalog of an earlier release may name, and their names today."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import fingerprint
@@ -24,8 +24,8 @@ class ChosenParametersDataset(LocalDataset[dict[str, Any], dict[str, Any]]):
 
     def save(self, data: dict[str, Any]) -> None:
         """Replace the stored parameters."""
-        with atomic_write(self._filepath) as file:
-            file.write(json.dumps({"parameters": data, "fingerprint": fingerprint(data)}, indent=2).encode() + b"\n")
+        document = {"parameters": data, "fingerprint": fingerprint(data)}
+        write_text(self._filepath, json.dumps(document, indent=2) + "\n")
 
 
 class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):

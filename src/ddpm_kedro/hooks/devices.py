@@ -2,27 +2,19 @@
 
 import logging
 import os
-from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
+
+from ddpm_kedro.hooks.context import ContextHook
 
 logger = logging.getLogger(__name__)
 COMPUTING = ("training", "sampling")
 """Groups of parameters that name a device."""
 
 
-class Devices:
+class Devices(ContextHook):
     """Choose torch's algorithms, and log why no GPU is used."""
-
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {}
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Note the parameters."""
-        self.parameters = context.config_loader["parameters"]
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
