@@ -56,7 +56,7 @@ def select_parameters(parameters: Parameters) -> dict[str, Any]:
     """Return the parameters with which another command trains the same, as plain data without secrets."""
     groups: dict[str, Group] = {name: getattr(parameters, name) for name in TRAINED}
     values = {
-        name: group.model_dump(exclude=set(group.excluded_from_fingerprint) - ALSO.get(name, set()))
+        name: group.model_dump(exclude=group.excluded_from_fingerprint() - ALSO.get(name, set()))
         for name, group in groups.items()
     }
     place = locate(parameters.dataset)

@@ -1,11 +1,11 @@
 """The parameter groups of ingestion: the source of the images, their size and split."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
 
-from ddpm_kedro.parameters.base import Fraction, Group, Seed, Text, TextPath
+from ddpm_kedro.parameters.base import Fraction, Group, NotInFingerprint, Seed, Text, TextPath
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8)]
@@ -16,12 +16,12 @@ class DatasetParameters(Group):
 
     source: Text
     """Name of a source in ``ddpm_kedro.ingestion.registry``: mnist5k, cifar10, folder, …"""
-    download_folder: TextPath
+    download_folder: NotInFingerprint[TextPath]
     """Local folder for downloaded archives, relative to the working folder."""
 
     path: TextPath | None
     """Path of the folder, archive or array, relative to the working folder; an archive or array may be a URL."""
-    sha256: Annotated[Text, Field(pattern="^[0-9a-fA-F]{64}$")] | None
+    sha256: NotInFingerprint[Annotated[Text, Field(pattern="^[0-9a-fA-F]{64}$")] | None]
     """SHA-256 of the archive or array; null skips the check."""
     classes: bool | None
     """Whether subfolders are classes (folder, archive, array); null: if there are several subfolders."""
@@ -29,8 +29,6 @@ class DatasetParameters(Group):
     """Whether folders with the names of splits (train, val, test, …) are splits, not classes."""
     follow_links: bool = False
     """Whether links that lead out of the folder are followed (source folder)."""
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
 
     @field_validator("download_folder")
     @classmethod
@@ -73,11 +71,9 @@ class ImagesParameters(Group):
     """Red, green and blue of borders and behind transparent pixels; also as 255/128/0."""
     max_pixels: PositiveInt
     """Reject images with more pixels than this, before decoding."""
-    max_rejected_fraction: Fraction
+    max_rejected_fraction: NotInFingerprint[Fraction]
     """Abort if more than this fraction of the files cannot be decoded."""
     perceptual_hash: Literal[False] = False
     """Removed: only ``false`` is accepted. It stays part of the fingerprint, so that stores made before stay valid."""
-    workers: NonNegativeInt | None
+    workers: NotInFingerprint[NonNegativeInt | None]
     """Number of processes that decode; null: one per core."""
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"workers", "max_rejected_fraction"})

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Seed, TextPath
+from ddpm_kedro.parameters.base import Device, Fraction, Group, NotInFingerprint, Precision, Seed, TextPath
 
 
 class AugmentationParameters(Group):
@@ -160,47 +160,47 @@ class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
     seed: Seed
-    initial_model: TextPath | None
+    initial_model: NotInFingerprint[TextPath | None]
     """Folder of a model to start from; null: random weights. Its weights, not its path, affect the run id."""
     batch_size: PositiveInt
     """Images per step."""
     num_images: PositiveInt
     """Length of the training in images seen; rounded up to whole batches."""
-    resume: Literal["auto", "never", "require"]
+    resume: NotInFingerprint[Literal["auto", "never", "require"]]
     """auto: resume from a checkpoint of the same parameters, also if its training had another length. never: start from
     scratch. require: resume from the latest checkpoint, whatever differs."""
-    export: Literal["last", "best"]
+    export: NotInFingerprint[Literal["last", "best"]]
     """The checkpoint to export as the model: the last one, or the one with the lowest validation loss."""
-    keep_checkpoints: PositiveInt
+    keep_checkpoints: NotInFingerprint[PositiveInt]
     """Number of checkpoints to keep per run, including the latest."""
     ema_decay: Fraction
     """Decay of the EMA weights per step; warmed up as min(decay, (1 + step) / (10 + step))."""
     label_dropout: Fraction
     """Fraction of labels replaced by the empty label, for classifier-free guidance."""
-    report_interval: PositiveInt
+    report_interval: NotInFingerprint[PositiveInt]
     """Images between two log lines, rows of the history and previews."""
-    checkpoint_interval: PositiveInt
+    checkpoint_interval: NotInFingerprint[PositiveInt]
     """Images between two checkpoints; the last step always writes one."""
-    validation_images: PositiveInt
+    validation_images: NotInFingerprint[PositiveInt]
     """Maximum number of holdout images for the validation loss."""
-    preview_images: NonNegativeInt
+    preview_images: NotInFingerprint[NonNegativeInt]
     """Images per preview; 0 for no previews."""
-    preview_steps: PositiveInt
+    preview_steps: NotInFingerprint[PositiveInt]
     """DPM-Solver++ steps per preview."""
-    preview_guidance_scale: Annotated[float, Field(ge=0)]
-    accumulation_steps: PositiveInt
+    preview_guidance_scale: NotInFingerprint[Annotated[float, Field(ge=0)]]
+    accumulation_steps: NotInFingerprint[PositiveInt]
     """Parts of a batch, computed one after the other: less memory, the same gradients except for rounding."""
-    activation_checkpointing: bool
+    activation_checkpointing: NotInFingerprint[bool]
     """Recompute activations in the backward pass: less memory, more time."""
-    compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
+    compile: NotInFingerprint[Literal["none", "default", "reduce-overhead", "max-autotune"]]
     """Mode of torch.compile; compiling takes minutes."""
-    loader_workers: NonNegativeInt
+    loader_workers: NotInFingerprint[NonNegativeInt]
     """Processes that load images; 0: load in the training process, or keep the images on the GPU if they fit."""
-    process_timeout: PositiveInt
+    process_timeout: NotInFingerprint[PositiveInt]
     """Seconds to wait for other processes (torchrun)."""
-    device: Device
-    precision: Precision
-    deterministic: bool
+    device: NotInFingerprint[Device]
+    precision: NotInFingerprint[Precision]
+    deterministic: NotInFingerprint[bool]
     """Use only deterministic algorithms; slower on a GPU."""
 
     @model_validator(mode="after")
@@ -210,26 +210,3 @@ class TrainingParameters(Group):
                 f"accumulation_steps = {self.accumulation_steps} does not divide batch_size = {self.batch_size}"
             )
         return self
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset(
-        {
-            "initial_model",
-            "resume",
-            "export",
-            "keep_checkpoints",
-            "accumulation_steps",
-            "activation_checkpointing",
-            "compile",
-            "process_timeout",
-            "report_interval",
-            "checkpoint_interval",
-            "validation_images",
-            "preview_images",
-            "preview_steps",
-            "preview_guidance_scale",
-            "loader_workers",
-            "device",
-            "precision",
-            "deterministic",
-        }
-    )
