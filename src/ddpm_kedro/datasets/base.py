@@ -60,10 +60,8 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
     downloaded before ``load``, ``fingerprint`` and ``preview``, and uploaded after ``save``.
 
     Args:
-        filepath: see :class:`LocalDataset`; may be a URL.
-        credentials: credentials of the file system.
-        fs_args: further arguments of the file system.
-        metadata: see :class:`LocalDataset`.
+        filepath, metadata: see :class:`LocalDataset`; the path may be a URL.
+        credentials, fs_args: arguments of the file system.
 
     Attributes:
         marker: name of the file without which a folder counts as empty.
@@ -168,7 +166,7 @@ def fetch(files: AbstractFileSystem, root: str, local: Path) -> None:
     """Download a file or folder, if it exists."""
     files.invalidate_cache()
     root = files._strip_protocol(root)
-    for name in files.find(root):
+    for name in files.find(root):  # get(recursive=True) would take brackets in a name for a pattern
         target = local / name.removeprefix(root).lstrip("/") if name != root else local
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(target))
