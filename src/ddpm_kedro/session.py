@@ -2,7 +2,8 @@
 
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -39,16 +40,11 @@ class Session(KedroSession):
             ClickException: for invalid parameters, missing inputs, an unknown name, or a data folder that cannot be
                 written or is in use.
         """
-        try:
+        with errors_explained():
             _check_pipelines(kwargs.get("pipeline_names"))
             _check_runner(kwargs.get("runner"))
             with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
                 return super().run(*args, **kwargs)
-        except Exception as error:
-            message = explain(error)
-            if message is None:
-                raise
-            raise ClickException(message) from error
 
     def _data_folder(self) -> Path:
         root = config_loader_of(self)["globals"]["data_root"]
@@ -60,13 +56,20 @@ class Session(KedroSession):
         return Path(self.store["project_path"], root)
 
 
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turn a user error in the block into a ClickException: one message, without secrets of URLs or a traceback."""
+    try:
+        yield
+    except Exception as error:
+        message = explain(error)
+        if message is None or isinstance(error, ClickException):
+            raise
+        raise ClickException(redact_text(message)) from error
+
+
 def explain(error: BaseException) -> str | None:
-    """Return the message for a user error, without secrets of URLs; None for a bug."""
-    message = _explain(error)
-    return None if message is None else redact_text(message)
-
-
-def _explain(error: BaseException) -> str | None:
+    """Return the message for a user error; None for a bug."""
     chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, UserError):

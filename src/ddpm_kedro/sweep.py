@@ -23,7 +23,8 @@ from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
 PRUNED = 128  # the exit status of a stop without a signal
-Space = dict[str, space.BaseDistribution]
+Values = space.CategoricalDistribution | space.IntDistribution | space.FloatDistribution
+Space = dict[str, Values]
 RANGE = re.compile(r"(?P<low>[^:,]+?)\.\.(?P<high>[^:,]+)(:(?P<how>[^,]+))?")
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "none": optuna.pruners.NopPruner,
@@ -90,7 +91,7 @@ def read_space(arguments: tuple[str, ...]) -> Space:
 _EXAMPLES = "Write use.model=digits,small or optimizer.lr=1e-4..1e-2:log or model.width=16..48:16."
 
 
-def _range(low: str, high: str, how: str | None) -> space.BaseDistribution:
+def _range(low: str, high: str, how: str | None) -> Values:
     log, step = how == "log", None if how in {None, "log"} else str(how)
     if all(re.fullmatch(r"-?[\d_]+", part) for part in (low, high, step or "1")):
         return space.IntDistribution(int(low), int(high), log=log, step=int(step or 1))
@@ -104,11 +105,10 @@ def default_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
     return "tpe" if without_step or trials is not None else "grid"
 
 
-def candidates(values: space.BaseDistribution) -> list[Any]:
+def candidates(values: Values) -> list[Any]:
     """Return the listed values, or both ends of a range: the values to check before the first trial."""
     if isinstance(values, space.CategoricalDistribution):
         return list(values.choices)
-    assert isinstance(values, space.IntDistribution | space.FloatDistribution)
     return [values.low, values.high]
 
 
@@ -135,7 +135,6 @@ def grid_values(varied: Space) -> dict[str, list[Any]]:
         if isinstance(values, space.CategoricalDistribution):
             found[name] = list(values.choices)
             continue
-        assert isinstance(values, space.IntDistribution | space.FloatDistribution)
         if values.log or values.step is None:
             raise UserError(f"A grid needs {name} as listed values, or as a range with a step: {name}=low..high:step")
         count = round((values.high - values.low) / values.step) + 1
@@ -264,10 +263,9 @@ def _sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
             return TPESampler(seed=seed)
 
 
-def _suggest(trial: optuna.Trial, name: str, values: space.BaseDistribution) -> Any:
+def _suggest(trial: optuna.Trial, name: str, values: Values) -> Any:
     if isinstance(values, space.CategoricalDistribution):
         return trial.suggest_categorical(name, values.choices)
-    assert isinstance(values, space.IntDistribution | space.FloatDistribution)
     suggest: Any = trial.suggest_int if isinstance(values, space.IntDistribution) else trial.suggest_float
     return suggest(name, values.low, values.high, step=values.step, log=values.log)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import value_of
-from ddpm_kedro.session import explain
+from ddpm_kedro.session import errors_explained
 
 
 def project_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -23,13 +23,8 @@ def project_command(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
+        with errors_explained():
             command(*args, **kwargs)
-        except Exception as error:
-            message = explain(error)
-            if message is None or isinstance(error, click.ClickException):
-                raise
-            raise click.ClickException(message) from error
 
     option = click.option("--env", "-e", default=None, help="Environment, such as smoke; default: local.")
     return option(click.pass_obj(wrapped))
@@ -43,10 +38,8 @@ def split_params(ctx: click.Context, option: click.Parameter, value: Any) -> dic
     """
     if isinstance(value, dict):  # from a file
         return value
-    try:
+    with errors_explained():
         return read_params(value)
-    except UserError as error:
-        raise click.ClickException(str(error)) from error
 
 
 def read_params(params: str) -> dict[str, Any]:
