@@ -44,7 +44,6 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     """Turn errors that a damaged file causes in the block into a UserError. Errors of the disk are raised unchanged.
 
     Args:
-        path: the file or folder that is read.
         remedy: a sentence that says what to do.
     """
     try:

@@ -74,8 +74,6 @@ def check_file(file: str, content: str, below: Sequence[str] = ()) -> None:
     """Check a YAML file for values that YAML changes.
 
     Args:
-        file: its name, for messages.
-        content: its text.
         below: keys that lead to the parameters.
 
     Raises:

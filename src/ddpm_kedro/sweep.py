@@ -175,8 +175,6 @@ def run_sweep(sweep: Sweep, study: Study, run: Callable[[str], None]) -> None:
     """Run trials until the number of trials is reached.
 
     Args:
-        sweep: the sweep.
-        study: its study.
         run: starts a run with parameters as text for ``--params``.
 
     Raises:
@@ -201,7 +199,8 @@ def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[s
     """Run a trial and return its last validation loss; take both from an earlier trial with the same parameters."""
     values = {name: _suggest(trial, name, distribution) for name, distribution in sweep.space.items()}
     logger.info("Trial %d: %s", trial.number, sweep.params(values))
-    if (earlier := _find_trial(study, values)) is not None:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    if earlier := next((each for each in complete if each.params == values), None):
         logger.info("Same parameters as trial %d; its result is reused.", earlier.number)
         trial.set_user_attr("run_id", earlier.user_attrs["run_id"])
         return earlier.value if earlier.value is not None else float("nan")
@@ -275,9 +274,3 @@ class _Interrupted(BaseException):
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason
-
-
-def _find_trial(study: Study, values: dict[str, Any]) -> FrozenTrial | None:
-    """Return an earlier complete trial with these parameters."""
-    complete = study.get_trials(states=(TrialState.COMPLETE,))
-    return next((trial for trial in complete if trial.params == values), None)

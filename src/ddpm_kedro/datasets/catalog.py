@@ -57,15 +57,7 @@ def _atomic_save(dataset: Any) -> Iterator[None]:
 
 
 def check_types(file: str, entries: Mapping[str, Any]) -> None:
-    """Reject a dataset class that has another name today.
-
-    Args:
-        file: a file of the catalog.
-        entries: its content.
-
-    Raises:
-        UserError: with the file, the entry and the name to write.
-    """
+    """Raise UserError if a file of the catalog names a dataset class that has another name today."""
     for name, value in flatten(dict(entries)):
         if isinstance(value, str) and value in RENAMED:
             raise UserError(f"{file}, {name}: {value} has another name now. Write {RENAMED[value]}.")

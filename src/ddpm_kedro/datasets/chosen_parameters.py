@@ -48,11 +48,7 @@ class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):
 
 
 def read_chosen(path: Path) -> dict[str, Any]:
-    """Return the stored parameters.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """Return the stored parameters; raise UserError if the file is damaged."""
     try:
         stored = json.loads(path.read_text())
         parameters: dict[str, Any] = stored["parameters"]
@@ -67,12 +63,7 @@ def read_chosen(path: Path) -> dict[str, Any]:
 
 
 def check_nothing_ingested(path: Path, manifest: Path) -> None:
-    """Raise UserError if your own images were ingested last, but their parameters are not stored.
-
-    Args:
-        path: the missing file of parameters.
-        manifest: the manifest of the images ingested last.
-    """
+    """Raise UserError if your own images were ingested last, but their parameters are not stored in ``path``."""
     earlier = EarlierManifestDataset(filepath=str(manifest)).load()
     if (earlier is None and manifest.exists()) or (earlier is not None and "path" in earlier):
         images = "The images ingested last" if earlier is None else f"The images of {earlier['path']}"

@@ -23,7 +23,10 @@ class Devices(ContextHook):
         if groups:
             _choose_algorithms(self.parameters["training"]["deterministic"])
         if any(self.parameters[name]["device"] == "auto" for name in groups):
-            _explain_missing_gpu()
+            from ddpm_kedro.hardware import choose_hardware, gpu_problem  # noqa: PLC0415  torch takes seconds
+
+            if choose_hardware("auto", "auto").device.type == "cpu":
+                logger.info("%s The CPU computes.", gpu_problem())
 
 
 def _choose_algorithms(deterministic: bool) -> None:
@@ -37,11 +40,3 @@ def _choose_algorithms(deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     keep_freed_memory()
     torch.backends.cuda.matmul.fp32_precision = "tf32"  # as convolutions have it by default
-
-
-def _explain_missing_gpu() -> None:
-    """Log once per run why the CPU computes."""
-    from ddpm_kedro.hardware import choose_hardware, gpu_problem  # noqa: PLC0415  torch takes seconds
-
-    if choose_hardware("auto", "auto").device.type == "cpu":
-        logger.info("%s The CPU computes.", gpu_problem())

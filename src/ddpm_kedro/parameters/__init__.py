@@ -107,12 +107,10 @@ def check_parameters(raw: Mapping[str, Any]) -> Parameters:
 def _explain(problem: Any, *others: Any) -> str:
     """Return one line about a wrong value: its full name, what was found, what is accepted.
 
-    Args:
-        problem: the first of Pydantic's errors about the value.
-        others: its further errors, if the value may have one of several types.
+    A value that may have one of several types has several problems.
     """
-    group_and_name, places = problem["loc"][:2], [key for key in problem["loc"][2:] if isinstance(key, int)]
-    keys = [str(key) for key in (*group_and_name, *places)]
+    places = [key for key in problem["loc"][2:] if isinstance(key, int)]
+    keys = [str(key) for key in (*problem["loc"][:2], *places)]
     name = ".".join(keys)
     match problem["type"]:
         case "extra_forbidden":
