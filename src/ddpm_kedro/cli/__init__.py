@@ -7,8 +7,6 @@ from ddpm_kedro.cli.parameters import parameters
 from ddpm_kedro.cli.runs import runs
 from ddpm_kedro.cli.sweep import sweep
 
-__all__ = ["cli", "run"]
-
 
 @click.group()
 def cli() -> None:

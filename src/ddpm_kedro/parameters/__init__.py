@@ -29,31 +29,6 @@ from ddpm_kedro.parameters.training import (
     TrainingParameters,
 )
 
-__all__ = [
-    "APath",
-    "AnyWord",
-    "AugmentationParameters",
-    "DatasetParameters",
-    "Device",
-    "DiffusionParameters",
-    "EvaluationParameters",
-    "Group",
-    "ImageToImageParameters",
-    "ImagesParameters",
-    "ImportModelParameters",
-    "InpaintingParameters",
-    "InterpolationParameters",
-    "ModelParameters",
-    "OptimizerParameters",
-    "Parameters",
-    "Precision",
-    "ReportingParameters",
-    "SamplingParameters",
-    "TrackingParameters",
-    "TrainingParameters",
-    "check_parameters",
-]
-
 
 class Parameters(Group):
     """All parameters of the project."""
