@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: every number of it was measured, and says where, when and how."""
+"""Write docs/benchmarks.md, with machine, date and command of each measurement."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,67 +8,59 @@ from benchmarks.training.results import Row
 from ddpm_kedro.sampling.generation import DEFAULT_GUIDANCE
 
 PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "growth")
-SHOWN = 12  # operations, those that take the most time
+SHOWN = 12  # operations with the most time
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
 
 The cost of training with this project, [diffusers](https://github.com/huggingface/diffusers) and
 [denoising-diffusion-pytorch](https://github.com/lucidrains/denoising-diffusion-pytorch) (lucidrains). `make bench`
 measures everything and writes this page; `make bench ARGS="quality --only ours,diffusers-32-v --seconds 200"` measures
-a part of it. [diffusion.md](diffusion.md#sampling) has the speed of sampling.
+a part of it. The speed of sampling is on [another page](diffusion.md).
 """
-PICTURE = "\n![{}](benchmarks.png)\n"
-PANELS = {"step": "images per second of a step", "quality": "KID after the same time"}
+FIGURE = "\n![{}](benchmarks.png)\n"
+PANELS = {"step": "images per second of a training step", "quality": "KID after equal training time"}
 STEP = """
 ## A step of training{where}
 
-The U-Net of google/ddpm-cifar10-32 at width {width}, {size}×{size}×3 random images in memory.
+All train the U-Net of google/ddpm-cifar10-32 at width {width} on {size}×{size}×3 random images in memory. Ours is
+`Trainer.step` as a whole: noise, gradient clipping, optimizer, EMA. diffusers is a step of its
+`train_unconditional.py` (attention heads of 8 channels; the published model has one head; the script's EMA is off by
+default), in a loop without accelerate. lucidrains is a step of its `Trainer`, which updates the EMA weights every tenth
+step. **Its U-Net is a different one**, as close as its options allow, with other numbers of parameters and operations:
+compare its share, not its images per second. bf16 is `torch.autocast`.
 
-- "ours" is `Trainer.step` with everything in it: noise, clipping of gradients, optimizer, EMA.
-- "diffusers" is a step of its `train_unconditional.py`, in a loop without accelerate. The script has attention heads of
-  8 channels (the published model has one head), and its EMA is off by default.
-- "lucidrains" is a step of its `Trainer`, which updates its EMA in every tenth step. **It has another U-Net**, as
-  similar as its options allow, with other numbers of parameters and operations. Its share can be compared, its images/s
-  cannot.
-
-bf16 is `torch.autocast`.
-
-Median of {rounds} rounds in which all candidates take turns. The share compares a step with the fastest matrix product
-(GEMM) in the same rounds and the same precision. torch's `FlopCounterMode` counts the operations, forward and backward.
-Convolutions use another library than matrix products and may be faster: then the share exceeds 100 %.
+Numbers are medians of {rounds} interleaved rounds. The share is relative to the fastest matrix product in the same
+rounds and precision. Operations are counted by torch's `FlopCounterMode`, forward and backward.
+(Convolutions use another library than matrix products and may be faster: shares above 100 %.)
 """
 OPERATIONS = """
 ## Where the time of a step goes{where}
 
-Our step in {precision} at batch {batch}, measured with torch's profiler; {seconds:.3f} s without the profiler. The
-table lists the operations by the time that is spent in the operation itself.
+Our step in {precision} at batch {batch}, by torch's profiler; it takes {seconds:.3f} s without the profiler. Operations
+are sorted by the time spent in the operation itself.
 """
 QUALITY = """
-## Quality after the same time
+## Quality after equal training time
 
-Each candidate trains from scratch on the same digits for the same number of seconds, including the time to read them.
-The time to generate digits afterwards does not count.
+Each candidate trains from scratch on the same digits for the same number of seconds, including the reading of images;
+then it samples digits, which is not counted. Ours is the default configuration, sampled with 10 steps of DPM-Solver++
+and by default with guidance {usual}; its variants are larger networks. The others have our warm-up and cosine decay,
+which end with the training time as ours do; EMA weights; the faster of fp32 and bf16; and their own best solver
+(diffusers: DPM-Solver++, 20 steps; lucidrains: DDIM, 50 steps). diffusers' script predicts noise, without classes; with
+`-v` its network has our target and schedule, v and cosine, which the script does not offer.
 
-- "ours" is the default configuration with 10 steps of DPM-Solver++ (its default guidance is {usual}); its variants are
-  larger networks.
-- The peers have our warm-up and cosine decay, which ends with the time as ours does; EMA; the faster of fp32 and bf16;
-  and their own best sampler (diffusers: DPM-Solver++, 20 steps; lucidrains: DDIM, 50 steps).
-- diffusers' script predicts noise, without classes. `-v` gives its network our target and schedule (v and cosine),
-  which the script does not have. `-classes` gives a network the classes.
-
-Candidates with classes generate digits without and with guidance; lucidrains', which take minutes, only without.
-Guidance gives clearer digits and less variety, so it raises the accuracy and worsens the KID. KID and FD compare with
-the holdout images, in features of the project's classifier; KID ± is the deviation over subsets. KID is unbiased, so
-real images are close to 0, some below. Accuracy is the share that the classifier recognises as the requested class. The
-table is sorted by KID. Each candidate is saved as soon as it is measured, so a command below may name candidates that
-it did not reach.
+Class-conditional candidates are sampled with and without guidance (lucidrains only without, since it takes minutes).
+Guidance gives clearer digits and less variety: accuracy improves, KID gets worse. KID and FD compare with the holdout,
+by features of the project's classifier; KID ± the deviation over subsets. For real images KID is around zero, sometimes
+below, since KID is unbiased. Accuracy is the share of samples that the classifier assigns to the requested class. Rows
+are sorted by KID. Each candidate is saved as soon as it is measured: if a command below was stopped, it may name
+candidates that it did not measure.
 """
 GROWTH = """
 ## How the cost grows
 
-Our step with a small U-Net, including the time to read its images, in {precision}. The values are medians of rounds in
-which all points of a table take turns. The stores are memory-mapped files that the kernel has cached, so no disk is
-measured.
+Our step on a small U-Net, including the reading of images, in {precision}: medians of interleaved rounds of all rows
+of a table. The stores are memory-mapped files; the images of a step are in memory already, so that no disk is measured.
 """
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "batch": ("batch", lambda row: f"{row['value']}"),
@@ -79,10 +71,10 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
 
 
 def make(found: dict[str, Found]) -> str:
-    """The page, of what was measured; a part that was not is left out."""
+    """Return the page; parts that were not measured are left out."""
     parts = [INTRODUCTION]
     if shown := ", and ".join(text for name, text in PANELS.items() if found[name]):
-        parts.append(PICTURE.format(shown[0].upper() + shown[1:]))
+        parts.append(FIGURE.format(shown[0].upper() + shown[1:]))
     writers = {"step": step, "operations": operations, "quality": quality, "growth": growth}
     for name in PARTS:
         if found.get(name):
@@ -91,18 +83,18 @@ def make(found: dict[str, Found]) -> str:
 
 
 def where(found: Found) -> str:
-    """For a heading."""
+    """Return the end of a heading: the device."""
     return " on a GPU" if found["machine"].get("gpu") else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; all but the first column are numbers."""
+    """Return a table in Markdown, whose columns are numbers, except the first."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def measured(found: Found) -> str:
-    """Where, when and how."""
+    """Return machine, date, versions and commands of a measurement."""
     machine, versions = found["machine"], found["versions"]
     native = "native" if machine["native_bf16"] else "no native"
     commands = ", ".join(f"`{command}`" for command in found.get("commands", [found["command"]]))
@@ -114,7 +106,7 @@ def measured(found: Found) -> str:
 
 
 def step(found: Found) -> str:
-    """Seconds, images and share of every candidate."""
+    """Return seconds, images and share of each candidate."""
     header = ("candidate", "parameters", "precision", "batch", "seconds (min – max)", "images/s",
               "GFLOP/image", "GFLOP/s", "share of GEMM")  # fmt: skip
     rows = [
@@ -135,12 +127,12 @@ def step(found: Found) -> str:
     products = [
         (precision, *(f"{rates[shape] / 1e9:,.0f}" for shape in shapes)) for precision, rates in found["gemm"].items()
     ]
-    gemm = "\nGFLOP/s of matrix products, by shape:\n\n" + table(("precision", *shapes), products)
+    gemm = "\nGFLOP/s of matrix products, by their shapes:\n\n" + table(("precision", *shapes), products)
     return STEP.format(where=where(found), **found) + "\n" + table(header, rows) + gemm
 
 
 def operations(found: Found) -> str:
-    """The operations of a step, and how near to the fastest matrix product the two kinds that count come."""
+    """Return the operations of a step, and the speed of convolutions and matrix products relative to the fastest."""
     total = sum(row["seconds"] for row in found["rows"])
     shown, others = found["rows"][:SHOWN], found["rows"][SHOWN:]
     rest = {"operation": "others", "calls": sum(row["calls"] for row in others)}
@@ -154,12 +146,12 @@ def operations(found: Found) -> str:
          f"{each['flops'] / each['seconds'] / found['gemm']:.0%}")
         for kind, each in found["reached"].items()
     ]  # fmt: skip
-    header = ("kind", "share of the time", "GFLOP/s", "share of the fastest matrix product")
+    header = ("of these", "share of the time", "GFLOP/s", "of the fastest matrix product")
     return text + f"\nThe fastest matrix product: {found['gemm'] / 1e9:,.0f} GFLOP/s.\n\n" + table(header, reached)
 
 
 def quality(found: Found) -> str:
-    """One table for each time of training."""
+    """Return one table per training time."""
     text = QUALITY.format(usual=DEFAULT_GUIDANCE)
     for seconds in sorted({row["seconds"] for row in found["rows"]}):
         rows = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
@@ -167,8 +159,8 @@ def quality(found: Found) -> str:
     return text
 
 
-def quality_table(rows: list[Row], floor: Row) -> str:
-    """Every candidate, and the floor: training images in the place of drawn ones."""
+def quality_table(rows: list[Row], real: Row) -> str:
+    """Return a row per candidate, and one for real images in place of samples."""
     header = ("candidate", "parameters", "precision", "batch", "learning rate", "seed", "images seen", "guidance",
               "samples", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
     lines = [
@@ -182,22 +174,22 @@ def quality_table(rows: list[Row], floor: Row) -> str:
             f"{row['images_seen']:,}",
             f"{row['guidance']:g}" if row["classes"] else "",
             f"{row['images']:,}",
-            *judged(row),
+            *cells(row),
         )
         for row in rows
     ]
-    return table(header, [*lines, ("real training images", *[""] * 8, *judged(floor))])
+    return table(header, [*lines, ("real training images", *[""] * 8, *cells(real))])
 
 
-def judged(row: Row) -> tuple[str, str, str, str]:
-    """KID, FD, accuracy where there are classes, confidence."""
+def cells(row: Row) -> tuple[str, str, str, str]:
+    """Return KID, FD, accuracy (empty without classes) and confidence."""
     accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
     kid = f"{row['kid']:.3f} ± {row['kid_spread']:.3f}"
     return kid, f"{row['fd']:.1f}", accuracy, f"{row['confidence']:.1%}"
 
 
 def growth(found: Found) -> str:
-    """One table for each thing that grows."""
+    """Return one table per thing that grows."""
     by = {what: [row for row in found["rows"] if row["what"] == what] for what in (*COLUMNS, "loop", "processes")}
     precision = next((row["precision"] for row in found["rows"] if "precision" in row), "")
     text = GROWTH.format(precision=precision) if precision else "\n## How the cost grows\n"
@@ -213,17 +205,17 @@ def growth(found: Found) -> str:
     header = (
         "parameters",
         "batch",
-        "ms per iteration",
+        "ms per iteration of the loop",
         "ms forward, backward, optimizer",
-        "ms of the loop",
+        "ms between them",
         "share",
     )
-    text += "\nThe time that the loop adds to the bare step:\n\n" + table(header, loop) if loop else ""
+    text += "\nThe overhead of the loop:\n\n" + table(header, loop) if loop else ""
     return text + processes(by["processes"])
 
 
 def processes(rows: list[Row]) -> str:
-    """Images a second of the training, beside those of the first row with the same settings."""
+    """Return images per second of training, and relative to the first row with the same settings."""
     if not rows:
         return ""
     base = {row["settings"]: row["images_per_second"] for row in reversed(rows)}
@@ -233,4 +225,4 @@ def processes(rows: list[Row]) -> str:
         for row in rows
     ]  # fmt: skip
     header = ("training", "processes", "threads per process", "images/s", "speed")
-    return "\nThe training by torchrun, with the cores divided among the processes:\n\n" + table(header, lines)
+    return "\nTraining with torchrun; the processes share the cores:\n\n" + table(header, lines)

@@ -130,6 +130,7 @@ def test_an_image_is_the_same_in_a_batch_of_1_and_of_64(
     together = generate_images(network, plan, SHAPE, 3, range(64), labels)
     alone = torch.cat([generate_images(network, plan, SHAPE, 3, [i], labels[i : i + 1]) for i in (0, 17, 63)])
     assert together.std() > 0.1
+    assert not torch.equal(together[:1], generate_images(network, plan, SHAPE, 4, [0], labels[:1]))
     torch.testing.assert_close(alone, together[[0, 17, 63]], atol=1e-4, rtol=0)
 
 

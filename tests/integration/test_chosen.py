@@ -105,7 +105,7 @@ def test_a_source_that_is_gone_is_needed_only_where_the_store_has_to_be_made(
     store = project.data / "05_model_input/training_images/store.json"
     before = store.stat().st_mtime_ns, chosen_file(project).read_bytes()
     ok(project.kedro_run("--pipelines", "data_ingestion"))
-    assert f"{pictures} does not exist. The images that were made of it before are used." in caplog.text
+    assert f"{pictures} does not exist. The images made from it earlier are used." in caplog.text
     ingest(project, "pictures")  # the same, from here
     assert (store.stat().st_mtime_ns, chosen_file(project).read_bytes()) == before
     for changes in ("images.size=24", "dataset.classes=false"):

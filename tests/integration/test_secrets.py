@@ -52,9 +52,9 @@ def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{url}-gone", "pictures.zip?… is not there: the server says 404"),
+        ("{url}-gone", "pictures.zip?… was not found: the server returns 404"),
         ("htps://janedoe:pa55word@127.0.0.1/pictures.zip?token=s3cret", "no file system is known for htps://"),
-        ("http://janedoe:pa55word@[1:2/pictures.zip?token=s3cret", "cannot be asked for"),
+        ("http://janedoe:pa55word@[1:2/pictures.zip?token=s3cret", "cannot be requested"),
         ("http://janedoe:pa55word@127.0.0.1:9/pictures.zip?token=s3cret", "cannot be reached"),
         ("memory://janedoe:pa55word@bucket/pictures.zip?token=s3cret", "cannot be read"),
     ],

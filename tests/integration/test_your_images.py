@@ -76,7 +76,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
 ) -> None:
     caplog.set_level("INFO", "ddpm_kedro")
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion", **{"images.fit": "pad"})
-    assert "Chosen for these pictures: use.augmentation flips, model.width 32, " in caplog.text
+    assert "Chosen for these images: use.augmentation flips, model.width 32, " in caplog.text
     plain = project.parameters()
     assert plain["use"] | {"dataset": "pictures", "model": "chosen", "augmentation": "flips"} == plain["use"]
     assert plain["dataset"]["path"] == str(tmp_path / "pictures")
@@ -86,7 +86,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
     with monkeypatch.context() as patch:
         patch.setattr("ddpm_kedro.ingestion.image_files.decode", lambda *_: pytest.fail("decoded again"))
         ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
-    assert f"{tmp_path}/pictures: 60 pictures of 2 classes." in caplog.text
+    assert f"{tmp_path}/pictures: 60 images of 2 classes." in caplog.text
     config = json.loads((project.data / "06_models/model/config.json").read_text())
     assert config["class_names"] == ["circles", "squares"]
     assert config["image_shape"] == [3, 16, 16]

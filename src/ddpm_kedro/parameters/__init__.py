@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
 from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
+from ddpm_kedro.parameters.optimizer import OptimizerParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -25,7 +26,6 @@ from ddpm_kedro.parameters.training import (
     AugmentationParameters,
     DiffusionParameters,
     ModelParameters,
-    OptimizerParameters,
     TrainingParameters,
 )
 
