@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 class Archive(ContextHook):
     """Copy outputs that are marked ``metadata: {archive: true}`` and were made by this run from its own model."""
 
-    def __init__(self) -> None:
-        self.saved: dict[str, Provenance | None] = {}
+    saved: dict[str, Provenance | None]
 
     @hook_impl
     def before_pipeline_run(self) -> None:
