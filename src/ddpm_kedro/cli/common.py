@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
-from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.console import Console
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import value_of
-from ddpm_kedro.session import errors_explained
+from ddpm_kedro.session import Session, errors_explained
 
 
 def project_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,9 +78,7 @@ class ListOption(click.Option):
 
 def make_session(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> KedroSession:
     """Create a session of this environment, with parameters as from the command line."""
-    session = settings.SESSION_CLASS.create(project.project_path, env=env, runtime_params=params)
-    assert isinstance(session, KedroSession)
-    return session
+    return Session.create(project.project_path, env=env, runtime_params=params)
 
 
 def make_loader(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> GroupConfigLoader:

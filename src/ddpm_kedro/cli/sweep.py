@@ -73,11 +73,8 @@ def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: 
 def _run_trial(project: ProjectMetadata, env: str | None, changes: str, name: str) -> None:
     params = read_params(changes)
     params.setdefault("tracking", {}).setdefault("group", name)
-    session = make_session(project, env, params)
-    try:
+    with make_session(project, env, params) as session:
         session.run()
-    finally:
-        session.close()
 
 
 def _fingerprint_fields(project: ProjectMetadata, env: str | None, params: str) -> dict[str, Any]:
