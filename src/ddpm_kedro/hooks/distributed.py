@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import reason_of
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.kedro_adapter import describe
 from ddpm_kedro.nothing import NOTHING
@@ -86,10 +87,9 @@ class Distributed(ContextHook):
         try:
             dist.init_process_group(backend, timeout=timeout)
         except (dist.DistError, RuntimeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
             raise UserError(
                 f"The other processes of this training did not join at {where} within {timeout} "
-                f"(MASTER_ADDR:MASTER_PORT; training.process_timeout): {first}"
+                f"(MASTER_ADDR:MASTER_PORT; training.process_timeout): {reason_of(error)}"
             ) from error
         if dist.get_rank() == 0 and dist.get_world_size() > 1:
             logger.info("Distributed training in %d processes.", dist.get_world_size())

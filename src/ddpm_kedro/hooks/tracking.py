@@ -14,9 +14,10 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.base import local_copy
+from ddpm_kedro.files import reason_of
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
-from ddpm_kedro.hooks.wandb_run import WandbRun, choose_mode, first_line
+from ddpm_kedro.hooks.wandb_run import WandbRun, choose_mode
 from ddpm_kedro.provenance import redact
 
 if TYPE_CHECKING:
@@ -103,5 +104,5 @@ class Tracking(ContextHook):
         try:
             yield
         except Exception as error:
-            logger.warning("W&B fails (%s: %s). The run is not tracked.", type(error).__name__, first_line(error))
+            logger.warning("W&B fails (%s). The run is not tracked.", reason_of(error))
             self.run = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_kedro.atomic import write_text
+from ddpm_kedro.files import reason_of
 from ddpm_kedro.provenance import flatten, redact_text
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class WandbRun:
         except wandb.Error as error:
             if mode == "offline":
                 raise
-            logger.warning("W&B cannot be reached, or refuses the key (%s). Tracking offline.", first_line(error))
+            logger.warning("W&B cannot be reached, or refuses the key (%s). Tracking offline.", reason_of(error))
             wandb.teardown()  # the failed attempt still holds the id
             self._open(tracking_id, "offline")
             return
@@ -179,8 +180,3 @@ def choose_mode(mode: str) -> str:
 def _wandb_id(tracking_id: str, number: int) -> str:
     """Return the id of the first, second, … training from scratch."""
     return tracking_id if number == 1 else f"{tracking_id}_{number}"
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
