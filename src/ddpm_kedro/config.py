@@ -84,11 +84,7 @@ class GroupConfigLoader(ComposedConfigLoader):
         return base
 
     def check_files(self, key: str, files: Configs) -> None:
-        """Reject a file without names and values, or with a dataset class that has another name today.
-
-        Raises:
-            UserError: with the file's path.
-        """
+        """Raise UserError for a file without names and values, or with a dataset class that has another name today."""
         for path, config in files.items():
             if not isinstance(config, DictConfig):
                 raise UserError(f"{path} contains no {key}: names and values are expected, not a list.")

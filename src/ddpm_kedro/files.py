@@ -70,11 +70,7 @@ def seal(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read a JSON file of names and values, and compare it with its checksum, if it has one.
-
-    Raises:
-        UserError, ValueError, OSError: for a damaged file; call it within :func:`reading`.
-    """
+    """Read a JSON file of names and values, and check its checksum, if any; call it within :func:`reading`."""
     document = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict):
         raise UserError(f"{path.name} is not a JSON object")

@@ -19,11 +19,7 @@ LOADER = get_yaml_loader()
 
 
 def types_of(name: str) -> list[Any]:
-    """Return the types that a parameter takes, with markers such as :class:`APath`; none if it is unknown.
-
-    >>> str in types_of("training.initial_model"), APath in types_of("training.initial_model")
-    (True, True)
-    """
+    """Return the types that a parameter takes, with markers such as ``APath``; none if it is unknown."""
     group, _, key = name.partition(".")
     field = Parameters.model_fields.get(group)
     fields = getattr(field and field.annotation, "model_fields", None)

@@ -60,6 +60,11 @@ class Sweep:
         varied = {name: space.distribution_to_json(values) for name, values in self.space.items()}
         return {"varied": varied, "fixed": {name: value for name, value in self.config.items() if name not in varied}}
 
+    def candidates(self, name: str) -> list[Any]:
+        """Return the listed values, or both ends of a range: the values to check before the first trial."""
+        values = self.space[name]
+        return list(values.choices) if isinstance(values, space.CategoricalDistribution) else [values.low, values.high]
+
     def params(self, chosen: dict[str, Any]) -> str:
         """Return the parameters of a trial as text for ``--params``."""
         varied = (f"{name}={value}" for name, value in chosen.items())
@@ -105,19 +110,8 @@ def default_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
     return "tpe" if without_step or trials is not None else "grid"
 
 
-def candidates(values: Values) -> list[Any]:
-    """Return the listed values, or both ends of a range: the values to check before the first trial."""
-    if isinstance(values, space.CategoricalDistribution):
-        return list(values.choices)
-    return [values.low, values.high]
-
-
 def check_sampler(sweep: Sweep) -> None:
-    """Check that the sampler can sample the values.
-
-    Raises:
-        UserError: for a grid with a range without a step, and for another sampler without a number of trials.
-    """
+    """Raise UserError for a grid with a range without a step, and for another sampler without a number of trials."""
     if sweep.sampler == "grid":
         grid_values(sweep.space)
     elif sweep.trials is None:
@@ -125,11 +119,7 @@ def check_sampler(sweep: Sweep) -> None:
 
 
 def grid_values(varied: Space) -> dict[str, list[Any]]:
-    """Return all values of each parameter.
-
-    Raises:
-        UserError: for a range without a step.
-    """
+    """Return all values of each parameter; raise UserError for a range without a step."""
     found: dict[str, list[Any]] = {}
     for name, values in varied.items():
         if isinstance(values, space.CategoricalDistribution):

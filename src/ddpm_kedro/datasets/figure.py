@@ -37,11 +37,7 @@ class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
     """Load an image of any format that a user may provide; None if there is none."""
 
     def load(self) -> Image.Image | None:
-        """Load the image.
-
-        Raises:
-            UserError: if the file is not an image.
-        """
+        """Load the image; raise UserError if the file is not an image."""
         if not self._exists():
             return None
         try:

@@ -36,11 +36,7 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
 
 
 def read_history(path: Path) -> list[Row]:
-    """Read the rows of a history.
-
-    Raises:
-        UserError, ValueError, …: see :func:`~ddpm_kedro.files.reading`.
-    """
+    """Read the rows of a history; call it within :func:`~ddpm_kedro.files.reading`, which explains errors."""
     with path.open(newline="") as file:
         rows = csv.DictReader(file, strict=True)
         if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is a history without rows

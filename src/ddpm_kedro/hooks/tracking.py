@@ -29,10 +29,9 @@ logger = logging.getLogger(__name__)
 class Tracking(ContextHook):
     """Log a training to W&B while it runs. A problem with W&B is one warning and never stops the training."""
 
-    def __init__(self) -> None:
-        self.run: WandbRun | None = None
-        self.tracked: dict[str, tuple[str, Any]] = {}
-        self.figures: dict[str, Any] = {}
+    run: WandbRun | None
+    tracked: dict[str, tuple[str, Any]]
+    figures: dict[str, Any]
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:

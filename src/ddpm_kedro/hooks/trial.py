@@ -28,9 +28,6 @@ class Trial(ContextHook):
 
     def __init__(self) -> None:
         self.trial: optuna.Trial | None = None
-        self.catalog = DataCatalog()
-        self.images_seen, self.value = 0, float("nan")
-        self.pruned, self.run_id = False, ""
 
     @contextmanager
     def of(self, trial: "optuna.Trial") -> Iterator["Trial"]:

@@ -63,11 +63,7 @@ class Parameters(Group):
 
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:
-    """Build all groups from plain data.
-
-    Raises:
-        UserError: with one line per value that is not accepted.
-    """
+    """Build all groups from plain data; raise UserError with one line per value that is not accepted."""
     try:
         return Parameters.model_validate(raw)
     except ValidationError as error:
