@@ -13,9 +13,8 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
 from ddpm_kedro.provenance import flatten
 
-PACKAGE = __package__ + "."
 RENAMED = {
-    PACKAGE + old: PACKAGE + new
+    f"{__package__}.{old}": f"{__package__}.{new}"
     for old, new in {
         "chosen.ChosenParametersDataset": "chosen_parameters.ChosenParametersDataset",
         "chosen.EarlierManifestDataset": "chosen_parameters.EarlierManifestDataset",

@@ -45,10 +45,9 @@ class ChosenParameters(ContextHook):
             stored: dict[str, Any] = catalog.load("chosen_parameters") if catalog.exists("chosen_parameters") else {}
         except DatasetError:  # damaged; this run does not need it
             return {}
+        compared = [stored, self.chosen]
         if TRIAL.trial is not None:  # the trials of a sweep vary the stored parameters
-            compared = [each.get("dataset") for each in (stored, self.chosen)]
-        else:
-            compared = [stored, self.chosen]
+            compared = [each.get("dataset", {}) for each in compared]
         return stored if len(set(map(fingerprint, compared))) == 1 else {}
 
 

@@ -1,4 +1,4 @@
-"""What several hooks need to know of a run before it starts."""
+"""The parameters and the data folder, for hooks that need them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,7 @@ from kedro.framework.hooks import hook_impl
 
 
 class ContextHook:
-    """Base of hooks that use the parameters, or files in the data folder.
-
-    Attributes:
-        parameters: all of them, as plain data.
-        data_root: the data folder.
-    """
+    """Know all parameters, as plain data, and the data folder; the base of hooks that need them."""
 
     parameters: dict[str, Any]
     data_root: Path

@@ -24,9 +24,6 @@ class GracefulStop:
     """
 
     def __init__(self) -> None:
-        self.stop = Event()
-        self.signal = 0
-        self.training = False
         self.earlier_handlers: dict[int, Handler] = {}
 
     @hook_impl
