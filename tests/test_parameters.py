@@ -226,7 +226,7 @@ def test_the_fingerprint_of_a_training_has_only_parameters_that_affect_the_weigh
         == TRAINING.fingerprint_fields()
     )
     assert changed(TRAINING, seed=9).fingerprint_fields() != TRAINING.fingerprint_fields()
-    assert set(TRAINING.fingerprint_fields()) | TRAINING.excluded_from_fingerprint == set(TRAINING.model_dump())
+    assert set(TRAINING.fingerprint_fields()) | TRAINING.excluded_from_fingerprint() == set(TRAINING.model_dump())
 
 
 def test_every_parameter_of_the_shipped_files_is_known() -> None:

@@ -7,7 +7,7 @@ import pytest
 from kedro.logging import RichHandler
 from rich.console import Console
 
-from ddpm_kedro.terminal import show_brackets_in_logs
+from ddpm_kedro.terminal import make_log_records_safe
 
 
 @pytest.mark.parametrize("text", ["classes [b]old[/b]", "a folder [/b]"])
@@ -15,6 +15,6 @@ def test_brackets_are_printed_unchanged_on_a_terminal(text: str, monkeypatch: py
     file = io.StringIO()
     handler = RichHandler(console=Console(file=file, width=100))
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
-    show_brackets_in_logs()
+    make_log_records_safe()
     logging.getLogger("ddpm_kedro.ingestion.image_files").warning("Found %s.", text)
     assert text in file.getvalue()

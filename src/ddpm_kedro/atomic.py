@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+from ddpm_kedro.errors import causes
+
 TEMPORARY, FOLDER = ".writing", ".folder"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # constants of Linux
 
@@ -26,6 +28,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
         os.replace(file.name, path)
         _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 @contextmanager
@@ -158,13 +166,10 @@ def _names(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            own = isinstance(cause, OSError) and (cause.filename is None or TEMPORARY in str(cause.filename))
-            if isinstance(cause, OSError) and cause.errno and own:
+        for cause in causes(error):
+            if isinstance(cause, OSError) and cause.errno and TEMPORARY in str(cause.filename or TEMPORARY):
                 cause.filename = str(path)
                 del cause.filename2
-            cause = cause.__cause__ or cause.__context__
         raise
 
 

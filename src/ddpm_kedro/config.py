@@ -14,8 +14,8 @@ from ddpm_kedro.datasets.catalog import check_types
 from ddpm_kedro.datasets.chosen_parameters import check_nothing_ingested, read_chosen
 from ddpm_kedro.errors import UserError, nearest
 from ddpm_kedro.kedro_adapter import ComposedConfigLoader, Configs
-from ddpm_kedro.parameters import Parameters, check_parameters
-from ddpm_kedro.plain_text import TEXT, check_file
+from ddpm_kedro.parameters import APath, Parameters, check_parameters
+from ddpm_kedro.plain_text import check_file, text_parameters, types_of
 from ddpm_kedro.provenance import flatten
 
 EXPERIMENT = "experiment"
@@ -64,9 +64,9 @@ class GroupConfigLoader(ComposedConfigLoader):
             raise UserError(f"{error} Check its indentation, colons and quotes.") from error
         if key == "parameters":
             checked = check_parameters(config)
-            for group, name in TEXT:  # text that looks like a number was read as a number
+            for group, name in text_parameters():  # text that looks like a number was read as a number
                 value = getattr(getattr(checked, group), name)
-                config[group][name] = expanduser(value) if value and TEXT.is_path(f"{group}.{name}") else value
+                config[group][name] = expanduser(value) if value and APath in types_of(f"{group}.{name}") else value
             if self._callback is not None:
                 self._callback(config)
             self._checked = deepcopy(config)
@@ -84,11 +84,7 @@ class GroupConfigLoader(ComposedConfigLoader):
         return base
 
     def check_files(self, key: str, files: Configs) -> None:
-        """Reject a file without names and values, or with a dataset class that has another name today.
-
-        Raises:
-            UserError: with the file's path.
-        """
+        """Raise UserError for a file without names and values, or with a dataset class that has another name today."""
         for path, config in files.items():
             if not isinstance(config, DictConfig):
                 raise UserError(f"{path} contains no {key}: names and values are expected, not a list.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event, Thread, get_ident
 from typing import Any
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hooks.distributed import is_rank_0
 
@@ -51,7 +51,7 @@ def hold_data_folder(folder: Path) -> Iterator[None]:
     try:
         with _explain_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            handle = _open(folder / LOCK)
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _acquire(folder, handle)
             with _recorded(folder):
@@ -110,8 +110,8 @@ def _try(folder: Path, handle: int) -> bool:
 def _recorded(folder: Path) -> Iterator[None]:
     """Record the holder of the lock while the block runs, and renew the record."""
     record, released = folder / RECORD, Event()
-    with _explain_errors(folder), atomic_write(record) as file:
-        file.write(json.dumps(_describe_process(), indent=2).encode())
+    with _explain_errors(folder):
+        write_text(record, json.dumps(_describe_process(), indent=2))
     Thread(target=_renew, args=(record, released), daemon=True).start()
     try:
         yield
@@ -193,10 +193,6 @@ def _seconds_to_wait() -> float:
         return max(0.0, float(text))
     except ValueError:
         raise UserError(f"{WAIT}={text} is not a number: give the seconds to wait, such as {WAIT}=600.") from None
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
 @contextmanager

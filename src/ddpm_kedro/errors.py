@@ -1,6 +1,6 @@
 """Errors that a user can fix, and hints for their messages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,6 +27,15 @@ class DivergedError(UserError):
     def __init__(self, message: str, batch: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.batch = batch
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, then each error that caused the one before."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 def nearest(word: str, accepted: list[str]) -> str:

@@ -44,7 +44,6 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     """Turn errors that a damaged file causes in the block into a UserError. Errors of the disk are raised unchanged.
 
     Args:
-        path: the file or folder that is read.
         remedy: a sentence that says what to do.
     """
     try:
@@ -71,11 +70,7 @@ def seal(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read a JSON file of names and values, and compare it with its checksum, if it has one.
-
-    Raises:
-        UserError, ValueError, OSError: for a damaged file; call it within :func:`reading`.
-    """
+    """Read a JSON file of names and values, and check its checksum, if any; call it within :func:`reading`."""
     document = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict):
         raise UserError(f"{path.name} is not a JSON object")

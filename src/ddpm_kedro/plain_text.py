@@ -7,10 +7,9 @@ from typing import Annotated, Any, get_args, get_origin
 import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
-from pydantic import BaseModel
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.parameters import AnyWord, APath, Parameters
+from ddpm_kedro.parameters import AnyWord, Parameters
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][\d_]*)")
 """Decimal integers; YAML also reads octal, hexadecimal and base 60."""
@@ -19,56 +18,32 @@ INT, STR, NULL = (f"tag:yaml.org,2002:{name}" for name in ("int", "str", "null")
 LOADER = get_yaml_loader()
 
 
-class TextNames:
-    """Know which parameters take text.
-
-    Args:
-        model: the model of all groups.
-    """
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._names: dict[str, list[Any]] = {}
-        for group, field in model.model_fields.items():
-            fields = getattr(field.annotation, "model_fields", None)
-            if fields is None:  # a dictionary of text: use
-                self._names[f"{group}."] = _kinds(field.annotation)
-            else:
-                self._names |= {
-                    f"{group}.{name}": _kinds(each.annotation, each.metadata) for name, each in fields.items()
-                }
-
-    def takes_text(self, name: str) -> bool:
-        """Return whether a parameter takes text or a list of text."""
-        return str in self._kinds(name)
-
-    def takes_any_word(self, name: str) -> bool:
-        """Return whether a parameter takes any word, also ``null``."""
-        return AnyWord in self._kinds(name)
-
-    def is_path(self, name: str) -> bool:
-        """Return whether a parameter takes a path."""
-        return APath in self._kinds(name)
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield the group and the name of each parameter that takes text."""
-        for name, kinds in self._names.items():
-            group, _, key = name.partition(".")
-            if key and str in kinds:
-                yield group, key
-
-    def _kinds(self, name: str) -> list[Any]:
-        return self._names.get(name) or self._names.get(f"{name.partition('.')[0]}.", [])
+def types_of(name: str) -> list[Any]:
+    """Return the types that a parameter takes, with markers such as ``APath``; none if it is unknown."""
+    group, _, key = name.partition(".")
+    field = Parameters.model_fields.get(group)
+    fields = getattr(field and field.annotation, "model_fields", None)
+    if fields is not None:
+        field = fields.get(key)  # otherwise the group is a dictionary of text: use
+    return _types_in(field.annotation, field.metadata) if field else []
 
 
-def _kinds(annotation: Any, metadata: Sequence[Any] = ()) -> list[Any]:
+def text_parameters() -> Iterator[tuple[str, str]]:
+    """Yield the group and the name of each parameter that takes text."""
+    for group, field in Parameters.model_fields.items():
+        for name in getattr(field.annotation, "model_fields", ()):
+            if str in types_of(f"{group}.{name}"):
+                yield group, name
+
+
+def _types_in(annotation: Any, metadata: Sequence[Any] = ()) -> list[Any]:
     """Return all types in an annotation, including those of its metadata."""
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
-    inner = [kind for each in get_args(annotation) if isinstance(each, type) or get_args(each) for kind in _kinds(each)]
+    inner = [
+        found for each in get_args(annotation) if isinstance(each, type) or get_args(each) for found in _types_in(each)
+    ]
     return [annotation, *inner, *(type(each) for each in metadata)]
-
-
-TEXT = TextNames(Parameters)
 
 
 def value_of(name: str, text: str) -> Any:
@@ -77,8 +52,9 @@ def value_of(name: str, text: str) -> Any:
     Raises:
         UserError: if the text is not YAML, or a number that is not decimal.
     """
-    if TEXT.takes_text(name):
-        return None if not text or (text == "null" and not TEXT.takes_any_word(name)) else text
+    types = types_of(name)
+    if str in types:
+        return None if not text or (text == "null" and AnyWord not in types) else text
     try:
         node = yaml.compose(text, LOADER)
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
@@ -94,8 +70,6 @@ def check_file(file: str, content: str, below: Sequence[str] = ()) -> None:
     """Check a YAML file for values that YAML changes.
 
     Args:
-        file: its name, for messages.
-        content: its text.
         below: keys that lead to the parameters.
 
     Raises:
@@ -107,7 +81,7 @@ def check_file(file: str, content: str, below: Sequence[str] = ()) -> None:
         node = next((value for name, value in pairs if name.value == key), None)
     for name, scalar in _scalars(node):
         try:
-            if TEXT.takes_text(name):
+            if str in types_of(name):
                 _check_text(name, scalar)
             else:
                 _check_number(name, scalar)

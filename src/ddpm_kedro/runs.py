@@ -64,11 +64,7 @@ def read_unfinished(folder: Path) -> list[KeptRun]:
 
 
 def find_run(runs: list[KeptRun], name: str) -> KeptRun:
-    """Return the run whose id begins with a name.
-
-    Raises:
-        UserError: if there is none, or more than one.
-    """
+    """Return the run whose id begins with a name; raise UserError if there is none, or more than one."""
     found = [run for run in runs if run.run_id.startswith(name)]
     if len(found) == 1:
         return found[0]

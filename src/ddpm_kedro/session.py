@@ -3,6 +3,7 @@
 import errno
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -16,7 +17,7 @@ from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
-from ddpm_kedro.errors import UserError, nearest
+from ddpm_kedro.errors import UserError, causes, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
@@ -39,16 +40,11 @@ class Session(KedroSession):
             ClickException: for invalid parameters, missing inputs, an unknown name, or a data folder that cannot be
                 written or is in use.
         """
-        try:
+        with errors_explained():
             _check_pipelines(kwargs.get("pipeline_names"))
             _check_runner(kwargs.get("runner"))
             with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
                 return super().run(*args, **kwargs)
-        except Exception as error:
-            message = explain(error)
-            if message is None:
-                raise
-            raise ClickException(message) from error
 
     def _data_folder(self) -> Path:
         root = config_loader_of(self)["globals"]["data_root"]
@@ -60,14 +56,21 @@ class Session(KedroSession):
         return Path(self.store["project_path"], root)
 
 
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turn a user error in the block into a ClickException: one message, without secrets of URLs or a traceback."""
+    try:
+        yield
+    except Exception as error:
+        message = explain(error)
+        if message is None or isinstance(error, ClickException):
+            raise
+        raise ClickException(redact_text(message)) from error
+
+
 def explain(error: BaseException) -> str | None:
-    """Return the message for a user error, without secrets of URLs; None for a bug."""
-    message = _explain(error)
-    return None if message is None else redact_text(message)
-
-
-def _explain(error: BaseException) -> str | None:
-    chain = list(_causes(error))
+    """Return the message for a user error; None for a bug."""
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, UserError):
             return str(cause)
@@ -110,11 +113,3 @@ def _check_runner(runner: AbstractRunner | None) -> None:
         )
     if runner is not None and is_async(runner):
         raise UserError("--async cannot run this project: a training saves its outputs while it runs. Omit it.")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__

@@ -16,17 +16,11 @@ from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
-from ddpm_kedro.terminal import (
-    keep_secrets_out_of_logs,
-    only_rank_0_logs,
-    plain_logs_without_a_terminal,
-    show_brackets_in_logs,
-)
+from ddpm_kedro.terminal import make_log_records_safe, only_rank_0_logs, plain_logs_without_a_terminal
 
 plain_logs_without_a_terminal()
 only_rank_0_logs()
-show_brackets_in_logs()
-keep_secrets_out_of_logs()
+make_log_records_safe()
 
 # Kedro calls the last one first.
 HOOKS = (

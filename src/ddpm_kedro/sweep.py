@@ -16,14 +16,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
-from ddpm_kedro.atomic import atomic_write
-from ddpm_kedro.errors import ConflictError, DivergedError, UserError
+from ddpm_kedro.atomic import write_text
+from ddpm_kedro.errors import ConflictError, DivergedError, UserError, causes
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.provenance import differences
 
 logger = logging.getLogger(__name__)
 PRUNED = 128  # the exit status of a stop without a signal
-Space = dict[str, space.BaseDistribution]
+Values = space.CategoricalDistribution | space.IntDistribution | space.FloatDistribution
+Space = dict[str, Values]
 RANGE = re.compile(r"(?P<low>[^:,]+?)\.\.(?P<high>[^:,]+)(:(?P<how>[^,]+))?")
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "none": optuna.pruners.NopPruner,
@@ -59,6 +60,11 @@ class Sweep:
         varied = {name: space.distribution_to_json(values) for name, values in self.space.items()}
         return {"varied": varied, "fixed": {name: value for name, value in self.config.items() if name not in varied}}
 
+    def candidates(self, name: str) -> list[Any]:
+        """Return the listed values, or both ends of a range: the values to check before the first trial."""
+        values = self.space[name]
+        return list(values.choices) if isinstance(values, space.CategoricalDistribution) else [values.low, values.high]
+
     def params(self, chosen: dict[str, Any]) -> str:
         """Return the parameters of a trial as text for ``--params``."""
         varied = (f"{name}={value}" for name, value in chosen.items())
@@ -90,7 +96,7 @@ def read_space(arguments: tuple[str, ...]) -> Space:
 _EXAMPLES = "Write use.model=digits,small or optimizer.lr=1e-4..1e-2:log or model.width=16..48:16."
 
 
-def _range(low: str, high: str, how: str | None) -> space.BaseDistribution:
+def _range(low: str, high: str, how: str | None) -> Values:
     log, step = how == "log", None if how in {None, "log"} else str(how)
     if all(re.fullmatch(r"-?[\d_]+", part) for part in (low, high, step or "1")):
         return space.IntDistribution(int(low), int(high), log=log, step=int(step or 1))
@@ -104,20 +110,8 @@ def default_sampler(arguments: tuple[str, ...], trials: int | None) -> str:
     return "tpe" if without_step or trials is not None else "grid"
 
 
-def candidates(values: space.BaseDistribution) -> list[Any]:
-    """Return the listed values, or both ends of a range: the values to check before the first trial."""
-    if isinstance(values, space.CategoricalDistribution):
-        return list(values.choices)
-    assert isinstance(values, space.IntDistribution | space.FloatDistribution)
-    return [values.low, values.high]
-
-
 def check_sampler(sweep: Sweep) -> None:
-    """Check that the sampler can sample the values.
-
-    Raises:
-        UserError: for a grid with a range without a step, and for another sampler without a number of trials.
-    """
+    """Raise UserError for a grid with a range without a step, and for another sampler without a number of trials."""
     if sweep.sampler == "grid":
         grid_values(sweep.space)
     elif sweep.trials is None:
@@ -125,17 +119,12 @@ def check_sampler(sweep: Sweep) -> None:
 
 
 def grid_values(varied: Space) -> dict[str, list[Any]]:
-    """Return all values of each parameter.
-
-    Raises:
-        UserError: for a range without a step.
-    """
+    """Return all values of each parameter; raise UserError for a range without a step."""
     found: dict[str, list[Any]] = {}
     for name, values in varied.items():
         if isinstance(values, space.CategoricalDistribution):
             found[name] = list(values.choices)
             continue
-        assert isinstance(values, space.IntDistribution | space.FloatDistribution)
         if values.log or values.step is None:
             raise UserError(f"A grid needs {name} as listed values, or as a range with a step: {name}=low..high:step")
         count = round((values.high - values.low) / values.step) + 1
@@ -176,8 +165,6 @@ def run_sweep(sweep: Sweep, study: Study, run: Callable[[str], None]) -> None:
     """Run trials until the number of trials is reached.
 
     Args:
-        sweep: the sweep.
-        study: its study.
         run: starts a run with parameters as text for ``--params``.
 
     Raises:
@@ -202,7 +189,8 @@ def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[s
     """Run a trial and return its last validation loss; take both from an earlier trial with the same parameters."""
     values = {name: _suggest(trial, name, distribution) for name, distribution in sweep.space.items()}
     logger.info("Trial %d: %s", trial.number, sweep.params(values))
-    if (earlier := _find_trial(study, values)) is not None:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    if earlier := next((each for each in complete if each.params == values), None):
         logger.info("Same parameters as trial %d; its result is reused.", earlier.number)
         trial.set_user_attr("run_id", earlier.user_attrs["run_id"])
         return earlier.value if earlier.value is not None else float("nan")
@@ -213,7 +201,8 @@ def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[s
             if stop.code != PRUNED:
                 raise
         except (ClickException, KeyboardInterrupt) as error:
-            if not _is_caused_by_parameters(error):
+            if not any(isinstance(cause, ConflictError | DivergedError) for cause in causes(error)):
+                # The disk, the network or Ctrl-C, not the trial's parameters.
                 raise _Interrupted(error) from error
             logger.error("Trial %d failed: %s", trial.number, error)  # noqa: TRY400  a user error has no traceback
             raise
@@ -233,7 +222,7 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
 
 def write_plots(study: Study, folder: Path) -> list[str]:
     """Write Optuna's plots as HTML pages and all trials as a table; return the names of the pages."""
-    _write(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
+    write_text(folder / "trials.csv", study.trials_dataframe().to_csv(index=False))
     if len(study.get_trials(states=(TrialState.COMPLETE,))) < 2:
         return []
     metric = "validation loss"
@@ -246,15 +235,10 @@ def write_plots(study: Study, folder: Path) -> list[str]:
         "combinations": optuna.visualization.plot_parallel_coordinate(study, target_name=metric),
         "importances": optuna.visualization.plot_param_importances(study, target_name=metric),
     }
-    _write(folder / "plotly.min.js", get_plotlyjs())
+    write_text(folder / "plotly.min.js", get_plotlyjs())
     for name, plot in plots.items():
-        _write(folder / f"{name}.html", plot.to_html(include_plotlyjs="directory"))
+        write_text(folder / f"{name}.html", plot.to_html(include_plotlyjs="directory"))
     return [f"{name}.html" for name in plots]
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
 
 
 def _sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
@@ -268,10 +252,9 @@ def _sampler(sweep: Sweep, num_trials: int) -> BaseSampler:
             return TPESampler(seed=seed)
 
 
-def _suggest(trial: optuna.Trial, name: str, values: space.BaseDistribution) -> Any:
+def _suggest(trial: optuna.Trial, name: str, values: Values) -> Any:
     if isinstance(values, space.CategoricalDistribution):
         return trial.suggest_categorical(name, values.choices)
-    assert isinstance(values, space.IntDistribution | space.FloatDistribution)
     suggest: Any = trial.suggest_int if isinstance(values, space.IntDistribution) else trial.suggest_float
     return suggest(name, values.low, values.high, step=values.step, log=values.log)
 
@@ -281,18 +264,3 @@ class _Interrupted(BaseException):
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason
-
-
-def _is_caused_by_parameters(error: BaseException | None) -> bool:
-    """Return whether the trial's parameters caused an error, not the disk, the network or Ctrl-C."""
-    while error is not None:
-        if isinstance(error, ConflictError | DivergedError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _find_trial(study: Study, values: dict[str, Any]) -> FrozenTrial | None:
-    """Return an earlier complete trial with these parameters."""
-    complete = study.get_trials(states=(TrialState.COMPLETE,))
-    return next((trial for trial in complete if trial.params == values), None)

@@ -33,12 +33,17 @@ def only_rank_0_logs() -> None:
             logging.getLogger(name).setLevel(level)
 
 
-def keep_secrets_out_of_logs() -> None:
-    """Redact the URLs in every log message, whoever logs it, and escape bytes of paths that are not UTF-8."""
+def make_log_records_safe() -> None:
+    """Redact URLs in every log message, and escape bytes of paths that are not UTF-8.
+
+    In this project's messages, ``[…]`` is not rich's markup: a path or a name may contain it.
+    """
     make_record = logging.getLogRecordFactory()
 
-    def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    def make_safe_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make_record(*args, **kwargs)
+        if record.name.startswith(__package__):
+            record.markup = False
         with suppress(TypeError, ValueError):  # wrong arguments: logging itself reports them
             message = record.getMessage()
             safe = redact_text(message).encode("utf-8", "backslashreplace").decode()
@@ -46,7 +51,7 @@ def keep_secrets_out_of_logs() -> None:
                 record.msg, record.args = safe, ()
         return record
 
-    logging.setLogRecordFactory(make_redacted)
+    logging.setLogRecordFactory(make_safe_record)
 
 
 def plain_logs_without_a_terminal() -> None:
@@ -58,15 +63,3 @@ def plain_logs_without_a_terminal() -> None:
         logging.Formatter.converter = time.gmtime  # to compare logs of several machines
         LOGGING.configure(PLAIN)
         sys.excepthook = sys.__excepthook__  # Kedro had installed rich tracebacks of 80 columns
-
-
-def show_brackets_in_logs() -> None:
-    """Print ``[…]`` in this project's messages unchanged, not as rich's markup: a path or a name may contain it."""
-
-    def without_markup(record: logging.LogRecord) -> bool:
-        if record.name.startswith(__package__):
-            record.markup = False
-        return True
-
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(without_markup)

@@ -14,8 +14,7 @@ from PIL import Image
 
 from ddpm_kedro.datasets.base import FileDataset, LocalDataset, local_copy
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
-from ddpm_kedro.datasets.figure import FigureDataset, OptionalFigureDataset
-from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.datasets.figure import FigureDataset, FigureFolderDataset, OptionalFigureDataset
 from ddpm_kedro.datasets.history import HistoryDataset
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset

@@ -14,8 +14,7 @@ from PIL import Image
 
 from ddpm_kedro.datasets.animation import AnimationDataset
 from ddpm_kedro.datasets.feature_extractor import FeatureExtractorDataset
-from ddpm_kedro.datasets.figure import FigureDataset
-from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.datasets.figure import FigureDataset, FigureFolderDataset
 from ddpm_kedro.datasets.metrics import MetricsDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore

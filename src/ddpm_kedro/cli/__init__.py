@@ -2,12 +2,10 @@
 
 import click
 
+from ddpm_kedro.cli.kedro_run import run
 from ddpm_kedro.cli.parameters import parameters
-from ddpm_kedro.cli.run import run
 from ddpm_kedro.cli.runs import runs
 from ddpm_kedro.cli.sweep import sweep
-
-__all__ = ["cli", "run"]
 
 
 @click.group()

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
-from kedro.framework.cli.utils import split_string
-from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
@@ -16,7 +14,7 @@ from rich.console import Console
 from ddpm_kedro.config import GroupConfigLoader
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import value_of
-from ddpm_kedro.session import explain
+from ddpm_kedro.session import Session, errors_explained
 
 
 def project_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,13 +22,8 @@ def project_command(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
+        with errors_explained():
             command(*args, **kwargs)
-        except Exception as error:
-            message = explain(error)
-            if message is None or isinstance(error, click.ClickException):
-                raise
-            raise click.ClickException(message) from error
 
     option = click.option("--env", "-e", default=None, help="Environment, such as smoke; default: local.")
     return option(click.pass_obj(wrapped))
@@ -44,15 +37,15 @@ def split_params(ctx: click.Context, option: click.Parameter, value: Any) -> dic
     """
     if isinstance(value, dict):  # from a file
         return value
-    try:
-        return _nested(split_string(ctx, option, value))
-    except UserError as error:
-        raise click.ClickException(str(error)) from error
+    with errors_explained():
+        return read_params(value)
 
 
-def _nested(items: list[str]) -> dict[str, Any]:
+def read_params(params: str) -> dict[str, Any]:
+    """Parse the text of ``--params``; see :func:`split_params`."""
     found: dict[str, Any] = {}
-    for item in items:
+    items = [item.strip() for item in params.split(",")]
+    for item in filter(None, items):
         name, equals, text = (part.strip() for part in item.partition("="))
         if not equals or not name:
             raise UserError(f"--params: {item!r} is not a parameter with a value, such as sampling.seed=7.")
@@ -64,11 +57,6 @@ def _nested(items: list[str]) -> dict[str, Any]:
             raise UserError(f"--params: {name} is given both as a value and as a group of parameters.")
         group[key] = value_of(name, text)
     return found
-
-
-def read_params(text: str) -> dict[str, Any]:
-    """Parse the text of ``--params``."""
-    return split_params(click.get_current_context(), click.Option(["--params"]), text)
 
 
 class ListOption(click.Option):
@@ -90,9 +78,7 @@ class ListOption(click.Option):
 
 def make_session(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> KedroSession:
     """Create a session of this environment, with parameters as from the command line."""
-    session = settings.SESSION_CLASS.create(project.project_path, env=env, runtime_params=params)
-    assert isinstance(session, KedroSession)
-    return session
+    return Session.create(project.project_path, env=env, runtime_params=params)
 
 
 def make_loader(project: ProjectMetadata, env: str | None, params: dict[str, Any] | None = None) -> GroupConfigLoader:

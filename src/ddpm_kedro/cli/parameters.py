@@ -8,7 +8,7 @@ import yaml
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.cli.common import ListOption, console, make_loader, project_command, split_params
 from ddpm_kedro.provenance import redact
 
@@ -50,5 +50,4 @@ def show(project: ProjectMetadata, params: dict[str, Any], env: str | None) -> N
 def dump(project: ProjectMetadata, path: Path, env: str | None) -> None:
     """Write every parameter that a run would have to a YAML file."""
     resolved = redact(make_loader(project, env)["parameters"])
-    with atomic_write(path) as file:
-        file.write(yaml.safe_dump(resolved, sort_keys=False).encode())
+    write_text(path, yaml.safe_dump(resolved, sort_keys=False))

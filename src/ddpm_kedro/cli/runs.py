@@ -9,7 +9,7 @@ import click
 from kedro.framework.startup import ProjectMetadata
 from rich.table import Table
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.cli.common import console, data_folder, make_session, project_command
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.runs import PARAMETERS, KeptRun, compare, find_run, read_runs, read_unfinished
@@ -53,11 +53,8 @@ def watch(project: ProjectMetadata, once: bool, env: str | None) -> None:
 @project_command
 def list_runs(project: ProjectMetadata, env: str | None) -> None:
     """List finished runs, newest first, and what unfinished runs left."""
-    found = read_runs(data_folder(project, env) / "runs")
-    if not found:
-        click.echo("No finished run yet. Start one with: kedro run")
-        _list_unfinished(data_folder(project, env) / "runs")
-        return
+    folder = data_folder(project, env) / "runs"
+    found = read_runs(folder)
     groups = ("experiment", "dataset", "model", "optimizer")
     table = Table("run", "finished", *groups, "lr", "images", "loss", "validation", box=None)
     for kept in found:
@@ -71,17 +68,14 @@ def list_runs(project: ProjectMetadata, env: str | None) -> None:
             f"{seen:,.0f}",
             *(f"{loss:.4f}" for loss in losses),
         )
-    console().print(table)
-    _list_unfinished(data_folder(project, env) / "runs")
-
-
-def _list_unfinished(folder: Path) -> None:
-    """Print the runs that left checkpoints but did not finish: stopped, killed or pruned ones."""
-    found = read_unfinished(folder)
     if found:
-        size = sum(run.size for run in found) / MEGABYTE
+        console().print(table)
+    else:
+        click.echo("No finished run yet. Start one with: kedro run")
+    if unfinished := read_unfinished(folder):  # stopped, killed or pruned
+        size = sum(run.size for run in unfinished) / MEGABYTE
         click.echo(f"\nNot finished ({size:,.1f} MB; `kedro runs prune --unfinished` removes them):")
-    for run in found:
+    for run in unfinished:
         _print_size(run)
 
 
@@ -113,16 +107,16 @@ def prune(project: ProjectMetadata, keep: int | None, unfinished: bool, yes: boo
     if not old:
         click.echo("Nothing to remove.")
         return
-    for kept in old:
-        _print_size(kept)
+    for run in old:
+        _print_size(run)
     if not yes:
         click.confirm(f"Remove these {len(old)} runs permanently?", abort=True)
     with hold_data_folder(data):
-        still = {kept.folder for kept in _find_old(data / "runs", keep, unfinished)}  # may have changed
-        old = [kept for kept in old if kept.folder in still]
-        for kept in old:
-            (kept.folder / PARAMETERS).unlink(missing_ok=True)  # first: a run that is partly removed is not listed
-            shutil.rmtree(kept.folder)
+        still = {run.folder for run in _find_old(data / "runs", keep, unfinished)}  # may have changed
+        old = [run for run in old if run.folder in still]
+        for run in old:
+            (run.folder / PARAMETERS).unlink(missing_ok=True)  # first: a run that is partly removed is not listed
+            shutil.rmtree(run.folder)
     click.echo(f"Removed {len(old)} runs.")
 
 
@@ -149,5 +143,4 @@ def restart(project: ProjectMetadata, mark: Path | None, env: str | None) -> Non
         message = "\n".join([*lines, "The next training starts from scratch."] if kept else ["No checkpoints to move."])
         click.echo(message)
         if mark is not None:
-            with atomic_write(mark) as file:
-                file.write(f"{message}\n".encode())
+            write_text(mark, f"{message}\n")

@@ -73,11 +73,8 @@ def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: 
 def _run_trial(project: ProjectMetadata, env: str | None, changes: str, name: str) -> None:
     params = read_params(changes)
     params.setdefault("tracking", {}).setdefault("group", name)
-    session = make_session(project, env, params)
-    try:
+    with make_session(project, env, params) as session:
         session.run()
-    finally:
-        session.close()
 
 
 def _fingerprint_fields(project: ProjectMetadata, env: str | None, params: str) -> dict[str, Any]:
@@ -99,11 +96,9 @@ def _check_values(project: ProjectMetadata, env: str | None, planned: "Sweep") -
     Raises:
         UserError: for an unknown name, an invalid value, or a parameter that has no effect on a training.
     """
-    from ddpm_kedro.sweep import candidates  # noqa: PLC0415
-
-    for name, values in planned.space.items():
+    for name in planned.space:
         found = []
-        for value in candidates(values):
+        for value in planned.candidates(name):
             try:
                 found.append(_fingerprint_fields(project, env, planned.params({name: value})))
             except ConflictError:  # it may be accepted together with other values of the sweep

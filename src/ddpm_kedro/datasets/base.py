@@ -1,5 +1,6 @@
 """Base classes of the project's datasets."""
 
+import json
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +14,10 @@ from fsspec import AbstractFileSystem
 from kedro.io import AbstractDataset
 from kedro.io.core import get_protocol_and_path
 
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import seal
 from ddpm_kedro.kedro_adapter import storage
-from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.provenance import redact, redact_text
 
 In = TypeVar("In")
@@ -29,12 +31,6 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         filepath: its path; None if a parameter may name it, but does not.
         metadata: any values for hooks and plugins; not used by Kedro.
     """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Call ``save_nothing`` in place of ``save`` for NOTHING."""
-        if "save" in vars(cls):
-            cls.save = _unless_nothing(cls.save)  # type: ignore[method-assign]
-        super().__init_subclass__(**kwargs)
 
     def __init__(self, *, filepath: str | None, metadata: dict[str, Any] | None = None) -> None:
         self._named, self._filepath = filepath is not None, Path(self._local(filepath or ""))
@@ -50,9 +46,6 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
             )
         return str(path)
 
-    def save_nothing(self) -> None:
-        """Keep the data saved before; a subclass may remove it."""
-
     def _exists(self) -> bool:
         return self._named and self._filepath.exists()
 
@@ -67,10 +60,8 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
     downloaded before ``load``, ``fingerprint`` and ``preview``, and uploaded after ``save``.
 
     Args:
-        filepath: see :class:`LocalDataset`; may be a URL.
-        credentials: credentials of the file system.
-        fs_args: further arguments of the file system.
-        metadata: see :class:`LocalDataset`.
+        filepath, metadata: see :class:`LocalDataset`; the path may be a URL.
+        credentials, fs_args: arguments of the file system.
 
     Attributes:
         marker: name of the file without which a folder counts as empty.
@@ -134,17 +125,6 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
         return {"filepath": redact(self._url)}
 
 
-def _unless_nothing(save: Callable[..., None]) -> Callable[..., None]:
-    @wraps(save)
-    def wrapped(self: LocalDataset[Any, Any], data: Any) -> None:
-        if data is NOTHING:
-            self.save_nothing()
-        else:
-            save(self, data)
-
-    return wrapped
-
-
 def _through_a_copy(method: Callable[..., Any], put: bool) -> Callable[..., Any]:
     """Let a method of a remote dataset work on a local copy."""
 
@@ -177,11 +157,16 @@ def local_copy(dataset: Any) -> Iterator[Path]:
         yield local
 
 
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file with the checksum of its content; NaN is an error."""
+    write_text(path, json.dumps(seal(document), indent=2, allow_nan=False) + "\n")
+
+
 def fetch(files: AbstractFileSystem, root: str, local: Path) -> None:
     """Download a file or folder, if it exists."""
     files.invalidate_cache()
     root = files._strip_protocol(root)
-    for name in files.find(root):
+    for name in files.find(root):  # get(recursive=True) would take brackets in a name for a pattern
         target = local / name.removeprefix(root).lstrip("/") if name != root else local
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(target))

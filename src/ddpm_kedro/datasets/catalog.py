@@ -8,20 +8,19 @@ from kedro.io import DataCatalog, DatasetError
 
 from ddpm_kedro.atomic import copy, replaced
 from ddpm_kedro.datasets.base import LocalDataset
-from ddpm_kedro.datasets.figure_folder import FigureFolderDataset
+from ddpm_kedro.datasets.figure import FigureFolderDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.kedro_adapter import local_path, overwrites, written_to
 from ddpm_kedro.provenance import flatten
 
-PACKAGE = __package__ + "."
 RENAMED = {
-    PACKAGE + old: PACKAGE + new
+    f"{__package__}.{old}": f"{__package__}.{new}"
     for old, new in {
         "chosen.ChosenParametersDataset": "chosen_parameters.ChosenParametersDataset",
         "chosen.EarlierManifestDataset": "chosen_parameters.EarlierManifestDataset",
         "picture.PictureDataset": "figure.FigureDataset",
         "picture.OptionalPictureDataset": "figure.OptionalFigureDataset",
-        "pictures.PicturesDataset": "figure_folder.FigureFolderDataset",
+        "pictures.PicturesDataset": "figure.FigureFolderDataset",
     }.items()
 }
 """Dataset classes that a catalog of an earlier release may name, and their names today."""
@@ -57,15 +56,7 @@ def _atomic_save(dataset: Any) -> Iterator[None]:
 
 
 def check_types(file: str, entries: Mapping[str, Any]) -> None:
-    """Reject a dataset class that has another name today.
-
-    Args:
-        file: a file of the catalog.
-        entries: its content.
-
-    Raises:
-        UserError: with the file, the entry and the name to write.
-    """
+    """Raise UserError if a file of the catalog names a dataset class that has another name today."""
     for name, value in flatten(dict(entries)):
         if isinstance(value, str) and value in RENAMED:
             raise UserError(f"{file}, {name}: {value} has another name now. Write {RENAMED[value]}.")

@@ -15,6 +15,7 @@ from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import DAMAGE, check_zip, reason_of
 from ddpm_kedro.models import RunRecord
+from ddpm_kedro.nothing import Nothing
 from ddpm_kedro.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ FORMAT, FORMAT_2 = "ddpm_kedro checkpoint 3", "ddpm_kedro checkpoint 2"
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
+class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
     """The latest checkpoint, or None if there is none.
 
     When the first checkpoint of another run is saved, the last checkpoint of the earlier run is kept.
@@ -48,8 +49,10 @@ class CheckpointDataset(LocalDataset[Checkpoint, Checkpoint | None]):
         """
         return self._read() if self._exists() else None
 
-    def save(self, data: Checkpoint) -> None:
+    def save(self, data: Checkpoint | Nothing) -> None:
         """Write the checkpoint, after putting aside the checkpoint of another run."""
+        if isinstance(data, Nothing):
+            return
         self._keep_earlier(data)
         with atomic_write(self._filepath) as file:
             torch.save({"format": FORMAT, **data.as_dict()}, file)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import fingerprint
@@ -24,8 +24,8 @@ class ChosenParametersDataset(LocalDataset[dict[str, Any], dict[str, Any]]):
 
     def save(self, data: dict[str, Any]) -> None:
         """Replace the stored parameters."""
-        with atomic_write(self._filepath) as file:
-            file.write(json.dumps({"parameters": data, "fingerprint": fingerprint(data)}, indent=2).encode() + b"\n")
+        document = {"parameters": data, "fingerprint": fingerprint(data)}
+        write_text(self._filepath, json.dumps(document, indent=2) + "\n")
 
 
 class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):
@@ -48,11 +48,7 @@ class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):
 
 
 def read_chosen(path: Path) -> dict[str, Any]:
-    """Return the stored parameters.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """Return the stored parameters; raise UserError if the file is damaged."""
     try:
         stored = json.loads(path.read_text())
         parameters: dict[str, Any] = stored["parameters"]
@@ -67,12 +63,7 @@ def read_chosen(path: Path) -> dict[str, Any]:
 
 
 def check_nothing_ingested(path: Path, manifest: Path) -> None:
-    """Raise UserError if your own images were ingested last, but their parameters are not stored.
-
-    Args:
-        path: the missing file of parameters.
-        manifest: the manifest of the images ingested last.
-    """
+    """Raise UserError if your own images were ingested last, but their parameters are not stored in ``path``."""
     earlier = EarlierManifestDataset(filepath=str(manifest)).load()
     if (earlier is None and manifest.exists()) or (earlier is not None and "path" in earlier):
         images = "The images ingested last" if earlier is None else f"The images of {earlier['path']}"

@@ -19,6 +19,7 @@ from ddpm_kedro.files import file_checksum
 from ddpm_kedro.models import DiffusersModel
 from ddpm_kedro.models.diffusers_config import VERSION
 from ddpm_kedro.models.weights import write_tensors
+from ddpm_kedro.nothing import Nothing
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 CLASSES, OWN = "unet_with_classes", "ddpm_kedro.json"
@@ -31,7 +32,7 @@ PIPELINE = {
 Part = tuple[Path, Path]  # config.json and the tensors
 
 
-class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
+class DiffusersDataset(LocalDataset[DiffusersModel | Nothing, DiffusersModel]):
     """A folder that ``diffusers.DDPMPipeline.from_pretrained`` loads. Saving NOTHING removes it.
 
     Folders without ``unet/``, as in the first published models, and tensors in a ``.bin`` file can be read too.
@@ -55,12 +56,11 @@ class DiffusersDataset(LocalDataset[DiffusersModel, DiffusersModel]):
             fingerprint=hashlib.sha256(b"".join(bytes.fromhex(file_checksum(path)) for path in files)).hexdigest()[:12],
         )
 
-    def save_nothing(self) -> None:
-        """Remove the folder, which holds another model."""
-        shutil.rmtree(self._filepath, ignore_errors=True)
-
-    def save(self, data: DiffusersModel) -> None:
+    def save(self, data: DiffusersModel | Nothing) -> None:
         """Write the new folder beside the old one, then replace the old one."""
+        if isinstance(data, Nothing):
+            shutil.rmtree(self._filepath, ignore_errors=True)  # it holds another model
+            return
         documents = {"model_index.json": PIPELINE, "scheduler/scheduler_config.json": data.scheduler}
         parts = {"unet": data.unet, CLASSES: data.with_classes}
         with replaced_folder(self._filepath) as new:

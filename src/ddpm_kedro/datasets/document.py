@@ -1,11 +1,9 @@
 """Small JSON documents that a later node reads."""
 
-import json
 from typing import Any
 
-from ddpm_kedro.atomic import atomic_write
-from ddpm_kedro.datasets.base import FileDataset
-from ddpm_kedro.files import read_document, reading, seal
+from ddpm_kedro.datasets.base import FileDataset, write_document
+from ddpm_kedro.files import read_document, reading
 from ddpm_kedro.kedro_adapter import JSONPreview
 
 Document = dict[str, Any] | list[Any]
@@ -25,8 +23,7 @@ class DocumentDataset(FileDataset[Document, Document]):
     def save(self, data: Document) -> None:
         """Write the document; NaN is an error."""
         document = {ROWS: data} if isinstance(data, list) else data
-        with atomic_write(self._filepath) as file:
-            file.write(json.dumps(seal(document), indent=2, allow_nan=False).encode() + b"\n")
+        write_document(self._filepath, document)
 
     def preview(self) -> JSONPreview:
         """Return the text for Kedro-Viz."""

@@ -1,6 +1,5 @@
 """A feature extractor on disk."""
 
-import json
 import logging
 import shutil
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 
 from ddpm_kedro.atomic import atomic_write
-from ddpm_kedro.datasets.base import LocalDataset
+from ddpm_kedro.datasets.base import LocalDataset, write_document
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.files import check_zip, provenance_of, read_document, reading, seal
+from ddpm_kedro.files import check_zip, provenance_of, read_document, reading
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.provenance import Provenance
 
@@ -41,8 +40,7 @@ class FeatureExtractorDataset(LocalDataset[LazyFeatureExtractor, FeatureExtracto
         shutil.rmtree(self._filepath, ignore_errors=True)
         with atomic_write(self._filepath / "weights.pt") as file:
             torch.save(extractor.state(), file)
-        with atomic_write(self._filepath / "config.json") as file:
-            file.write(json.dumps(seal(extractor.config()), indent=2).encode() + b"\n")
+        write_document(self._filepath / "config.json", extractor.config())
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the saved extractor's provenance."""

@@ -1,15 +1,17 @@
 """Figures that Kedro-Viz shows."""
 
 import base64
-from io import BytesIO
+from collections.abc import Callable
+from typing import Any
 
+from kedro_datasets.partitions import PartitionedDataset
 from PIL import Image
 
 from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import reading
-from ddpm_kedro.kedro_adapter import ImagePreview
+from ddpm_kedro.kedro_adapter import ImagePreview, newest_partition
 
 
 class FigureDataset(FileDataset[Image.Image, Image.Image]):
@@ -28,20 +30,14 @@ class FigureDataset(FileDataset[Image.Image, Image.Image]):
 
     def preview(self) -> ImagePreview:
         """Return the figure as base64 for Kedro-Viz."""
-        buffer = BytesIO()
-        self.load().save(buffer, format="PNG")
-        return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
+        return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode())
 
 
 class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
     """Load an image of any format that a user may provide; None if there is none."""
 
     def load(self) -> Image.Image | None:
-        """Load the image.
-
-        Raises:
-            UserError: if the file is not an image.
-        """
+        """Load the image; raise UserError if the file is not an image."""
         if not self._exists():
             return None
         try:
@@ -55,3 +51,16 @@ class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
         """Write as PNG."""
         with atomic_write(self._filepath) as file:
             data.save(file, format="PNG")
+
+
+class FigureFolderDataset(PartitionedDataset):  # type: ignore[misc]
+    """Store figures as partitions; loading an empty folder returns an empty dictionary."""
+
+    def load(self) -> dict[str, Callable[[], Any]]:
+        """Return one function per figure, by name, that loads it."""
+        found: dict[str, Callable[[], Any]] = super().load() if self.exists() else {}
+        return found
+
+    def preview(self) -> ImagePreview:
+        """Return the newest figure for Kedro-Viz, also during a training."""
+        return FigureDataset(**newest_partition(self)).preview()

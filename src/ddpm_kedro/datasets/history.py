@@ -4,7 +4,7 @@ import csv
 from io import StringIO
 from pathlib import Path
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import reading
@@ -26,8 +26,7 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
         writer = csv.DictWriter(text, fieldnames=list(data[0]) if data else [])
         writer.writeheader()
         writer.writerows(data)
-        with atomic_write(self._filepath) as file:
-            file.write(text.getvalue().encode())
+        write_text(self._filepath, text.getvalue())
 
     def preview(self) -> PlotlyPreview:
         """Return the curves so far, for Kedro-Viz, also during a training."""
@@ -37,11 +36,7 @@ class HistoryDataset(FileDataset[list[Row], list[Row]]):
 
 
 def read_history(path: Path) -> list[Row]:
-    """Read the rows of a history.
-
-    Raises:
-        UserError, ValueError, …: see :func:`~ddpm_kedro.files.reading`.
-    """
+    """Read the rows of a history; call it within :func:`~ddpm_kedro.files.reading`, which explains errors."""
     with path.open(newline="") as file:
         rows = csv.DictReader(file, strict=True)
         if "images_seen" not in (rows.fieldnames or []) and rows.fieldnames != []:  # [] is a history without rows

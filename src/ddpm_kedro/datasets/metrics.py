@@ -1,11 +1,8 @@
 """Metrics on disk."""
 
-import json
-
-from ddpm_kedro.atomic import atomic_write
-from ddpm_kedro.datasets.base import FileDataset
+from ddpm_kedro.datasets.base import FileDataset, write_document
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.files import provenance_of, read_document, reading, seal
+from ddpm_kedro.files import provenance_of, read_document, reading
 from ddpm_kedro.kedro_adapter import TablePreview
 from ddpm_kedro.metrics.table import COLUMNS, Metrics
 
@@ -25,8 +22,7 @@ class MetricsDataset(FileDataset[Metrics, Metrics]):
 
     def save(self, data: Metrics) -> None:
         """Write the metrics."""
-        with atomic_write(self._filepath) as file:
-            file.write(json.dumps(seal(data.as_dict()), indent=2, allow_nan=False).encode() + b"\n")
+        write_document(self._filepath, data.as_dict())
 
     def preview(self) -> TablePreview:
         """Return the metrics as a table for Kedro-Viz."""

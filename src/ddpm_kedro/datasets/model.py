@@ -38,11 +38,7 @@ class InitialModelDataset(ModelDataset):
     _remedy = "training.initial_model names it: copy it again, or export it again where it was trained."
 
     def load(self) -> TrainedModel | None:  # type: ignore[override]  # Kedro asks no dataset for its type
-        """Load the model on the CPU, or return None if no folder is named.
-
-        Raises:
-            UserError: if the folder has no model.
-        """
+        """Load the model on the CPU; return None if no folder is named, raise UserError if the folder has no model."""
         if self._named and not self._exists():
             raise UserError(
                 f"training.initial_model: no model in {self._filepath}. The model.safetensors and config.json of this "

@@ -19,11 +19,7 @@ class SamplesDataset(FileDataset[Samples, Samples]):
     """An ``.npz`` with ``arr_0`` (N, H, W, C) uint8 and, for a model with classes, ``arr_1`` (N,) int64."""
 
     def load(self) -> Samples:
-        """Load the samples, and check shapes and types.
-
-        Raises:
-            UserError: if there are none, or the file is damaged.
-        """
+        """Load the samples; raise UserError if there are none, the file is damaged, or a shape or type is wrong."""
         if not self._exists():
             raise UserError(f"No samples in {self._filepath}; run `kedro run --pipelines sampling` first.")
         with reading(self._filepath, REMEDY):

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from ddpm_kedro.atomic import atomic_write, copy
+from ddpm_kedro.atomic import copy, write_text
 from ddpm_kedro.datasets.base import local_copy
+from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance, redact
@@ -20,19 +20,10 @@ from ddpm_kedro.provenance import Provenance, redact
 logger = logging.getLogger(__name__)
 
 
-class Archive:
+class Archive(ContextHook):
     """Copy outputs that are marked ``metadata: {archive: true}`` and were made by this run from its own model."""
 
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {}
-        self.data_root = Path()
-        self.saved: dict[str, Provenance | None] = {}
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Remember the parameters and the data folder."""
-        self.data_root = Path(context.project_path) / context.config_loader["globals"]["data_root"]
-        self.parameters = redact(context.config_loader["parameters"])
+    saved: dict[str, Provenance | None]
 
     @hook_impl
     def before_pipeline_run(self) -> None:
@@ -52,7 +43,7 @@ class Archive:
             return
         folder = self.data_root / "runs" / catalog.load("model").run_id
         record = folder / "parameters.json"
-        parameters = json.dumps(_parameters_of(self.parameters, pipeline, record), indent=2)
+        parameters = json.dumps(_parameters_of(redact(self.parameters), pipeline, record), indent=2)
         record.unlink(missing_ok=True)
         foreign = _foreign(self.saved)
         for name in sorted(pipeline.all_outputs() & self.saved.keys()):
@@ -65,8 +56,7 @@ class Archive:
             else:
                 with local_copy(dataset) as path:
                     copy(path, folder / path.name)
-        with atomic_write(record) as file:
-            file.write(parameters.encode() + b"\n")
+        write_text(record, f"{parameters}\n")
         logger.info("This run is kept in %s", folder)
 
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.ingestion.source import locate
@@ -19,22 +19,17 @@ ALSO = {"dataset": {"download_folder", "sha256"}, "images": {"max_rejected_fract
 """Parameters outside of the fingerprint that are stored, too: the next command needs them to do the same."""
 
 
-class ChosenParameters:
-    """Store the parameters of a training before it starts."""
+class ChosenParameters(ContextHook):
+    """Store the parameters of a training on your own images before it starts."""
 
-    def __init__(self) -> None:
-        self.chosen: dict[str, Any] = {}
-        self.trains = False
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Note the parameters if the images are your own."""
-        checked = check_parameters(context.config_loader["parameters"])
-        self.chosen = {} if checked.dataset.path is None else select_parameters(checked)
+    chosen: dict[str, Any]
+    trains: bool
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Give ingestion the parameters of this training, or the stored ones if this run does not change them."""
+        checked = check_parameters(self.parameters)
+        self.chosen = {} if checked.dataset.path is None else select_parameters(checked)
         self.trains = any(node.short_name == "train_model" for node in pipeline.nodes) and TRIAL.trial is None
         catalog.save("trained_parameters", self.chosen if self.trains else self._stored(catalog))
 
@@ -50,10 +45,9 @@ class ChosenParameters:
             stored: dict[str, Any] = catalog.load("chosen_parameters") if catalog.exists("chosen_parameters") else {}
         except DatasetError:  # damaged; this run does not need it
             return {}
+        compared = [stored, self.chosen]
         if TRIAL.trial is not None:  # the trials of a sweep vary the stored parameters
-            compared = [each.get("dataset") for each in (stored, self.chosen)]
-        else:
-            compared = [stored, self.chosen]
+            compared = [each.get("dataset", {}) for each in compared]
         return stored if len(set(map(fingerprint, compared))) == 1 else {}
 
 
@@ -61,7 +55,7 @@ def select_parameters(parameters: Parameters) -> dict[str, Any]:
     """Return the parameters with which another command trains the same, as plain data without secrets."""
     groups: dict[str, Group] = {name: getattr(parameters, name) for name in TRAINED}
     values = {
-        name: group.model_dump(exclude=set(group.excluded_from_fingerprint) - ALSO.get(name, set()))
+        name: group.model_dump(exclude=group.excluded_from_fingerprint() - ALSO.get(name, set()))
         for name, group in groups.items()
     }
     place = locate(parameters.dataset)

@@ -2,27 +2,19 @@
 
 import logging
 import os
-from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
+
+from ddpm_kedro.hooks.context import ContextHook
 
 logger = logging.getLogger(__name__)
 COMPUTING = ("training", "sampling")
 """Groups of parameters that name a device."""
 
 
-class Devices:
+class Devices(ContextHook):
     """Choose torch's algorithms, and log why no GPU is used."""
-
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {}
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Note the parameters."""
-        self.parameters = context.config_loader["parameters"]
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
@@ -31,7 +23,10 @@ class Devices:
         if groups:
             _choose_algorithms(self.parameters["training"]["deterministic"])
         if any(self.parameters[name]["device"] == "auto" for name in groups):
-            _explain_missing_gpu()
+            from ddpm_kedro.hardware import choose_hardware, gpu_problem  # noqa: PLC0415  torch takes seconds
+
+            if choose_hardware("auto", "auto").device.type == "cpu":
+                logger.info("%s The CPU computes.", gpu_problem())
 
 
 def _choose_algorithms(deterministic: bool) -> None:
@@ -45,11 +40,3 @@ def _choose_algorithms(deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     keep_freed_memory()
     torch.backends.cuda.matmul.fp32_precision = "tf32"  # as convolutions have it by default
-
-
-def _explain_missing_gpu() -> None:
-    """Log once per run why the CPU computes."""
-    from ddpm_kedro.hardware import choose_hardware, gpu_problem  # noqa: PLC0415  torch takes seconds
-
-    if choose_hardware("auto", "auto").device.type == "cpu":
-        logger.info("%s The CPU computes.", gpu_problem())

@@ -6,12 +6,13 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import reason_of
+from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.kedro_adapter import describe
 from ddpm_kedro.nothing import NOTHING
 
@@ -42,16 +43,8 @@ class UnwrittenDataset(AbstractDataset[Any, Any]):
         return describe(self.dataset)
 
 
-class Distributed:
+class Distributed(ContextHook):
     """Join and leave the process group, if torchrun started this process."""
-
-    def __init__(self) -> None:
-        self.timeout = timedelta()
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Remember how long to wait for the other processes."""
-        self.timeout = timedelta(seconds=context.config_loader["parameters"]["training"]["process_timeout"])
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -73,29 +66,30 @@ class Distributed:
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:
         """Leave the process group."""
-        _leave()
+        if "RANK" not in os.environ:
+            return
+        import torch.distributed as dist  # noqa: PLC0415  takes seconds
 
-    @hook_impl(trylast=True)
-    def on_pipeline_error(self) -> None:
-        """Leave the process group."""
-        _leave()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    on_pipeline_error = after_pipeline_run
 
     def _join(self) -> None:
         import torch  # noqa: PLC0415  takes seconds
         import torch.distributed as dist  # noqa: PLC0415
 
-        backend = "gloo"
+        backend, timeout = "gloo", timedelta(seconds=self.parameters["training"]["process_timeout"])
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             backend = "cpu:gloo,cuda:nccl"  # a decision on the CPU does not wait for the GPU
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         try:
-            dist.init_process_group(backend, timeout=self.timeout)
+            dist.init_process_group(backend, timeout=timeout)
         except (dist.DistError, RuntimeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"The other processes of this training did not join at {where} within {self.timeout} "
-                f"(MASTER_ADDR:MASTER_PORT; training.process_timeout): {first}"
+                f"The other processes of this training did not join at {where} within {timeout} "
+                f"(MASTER_ADDR:MASTER_PORT; training.process_timeout): {reason_of(error)}"
             ) from error
         if dist.get_rank() == 0 and dist.get_world_size() > 1:
             logger.info("Distributed training in %d processes.", dist.get_world_size())
@@ -104,12 +98,3 @@ class Distributed:
 def is_rank_0() -> bool:
     """Return whether this process logs and writes: the only one, or rank 0 under torchrun."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _leave() -> None:
-    if "RANK" not in os.environ:
-        return
-    import torch.distributed as dist  # noqa: PLC0415
-
-    if dist.is_initialized():
-        dist.destroy_process_group()

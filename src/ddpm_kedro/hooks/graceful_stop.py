@@ -24,9 +24,6 @@ class GracefulStop:
     """
 
     def __init__(self) -> None:
-        self.stop = Event()
-        self.signal = 0
-        self.training = False
         self.earlier_handlers: dict[int, Handler] = {}
 
     @hook_impl
@@ -52,18 +49,17 @@ class GracefulStop:
         if dataset_name == "checkpoint" and data and self.stop.is_set():
             seen = f"{data.images_seen:,}"
             logger.info("Stopped after %s images. The checkpoint is saved; the same command resumes from it.", seen)
-            self._restore_handlers()
+            self.after_pipeline_run()
             raise SystemExit(128 + self.signal)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
         """Restore the earlier signal handlers."""
-        self._restore_handlers()
+        for number, handler in self.earlier_handlers.items():
+            signal.signal(number, handler)
+        self.earlier_handlers = {}
 
-    @hook_impl
-    def on_pipeline_error(self) -> None:
-        """Restore the earlier signal handlers."""
-        self._restore_handlers()
+    on_pipeline_error = after_pipeline_run
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.training and not self.stop.is_set():
@@ -75,8 +71,3 @@ class GracefulStop:
             earlier(number, frame)
         else:
             raise SystemExit(128 + number)
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self.earlier_handlers.items():
-            signal.signal(number, handler)
-        self.earlier_handlers = {}

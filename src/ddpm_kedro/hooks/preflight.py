@@ -3,12 +3,12 @@
 import logging
 from typing import Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import differences, redact
 
@@ -17,16 +17,8 @@ MODEL_GROUPS = ("model", "diffusion")
 """Groups of parameters that must be those of the trained model."""
 
 
-class Preflight:
+class Preflight(ContextHook):
     """Log the parameters, and reject a model of another configuration."""
-
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {}
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Note the parameters."""
-        self.parameters = redact(context.config_loader["parameters"])
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -35,10 +27,10 @@ class Preflight:
         Raises:
             UserError: if the model was trained with another network or noise schedule.
         """
+        parameters = redact(self.parameters)
         for name in Parameters.model_fields:
-            values = self.parameters[name]
             if name == "use" or f"params:{name}" in pipeline.inputs():
-                logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in values.items()))
+                logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in parameters[name].items()))
         if "model" in pipeline.inputs():
             self._check_model(catalog.load("model"))
 

@@ -23,11 +23,10 @@ class Staleness:
     again because of a warning.
     """
 
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {}
-        self.catalog = DataCatalog()
-        self.warned: set[str] = set()
-        self.used: dict[str, Provenance] = {}
+    parameters: dict[str, Any]
+    catalog: DataCatalog
+    warned: set[str]
+    used: dict[str, Provenance]
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:

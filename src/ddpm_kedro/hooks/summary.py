@@ -11,6 +11,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from numpy.typing import NDArray
 from PIL import Image
+from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.table import Table
@@ -78,13 +79,9 @@ def images_as_text(images: NDArray[np.uint8]) -> Text:
         pixels = np.concatenate([np.asarray(tile) for tile in tiles[first : first + ACROSS]], axis=1)
         for upper, lower in zip(pixels[0::2], pixels[1::2], strict=True):
             for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
-                text.append("▀", Style(color=_colour(above), bgcolor=_colour(below)))
+                text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
             text.append("\n")
     return text
-
-
-def _colour(pixel: list[int]) -> str:
-    return f"rgb({pixel[0]},{pixel[1]},{pixel[2]})"
 
 
 def _short(path: str) -> str:

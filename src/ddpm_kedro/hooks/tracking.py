@@ -7,17 +7,17 @@ Nodes and datasets do not know W&B. Catalog entries say how they are logged, by 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.datasets.base import local_copy
+from ddpm_kedro.files import reason_of
+from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
-from ddpm_kedro.hooks.wandb_run import WandbRun, choose_mode, first_line
+from ddpm_kedro.hooks.wandb_run import WandbRun, choose_mode
 from ddpm_kedro.provenance import redact
 
 if TYPE_CHECKING:
@@ -26,21 +26,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Tracking:
+class Tracking(ContextHook):
     """Log a training to W&B while it runs. A problem with W&B is one warning and never stops the training."""
 
-    def __init__(self) -> None:
-        self.run: WandbRun | None = None
-        self.tracked: dict[str, tuple[str, Any]] = {}
-        self.figures: dict[str, Any] = {}
-        self.parameters: dict[str, Any] = {}
-        self.folder = Path()
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Remember the parameters and W&B's folder."""
-        self.parameters = redact(context.config_loader["parameters"])
-        self.folder = Path(context.project_path) / context.config_loader["globals"]["data_root"] / "wandb"
+    run: WandbRun | None
+    tracked: dict[str, tuple[str, Any]]
+    figures: dict[str, Any]
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
@@ -65,7 +56,7 @@ class Tracking:
         mode = choose_mode(self.parameters["tracking"]["mode"])
         if mode == "disabled":
             return
-        self.run = WandbRun(self.parameters, self.folder, self.figures)
+        self.run = WandbRun(redact(self.parameters), self.data_root / "wandb", self.figures)
         resumed = None if plan.checkpoint is None else plan.checkpoint.images_seen
         self.run.start(plan.run.record.tracking_id or plan.run.run_id, resumed, mode)
 
@@ -112,5 +103,5 @@ class Tracking:
         try:
             yield
         except Exception as error:
-            logger.warning("W&B fails (%s: %s). The run is not tracked.", type(error).__name__, first_line(error))
+            logger.warning("W&B fails (%s). The run is not tracked.", reason_of(error))
             self.run = None

@@ -3,27 +3,21 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+
+from ddpm_kedro.hooks.context import ContextHook
+
+if TYPE_CHECKING:
+    import optuna  # an extra
 
 logger = logging.getLogger(__name__)
 METRIC = "validation_loss"
 
 
-class SweepTrial(Protocol):
-    """The part of an Optuna trial that is used."""
-
-    def report(self, value: float, step: int) -> None:
-        """Report an intermediate value."""
-
-    def should_prune(self) -> bool:
-        """Return whether the other trials were better at this step."""
-
-
-class Trial:
+class Trial(ContextHook):
     """Report a run to Optuna, inside of :meth:`of`.
 
     Attributes:
@@ -33,13 +27,10 @@ class Trial:
     """
 
     def __init__(self) -> None:
-        self.trial: SweepTrial | None = None
-        self.catalog = DataCatalog()
-        self.num_images, self.images_seen, self.value = 0, 0, float("nan")
-        self.pruned, self.run_id = False, ""
+        self.trial: optuna.Trial | None = None
 
     @contextmanager
-    def of(self, trial: SweepTrial) -> Iterator["Trial"]:
+    def of(self, trial: "optuna.Trial") -> Iterator["Trial"]:
         """Report the run in this block as this trial."""
         self.trial, self.pruned, self.run_id = trial, False, ""
         self.images_seen, self.value = 0, float("nan")
@@ -47,11 +38,6 @@ class Trial:
             yield self
         finally:
             self.trial = None
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Remember the length of the run."""
-        self.num_images = context.config_loader["parameters"]["training"]["num_images"]
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
@@ -69,7 +55,8 @@ class Trial:
             if row["images_seen"] > self.images_seen:
                 self.images_seen, self.value = int(row["images_seen"]), row[METRIC]
                 self.trial.report(self.value, self.images_seen)
-        if not self.pruned and self.images_seen < self.num_images and self.trial.should_prune():
+        unfinished = self.images_seen < self.parameters["training"]["num_images"]
+        if not self.pruned and unfinished and self.trial.should_prune():
             logger.info("Pruning this trial: its validation loss is %.4f, worse than earlier trials.", self.value)
             self.pruned = True
             self.catalog.load("stop_request").set()

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ddpm_kedro.atomic import atomic_write
+from ddpm_kedro.atomic import write_text
+from ddpm_kedro.files import reason_of
 from ddpm_kedro.provenance import flatten, redact_text
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,7 @@ class WandbRun:
             self.logged = int(row["images_seen"])
         # A training that resumes from an earlier checkpoint after a kill logs no row again.
         state = {"images_seen": self.logged, "number": self.number, "id": self.run.id}
-        with atomic_write(self.state_file) as file:
-            file.write(json.dumps(state).encode())
+        write_text(self.state_file, json.dumps(state))
 
     def log_summary(self, metrics: dict[str, Any]) -> None:
         """Log metrics of the whole run."""
@@ -122,7 +122,7 @@ class WandbRun:
         except wandb.Error as error:
             if mode == "offline":
                 raise
-            logger.warning("W&B cannot be reached, or refuses the key (%s). Tracking offline.", first_line(error))
+            logger.warning("W&B cannot be reached, or refuses the key (%s). Tracking offline.", reason_of(error))
             wandb.teardown()  # the failed attempt still holds the id
             self._open(tracking_id, "offline")
             return
@@ -145,11 +145,12 @@ class WandbRun:
         """Return the waiting figures as W&B's images, and forget them."""
         import wandb  # noqa: PLC0415
 
-        figures = {
-            name: list(data.values()) if isinstance(data, dict) else [data] for name, data in self.figures.items()
-        }
+        taken = {}
+        for name, data in self.figures.items():
+            figures = data.values() if isinstance(data, dict) else [data]
+            taken[name] = [wandb.Image(figure) for figure in figures]
         self.figures.clear()
-        return {name: [wandb.Image(figure) for figure in several] for name, several in figures.items()}
+        return taken
 
     def _artifact(self, kind: str) -> Any:
         import wandb  # noqa: PLC0415
@@ -179,8 +180,3 @@ def choose_mode(mode: str) -> str:
 def _wandb_id(tracking_id: str, number: int) -> str:
     """Return the id of the first, second, … training from scratch."""
     return tracking_id if number == 1 else f"{tracking_id}_{number}"
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -9,13 +9,8 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from ddpm_kedro.errors import ConflictError, UserError, nearest
-from ddpm_kedro.parameters.base import (
-    AnyWord,
-    APath,
-    Device,
-    Group,
-    Precision,
-)
+from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
+from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.optimizer import OptimizerParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
@@ -29,37 +24,10 @@ from ddpm_kedro.parameters.sampling import (
 )
 from ddpm_kedro.parameters.training import (
     AugmentationParameters,
-    DatasetParameters,
     DiffusionParameters,
-    ImagesParameters,
     ModelParameters,
     TrainingParameters,
 )
-
-__all__ = [
-    "APath",
-    "AnyWord",
-    "AugmentationParameters",
-    "DatasetParameters",
-    "Device",
-    "DiffusionParameters",
-    "EvaluationParameters",
-    "Group",
-    "ImageToImageParameters",
-    "ImagesParameters",
-    "ImportModelParameters",
-    "InpaintingParameters",
-    "InterpolationParameters",
-    "ModelParameters",
-    "OptimizerParameters",
-    "Parameters",
-    "Precision",
-    "ReportingParameters",
-    "SamplingParameters",
-    "TrackingParameters",
-    "TrainingParameters",
-    "check_parameters",
-]
 
 
 class Parameters(Group):
@@ -95,11 +63,7 @@ class Parameters(Group):
 
 
 def check_parameters(raw: Mapping[str, Any]) -> Parameters:
-    """Build all groups from plain data.
-
-    Raises:
-        UserError: with one line per value that is not accepted.
-    """
+    """Build all groups from plain data; raise UserError with one line per value that is not accepted."""
     try:
         return Parameters.model_validate(raw)
     except ValidationError as error:
@@ -114,12 +78,10 @@ def check_parameters(raw: Mapping[str, Any]) -> Parameters:
 def _explain(problem: Any, *others: Any) -> str:
     """Return one line about a wrong value: its full name, what was found, what is accepted.
 
-    Args:
-        problem: the first of Pydantic's errors about the value.
-        others: its further errors, if the value may have one of several types.
+    A value that may have one of several types has several problems.
     """
-    group_and_name, places = problem["loc"][:2], [key for key in problem["loc"][2:] if isinstance(key, int)]
-    keys = [str(key) for key in (*group_and_name, *places)]
+    places = [key for key in problem["loc"][2:] if isinstance(key, int)]
+    keys = [str(key) for key in (*problem["loc"][:2], *places)]
     name = ".".join(keys)
     match problem["type"]:
         case "extra_forbidden":

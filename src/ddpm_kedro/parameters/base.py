@@ -1,6 +1,6 @@
 """Types and checks that all parameter groups share."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -43,14 +43,25 @@ TextPath = Annotated[AnyPath, BeforeValidator(_as_text), APath()]
 """A path that may look like a number."""
 
 
+class _Excluded:
+    """The mark of :data:`NotInFingerprint`."""
+
+
+T = TypeVar("T")
+NotInFingerprint = Annotated[T, _Excluded()]
+"""A parameter that does not affect the result: it may differ when a run is resumed."""
+
+
 class Group(BaseModel):
     """A group of parameters: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset()
-    """Names of parameters that do not affect the result: they may differ when a run is resumed."""
+    @classmethod
+    def excluded_from_fingerprint(cls) -> set[str]:
+        """Return the names of the parameters that do not affect the result."""
+        return {name for name, field in cls.model_fields.items() if _Excluded in map(type, field.metadata)}
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """Return the values that affect the result, as plain data; they give the run id."""
-        return self.model_dump(mode="json", exclude=set(self.excluded_from_fingerprint))
+        return self.model_dump(mode="json", exclude=self.excluded_from_fingerprint())

@@ -1,10 +1,10 @@
 """The parameter groups that use a model: sampling, tasks, evaluation, reporting, tracking, import."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import AnyWord, Device, Group, Precision, Seed, Share, Text, TextPath
+from ddpm_kedro.parameters.base import AnyWord, Device, Group, NotInFingerprint, Precision, Seed, Share, Text, TextPath
 
 
 class SamplingParameters(Group):
@@ -33,11 +33,9 @@ class SamplingParameters(Group):
     """0: deterministic; 1: ancestral sampling."""
     ddpm_variance: Literal["small", "large"]
     """Posterior variance: beta tilde (small) or beta (large) (Ho et al. 2020, section 3.2)."""
-    batch_size: PositiveInt
-    device: Device
-    precision: Precision
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"batch_size", "device", "precision"})
+    batch_size: NotInFingerprint[PositiveInt]
+    device: NotInFingerprint[Device]
+    precision: NotInFingerprint[Precision]
 
 
 class ImageToImageParameters(Group):

@@ -1,94 +1,10 @@
-"""The parameter groups of a training: images, network, diffusion, optimizer, loop."""
+"""The parameter groups of a training: augmentation, network, diffusion, loop."""
 
-import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, Precision, Seed, Text, TextPath
-
-Byte = Annotated[int, Field(ge=0, le=255)]
-Side = Annotated[int, Field(ge=8)]
-
-
-class DatasetParameters(Group):
-    """The source of the images."""
-
-    source: Text
-    """Name of a source in ``ddpm_kedro.ingestion.registry``: mnist5k, cifar10, folder, …"""
-    download_folder: TextPath
-    """Local folder for downloaded archives, relative to the working folder."""
-
-    path: TextPath | None
-    """Path of the folder, archive or array, relative to the working folder; an archive or array may be a URL."""
-    sha256: Annotated[Text, Field(pattern="^[0-9a-fA-F]{64}$")] | None
-    """SHA-256 of the archive or array; null skips the check."""
-    classes: bool | None
-    """Whether subfolders are classes (folder, archive, array); null: if there are several subfolders."""
-    splits: bool = True
-    """Whether folders with the names of splits (train, val, test, …) are splits, not classes."""
-    follow_links: bool = False
-    """Whether links that lead out of the folder are followed (source folder)."""
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"download_folder", "sha256"})
-
-    @field_validator("download_folder")
-    @classmethod
-    def _on_this_machine(cls, folder: str) -> str:
-        if "://" in folder:
-            raise ValueError("downloads go to a folder on this machine, not to a URL")
-        return folder
-
-
-def _numbers_between(mark: str, expected: str) -> BeforeValidator:
-    """Accept numbers between marks as text: a value on the command line cannot be a list."""
-    words = re.compile(rf"\d+({mark}\d+)+")
-
-    def split(value: Any) -> Any:
-        if not isinstance(value, str) or value.isdecimal():
-            return value
-        if not words.fullmatch(value):
-            raise ValueError(f"{value!r} is given, but {expected} is expected")
-        return value.split(mark)
-
-    return BeforeValidator(split)
-
-
-class ImagesParameters(Group):
-    """Size, channels and split of the images."""
-
-    holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Fraction of each class used as holdout images, if the source has no test split."""
-    seed: Seed
-    size: Annotated[
-        Side | tuple[Side, Side] | None,
-        _numbers_between("x", "a number of pixels such as 32, or height and width such as 40x60,"),
-    ]
-    """Pixels per side, or height and width (also as 40x60); null keeps a small common size, otherwise chooses one."""
-    channels: Literal[1, 3, 4] | None
-    """1 grey, 3 colour, 4 colour with transparency; null: grey if all images are grey, otherwise colour."""
-    fit: Literal["crop", "pad", "exact"]
-    """For images with another aspect ratio: crop the longer side, pad the shorter side, or stretch (exact)."""
-    background: Annotated[tuple[Byte, Byte, Byte], _numbers_between("/", "red, green and blue such as 255/128/0")]
-    """Red, green and blue of borders and behind transparent pixels; also as 255/128/0."""
-    max_pixels: PositiveInt
-    """Reject images with more pixels than this, before decoding."""
-    max_rejected_fraction: Fraction
-    """Abort if more than this fraction of the files cannot be decoded."""
-    perceptual_hash: Literal[False] = False
-    """Removed: only ``false`` is accepted. It stays part of the fingerprint, so that stores made before stay valid."""
-    workers: NonNegativeInt | None
-    """Number of processes that decode; null: one per core."""
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset({"workers", "max_rejected_fraction"})
+from ddpm_kedro.parameters.base import Device, Fraction, Group, NotInFingerprint, Precision, Seed, TextPath
 
 
 class AugmentationParameters(Group):
@@ -191,47 +107,47 @@ class TrainingParameters(Group):
     """The training loop. Progress is counted in images seen."""
 
     seed: Seed
-    initial_model: TextPath | None
+    initial_model: NotInFingerprint[TextPath | None]
     """Folder of a model to start from; null: random weights. Its weights, not its path, affect the run id."""
     batch_size: PositiveInt
     """Images per step."""
     num_images: PositiveInt
     """Length of the training in images seen; rounded up to whole batches."""
-    resume: Literal["auto", "never", "require"]
+    resume: NotInFingerprint[Literal["auto", "never", "require"]]
     """auto: resume from a checkpoint of the same parameters, also if its training had another length. never: start from
     scratch. require: resume from the latest checkpoint, whatever differs."""
-    export: Literal["last", "best"]
+    export: NotInFingerprint[Literal["last", "best"]]
     """The checkpoint to export as the model: the last one, or the one with the lowest validation loss."""
-    keep_checkpoints: PositiveInt
+    keep_checkpoints: NotInFingerprint[PositiveInt]
     """Number of checkpoints to keep per run, including the latest."""
     ema_decay: Fraction
     """Decay of the EMA weights per step; warmed up as min(decay, (1 + step) / (10 + step))."""
     label_dropout: Fraction
     """Fraction of labels replaced by the empty label, for classifier-free guidance."""
-    report_interval: PositiveInt
+    report_interval: NotInFingerprint[PositiveInt]
     """Images between two log lines, rows of the history and previews."""
-    checkpoint_interval: PositiveInt
+    checkpoint_interval: NotInFingerprint[PositiveInt]
     """Images between two checkpoints; the last step always writes one."""
-    validation_images: PositiveInt
+    validation_images: NotInFingerprint[PositiveInt]
     """Maximum number of holdout images for the validation loss."""
-    preview_images: NonNegativeInt
+    preview_images: NotInFingerprint[NonNegativeInt]
     """Images per preview; 0 for no previews."""
-    preview_steps: PositiveInt
+    preview_steps: NotInFingerprint[PositiveInt]
     """DPM-Solver++ steps per preview."""
-    preview_guidance_scale: Annotated[float, Field(ge=0)]
-    accumulation_steps: PositiveInt
+    preview_guidance_scale: NotInFingerprint[Annotated[float, Field(ge=0)]]
+    accumulation_steps: NotInFingerprint[PositiveInt]
     """Parts of a batch, computed one after the other: less memory, the same gradients except for rounding."""
-    activation_checkpointing: bool
+    activation_checkpointing: NotInFingerprint[bool]
     """Recompute activations in the backward pass: less memory, more time."""
-    compile: Literal["none", "default", "reduce-overhead", "max-autotune"]
+    compile: NotInFingerprint[Literal["none", "default", "reduce-overhead", "max-autotune"]]
     """Mode of torch.compile; compiling takes minutes."""
-    loader_workers: NonNegativeInt
+    loader_workers: NotInFingerprint[NonNegativeInt]
     """Processes that load images; 0: load in the training process, or keep the images on the GPU if they fit."""
-    process_timeout: PositiveInt
+    process_timeout: NotInFingerprint[PositiveInt]
     """Seconds to wait for other processes (torchrun)."""
-    device: Device
-    precision: Precision
-    deterministic: bool
+    device: NotInFingerprint[Device]
+    precision: NotInFingerprint[Precision]
+    deterministic: NotInFingerprint[bool]
     """Use only deterministic algorithms; slower on a GPU."""
 
     @model_validator(mode="after")
@@ -241,26 +157,3 @@ class TrainingParameters(Group):
                 f"accumulation_steps = {self.accumulation_steps} does not divide batch_size = {self.batch_size}"
             )
         return self
-
-    excluded_from_fingerprint: ClassVar[frozenset[str]] = frozenset(
-        {
-            "initial_model",
-            "resume",
-            "export",
-            "keep_checkpoints",
-            "accumulation_steps",
-            "activation_checkpointing",
-            "compile",
-            "process_timeout",
-            "report_interval",
-            "checkpoint_interval",
-            "validation_images",
-            "preview_images",
-            "preview_steps",
-            "preview_guidance_scale",
-            "loader_workers",
-            "device",
-            "precision",
-            "deterministic",
-        }
-    )

@@ -9,8 +9,8 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from ddpm_kedro.cli.common import ListOption, split_params
-from ddpm_kedro.errors import UserError
 from ddpm_kedro.plain_text import check_file
+from ddpm_kedro.session import errors_explained
 
 LISTS = {
     *("from_inputs", "to_outputs", "from_nodes", "to_nodes", "node_names"),
@@ -22,10 +22,8 @@ LISTS = {
 def _check_config(read: Any, ctx: click.Context, option: click.Parameter, value: str | None) -> Any:
     """Read a file of options, unless YAML changes the text of a parameter in it."""
     if value:
-        try:
+        with errors_explained():
             check_file(value, Path(value).read_text(), below=(str(ctx.info_name), "params"))
-        except UserError as error:
-            raise click.ClickException(str(error)) from error
     return read(ctx, option, value)
 
 
