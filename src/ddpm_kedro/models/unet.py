@@ -28,12 +28,8 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = False
-        self.resnets = nn.ModuleList(
-            ResidualBlock(i, o, embedding_width, p.norm_groups, p.norm_eps, p.dropout) for i, o in widths
-        )
-        self.attentions = nn.ModuleList(
-            SelfAttention(o, p.head_channels or o, p.norm_groups, p.norm_eps) for _, o in widths if attention
-        )
+        self.resnets = nn.ModuleList(ResidualBlock(i, o, embedding_width, p) for i, o in widths)
+        self.attentions = nn.ModuleList(SelfAttention(o, p) for _, o in widths if attention)
 
     def step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
         """Apply residual block ``index``, and its attention if this level has any."""
@@ -72,7 +68,7 @@ class MiddleLevel(Level):
 
     def __init__(self, width: int, embedding_width: int, p: ModelParameters) -> None:
         super().__init__([(width, width)] * 2, False, embedding_width, p)
-        self.attentions = nn.ModuleList([SelfAttention(width, p.head_channels or width, p.norm_groups, p.norm_eps)])
+        self.attentions = nn.ModuleList([SelfAttention(width, p)])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
