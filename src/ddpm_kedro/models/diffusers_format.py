@@ -28,11 +28,9 @@ from ddpm_kedro.parameters import ModelParameters
 Weights = dict[str, Tensor]
 Part = tuple[Config, Weights]
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-CLASSES, SINUSOID, TIME_BIAS = (
-    "class_embedding.weight",
-    "time_embedding.linear_1.weight",
-    "time_embedding.linear_2.bias",
-)
+CLASSES = "class_embedding.weight"
+SINUSOID = "time_embedding.linear_1.weight"
+TIME_BIAS = "time_embedding.linear_2.bias"
 
 
 @dataclass(frozen=True)
