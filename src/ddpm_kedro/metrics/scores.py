@@ -113,8 +113,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # noqa: PLC0415
 
     statistics = (fid_features_to_statistics(features) for features in (a, b))
-    distance: float = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-    return distance
+    return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
 def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int = 1000) -> tuple[float, float]:
@@ -141,8 +140,7 @@ def inception_score(logits: Tensor) -> float:
     """Compute the inception score (Salimans et al. 2016) of all images at once."""
     from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: PLC0415
 
-    score: float = isc_features_to_metric(logits, splits=1)["inception_score_mean"]
-    return score
+    return float(isc_features_to_metric(logits, splits=1)["inception_score_mean"])
 
 
 class _Comparison(NamedTuple):
@@ -165,8 +163,7 @@ class _Comparison(NamedTuple):
             for images in (self.samples, self.fewer, self.holdout)
         )
         if holdout is None:
-            note = f"no holdout value: there are fewer than {least} holdout images"
-            return replace(score, value=value, note=note)
+            return replace(score, value=value, note=f"no holdout value: there are fewer than {least} holdout images")
         return replace(score, value=value, value_at_holdout_n=fewer, holdout_value=holdout, holdout_n=len(self.holdout))
 
     def measure(self, name: str, metric: Callable[[Features], float | None]) -> Score:
