@@ -19,13 +19,13 @@ from ddpm_kedro.models.blocks import (
 )
 from ddpm_kedro.parameters import ModelParameters
 
+Widths = list[tuple[int, int]]  # channels in and out of each residual block
+
 
 class Level(nn.Module):
     """The blocks of one resolution: residual blocks, with or without attention after each."""
 
-    def __init__(
-        self, widths: list[tuple[int, int]], attention: bool, embedding_width: int, p: ModelParameters
-    ) -> None:
+    def __init__(self, widths: Widths, attention: bool, embedding_width: int, p: ModelParameters) -> None:
         super().__init__()
         self.recompute = False
         self.resnets = nn.ModuleList(ResidualBlock(i, o, embedding_width, p) for i, o in widths)
@@ -45,9 +45,7 @@ class Level(nn.Module):
 class DownLevel(Level):
     """One resolution of the encoder; every intermediate result is a skip connection for the decoder."""
 
-    def __init__(
-        self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
-    ) -> None:
+    def __init__(self, widths: Widths, attention: bool, last: bool, embedding_width: int, p: ModelParameters) -> None:
         super().__init__(widths, attention, embedding_width, p)
         self.downsamplers = nn.ModuleList([] if last else [Downsample(widths[-1][1])])
 
@@ -78,9 +76,7 @@ class MiddleLevel(Level):
 class UpLevel(Level):
     """One resolution of the decoder; every block receives a skip connection."""
 
-    def __init__(
-        self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
-    ) -> None:
+    def __init__(self, widths: Widths, attention: bool, last: bool, embedding_width: int, p: ModelParameters) -> None:
         super().__init__(widths, attention, embedding_width, p)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(widths[-1][1])])
 
@@ -139,15 +135,12 @@ class UNet(nn.Module):
             level.recompute = recompute
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Predict for a batch.
+        """Predict for a batch, (N, C, H, W).
 
         Args:
             x: (N, C, H, W), noised images. Sizes that the resolutions do not divide are padded internally.
             timesteps: (N,), integers or floats.
             labels: (N,) int64 in [0, num_classes]; None means the empty label for all.
-
-        Returns:
-            (N, C, H, W).
         """
         height, width = x.shape[-2:]
         pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
