@@ -1,8 +1,8 @@
-"""How many drawn digits are recognised as the digit asked for, judged by a classifier of its own.
+"""Measure how many generated digits an independent classifier recognises as the requested digit.
 
-After ``kedro run``: draws 1,000 digits with the exported model, trains a small CNN on the training images alone
-(no code shared with the U-Net), prints its accuracy on the hold-out, and then what it makes of the drawn digits.
-Writes one line of JSON, which stands on its own: figures, and what they were measured with.
+Run it after ``kedro run``. It samples 1,000 digits with the exported model, trains a small CNN on the training images
+(it shares no code with the U-Net), and prints one line of JSON: the classifier's accuracy on holdout digits and on the
+samples, other metrics, and the conditions of the measurement.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from ddpm_kedro.pipelines.sampling.nodes import sample_images
 CLASSES = 10
 
 
-class Judge(nn.Module):
-    """Two blocks of convolutions and two linear layers; :meth:`features` are what comes before the last."""
+class Classifier(nn.Module):
+    """Two blocks of convolutions and two linear layers; ``features`` is everything before the last one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Judge(nn.Module):
         def block(channels_in: int, channels: int) -> list[nn.Module]:
             convolutions = [
                 layer
-                for before in (channels_in, channels)
-                for layer in (nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+                for channels_before in (channels_in, channels)
+                for layer in (nn.Conv2d(channels_before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
             ]
             return [*convolutions, nn.MaxPool2d(2), nn.Dropout(0.2)]
 
@@ -41,17 +41,17 @@ class Judge(nn.Module):
         self.out = nn.Sequential(nn.Dropout(0.3), nn.Linear(128, CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1, H, W) → (N, classes)."""
+        """Compute logits (N, classes) of images (N, 1, H, W)."""
         return self.out(self.features(x))
 
 
-def train_judge(x: Tensor, labels: Tensor, epochs: int = 12, batch_size: int = 64) -> Judge:
-    """Fit the judge on images that are shifted, turned and scaled a little."""
+def train_classifier(x: Tensor, labels: Tensor, epochs: int = 12, batch_size: int = 64) -> Classifier:
+    """Train the classifier on randomly shifted, rotated and scaled images."""
     torch.manual_seed(0)
-    judge = Judge()
-    judge(x[:2])
+    classifier = Classifier()
+    classifier(x[:2])
     steps = epochs * (len(x) // batch_size)
-    optimizer = torch.optim.AdamW(judge.parameters())
+    optimizer = torch.optim.AdamW(classifier.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     identity, spread = torch.eye(2, 3), torch.tensor([[0.1, 0.1, 0.08], [0.1, 0.1, 0.08]])
     for step in range(steps):
@@ -62,20 +62,20 @@ def train_judge(x: Tensor, labels: Tensor, epochs: int = 12, batch_size: int = 6
         grid = F.affine_grid(warp, x[chosen].shape, align_corners=False)
         batch = F.grid_sample(x[chosen], grid, padding_mode="border", align_corners=False)
         optimizer.zero_grad()
-        F.cross_entropy(judge(batch), labels[chosen]).backward()
+        F.cross_entropy(classifier(batch), labels[chosen]).backward()
         optimizer.step()
         schedule.step()
-    return judge.eval()
+    return classifier.eval()
 
 
 def to_input(images: Any) -> Tensor:
-    """(N, H, W, 1) uint8 → (N, 1, H, W) in [-1, 1]."""
+    """Convert images (N, H, W, 1) uint8 to (N, 1, H, W) in [-1, 1]."""
     return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Between two normal distributions fitted to features (N, D)."""
+    """Compute the Fréchet distance between normal distributions fitted to features (N, D)."""
     a, b = a.double(), b.double()
     mean = ((a.mean(0) - b.mean(0)) ** 2).sum()
     cov_a, cov_b = a.T.cov(), b.T.cov()
@@ -84,8 +84,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     )
 
 
-def draw(arguments: argparse.Namespace, root: Path) -> tuple[dict[str, Any], float]:
-    """Draw with the sampling pipeline; gives what the catalog holds, and seconds."""
+def sample(arguments: argparse.Namespace, root: Path) -> tuple[dict[str, Any], float]:
+    """Sample as the sampling pipeline does; return the datasets and the seconds."""
     bootstrap_project(root)
     overrides: dict[str, Any] = {"num_images": arguments.num_images, "seed": arguments.seed}
     for name in ("guidance_scale", "num_inference_steps"):
@@ -96,34 +96,34 @@ def draw(arguments: argparse.Namespace, root: Path) -> tuple[dict[str, Any], flo
     )
     with session:
         catalog = session.load_context().catalog
-        held = {name: catalog.load(name) for name in ("training_images", "holdout_images", "model")}
+        loaded = {name: catalog.load(name) for name in ("training_images", "holdout_images", "model")}
         parameters = catalog.load("params:sampling")
         start = time.perf_counter()
-        samples, _ = sample_images(held["model"], parameters)
+        samples, _ = sample_images(loaded["model"], parameters)
         seconds = time.perf_counter() - start
-    return held | {"samples": samples, "sampling": parameters}, seconds
+    return loaded | {"samples": samples, "sampling": parameters}, seconds
 
 
 def main() -> None:
-    """Draw, train the judge, print."""
+    """Sample, train the classifier, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--env", default=None)
     parser.add_argument("--guidance-scale", type=float)
     parser.add_argument("--num-inference-steps", type=int)
-    held, seconds = draw(parser.parse_args(), Path(__file__).parents[1])
-    real, holdout, samples = held["training_images"], held["holdout_images"], held["samples"]
+    loaded, seconds = sample(parser.parse_args(), Path(__file__).parents[1])
+    real, holdout, samples = loaded["training_images"], loaded["holdout_images"], loaded["samples"]
 
-    judge = train_judge(to_input(real.images), torch.from_numpy(real.labels))
+    classifier = train_classifier(to_input(real.images), torch.from_numpy(real.labels))
     with torch.no_grad():
-        on_holdout = judge(to_input(holdout.images)).argmax(1)
-        on_samples = judge(to_input(samples.images)).argmax(1)
+        on_holdout = classifier(to_input(holdout.images)).argmax(1)
+        on_samples = classifier(to_input(samples.images)).argmax(1)
         features = {
-            name: torch.cat([judge.features(part) for part in to_input(images).split(500)])
-            for name, images in (("real", real.images), ("holdout", holdout.images), ("drawn", samples.images))
+            name: torch.cat([classifier.features(part) for part in to_input(images).split(500)])
+            for name, images in (("real", real.images), ("holdout", holdout.images), ("samples", samples.images))
         }
-    same_size = features["drawn"][: len(features["holdout"])]
+    same_size = features["samples"][: len(features["holdout"])]
     labels = torch.from_numpy(samples.labels)
     print(
         json.dumps(
@@ -138,14 +138,14 @@ def main() -> None:
                 "frechet_distance_of_judge_features": round(frechet_distance(same_size, features["real"]), 2),
                 "same_for_the_holdout": round(frechet_distance(features["holdout"], features["real"]), 2),
                 "feature_deviation_over_real": round(
-                    float(features["drawn"].std(0).mean() / features["real"].std(0).mean()), 3
+                    float(features["samples"].std(0).mean() / features["real"].std(0).mean()), 3
                 ),
                 "images": len(samples.images),
                 "seconds_to_draw": round(seconds, 1),
-                "sampler": held["sampling"].sampler,
-                "num_inference_steps": held["sampling"].num_inference_steps,
-                "guidance_scale": held["sampling"].guidance_scale,
-                "run_id": held["model"].run_id,
+                "sampler": loaded["sampling"].sampler,
+                "num_inference_steps": loaded["sampling"].num_inference_steps,
+                "guidance_scale": loaded["sampling"].guidance_scale,
+                "run_id": loaded["model"].run_id,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
             }
         )

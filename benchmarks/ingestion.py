@@ -1,7 +1,7 @@
-"""How fast a folder or an archive of pictures becomes a store, beside bare decoding and peers, and how fast it is read.
+"""Measure how fast a folder or archive is stored, compared with plain decoding and peers, and how fast it is read.
 
-``python benchmarks/ingestion.py PATH`` prints Markdown: images a second, and the largest memory of a process. Every
-figure comes from a process of its own.
+``python benchmarks/ingestion.py PATH`` prints Markdown: images per second, and the peak memory of a process. Each
+measurement runs in a process of its own.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BATCH = 256
 
 
 def ours(path: Path, workers: int) -> int:
-    """Listed twice, as by the two nodes; training images and hold-out decoded, stored, and put on the disk."""
+    """List twice, as the two nodes do; decode and store training and holdout images."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
     from ddpm_kedro.parameters import DatasetParameters  # noqa: PLC0415
     from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images  # noqa: PLC0415
@@ -52,7 +52,7 @@ def ours(path: Path, workers: int) -> int:
 
 
 def images(workers: int):
-    """As by default."""
+    """Return the default parameters."""
     from ddpm_kedro.parameters import ImagesParameters  # noqa: PLC0415
 
     return ImagesParameters(
@@ -62,7 +62,7 @@ def images(workers: int):
 
 
 def contents(path: Path) -> list[bytes]:
-    """Of every picture, in memory."""
+    """Read all files into memory."""
     from ddpm_kedro.ingestion.file_readers import open_reader, read_file  # noqa: PLC0415
     from ddpm_kedro.ingestion.listing import list_files  # noqa: PLC0415
 
@@ -71,7 +71,7 @@ def contents(path: Path) -> list[bytes]:
 
 
 def pillow(files: list[bytes]) -> int:
-    """Decoded, and thrown away."""
+    """Decode with Pillow."""
     from PIL import Image  # noqa: PLC0415
 
     for file in files:
@@ -80,7 +80,7 @@ def pillow(files: list[bytes]) -> int:
 
 
 def torchvisions(files: list[bytes]) -> int:
-    """Decoded by torchvision, and thrown away."""
+    """Decode with torchvision."""
     import torch  # noqa: PLC0415
     from torchvision.io import decode_image  # noqa: PLC0415
 
@@ -90,7 +90,7 @@ def torchvisions(files: list[bytes]) -> int:
 
 
 def hugging_face(folder: Path, workers: int) -> int:
-    """``datasets``' imagefolder: its table made, and every picture decoded into an array of one shape."""
+    """Build a table with the imagefolder of ``datasets``, and decode all images into arrays of one shape."""
     from datasets import Array3D, Features, load_dataset  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as cache:
@@ -105,7 +105,7 @@ def hugging_face(folder: Path, workers: int) -> int:
 
 
 def random_reads(count: int) -> tuple[int, float]:
-    """Batches of a store of so many synthetic images, 32×32×3: images read, and MiB that the memory grew meanwhile."""
+    """Read random batches of a store of synthetic images, 32×32×3; return the images read, and the seconds."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
     from ddpm_kedro.ingestion.lazy_store import LazyImageStore  # noqa: PLC0415
     from ddpm_kedro.ingestion.sharding import SHARD_BYTES  # noqa: PLC0415
@@ -138,15 +138,15 @@ class SyntheticShard(NamedTuple):
 
 
 def in_processes(decode: Callable[[list[bytes]], int], files: list[bytes], workers: int) -> int:
-    """The files shared out."""
+    """Decode the files in several processes."""
     with ProcessPoolExecutor(workers) as pool:
         return sum(pool.map(decode, [files[worker::workers] for worker in range(workers)]))
 
 
 def measured(what: str, path: Path, workers: int) -> dict[str, float]:
-    """One figure; called in a process of its own."""
+    """Measure once, in a process of its own."""
     files = contents(path) if what in {"pillow", "torchvision"} else []
-    for module in NEEDED.get(what, ()):  # importing is no part of it, in a run neither
+    for module in NEEDED.get(what, ()):  # imports are not measured
         import_module(module)
     seconds = None
     start = time.perf_counter()
@@ -165,11 +165,11 @@ def measured(what: str, path: Path, workers: int) -> dict[str, float]:
 
 
 def main(words: list[str]) -> None:
-    """Measure all, in turns, and print the table."""
+    """Measure all, in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=Path, help="a folder or an archive of pictures")
-    parser.add_argument("--only", help="one figure, as JSON, such as ours,2")
-    parser.add_argument("--folder", type=Path, help="the same pictures in a folder, for datasets' imagefolder")
+    parser.add_argument("path", type=Path, help="a folder or an archive of images")
+    parser.add_argument("--only", help="one measurement, as JSON, such as ours,2")
+    parser.add_argument("--folder", type=Path, help="the same images in a folder, for datasets' imagefolder")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(words)
     if given.only:
@@ -184,7 +184,7 @@ def main(words: list[str]) -> None:
             where = str(given.folder if figure.startswith("datasets") else given.path)
             command = [sys.executable, __file__, where, "--only", figure]
             rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    print("| what, processes | images | images/s | MiB of the process | MiB of its largest worker |")
+    print("| method, processes | images | images/s | MiB of the process | MiB of its largest worker |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for figure, rows in found.items():
         row = sorted(rows, key=lambda row: row["seconds"])[len(rows) // 2]

@@ -1,4 +1,4 @@
-"""A model of ours, and diffusers' pipeline with the same network, weights and schedule."""
+"""A model of this project and diffusers' pipeline with the same network, weights and schedule."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from ddpm_kedro.provenance import Provenance
 def make_pair(
     p: ModelParameters, image_shape: tuple[int, int, int], steps: int, device: str = "cpu"
 ) -> tuple[TrainedModel, SamplingPlan, Any]:
-    """Return a model with random weights, its plan for DDIM, and the ``DDIMPipeline`` that equals both.
+    """Return a model with random weights, its plan for DDIM, and the equivalent ``DDIMPipeline``.
 
     Args:
-        p: of the network.
+        p: the network's parameters.
         image_shape: (C, H, W).
-        steps: of DDIM.
-        device: where both compute.
+        steps: number of DDIM steps.
+        device: of both models.
     """
     diffusion = DiffusionParameters(num_timesteps=1000, schedule="linear", target="noise")
     torch.manual_seed(0)

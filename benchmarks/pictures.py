@@ -1,6 +1,6 @@
-"""The pictures of the README and docs/diffusion.md that come from the last run.
+"""Copy figures of the latest run into docs/, for the README and docs/diffusion.md.
 
-``make screenshots`` runs the tasks before.
+``make screenshots`` runs the tasks first.
 """
 
 from pathlib import Path
@@ -11,17 +11,17 @@ DATA, DOCS, GAP = Path("data"), Path("docs"), 10
 TASKS = ("variations", "inpainted", "interpolated")
 
 
-def below_each_other(pictures: list[Image.Image]) -> Image.Image:
-    """All of them, on white."""
-    height = sum(picture.height + GAP for picture in pictures) - GAP
-    page, top = Image.new("RGB", (max(picture.width for picture in pictures), height), "white"), 0
-    for picture in pictures:
-        page.paste(picture, (0, top))
-        top += picture.height + GAP
+def stack(images: list[Image.Image]) -> Image.Image:
+    """Paste images below each other on white."""
+    height = sum(image.height + GAP for image in images) - GAP
+    page, top = Image.new("RGB", (max(image.width for image in images), height), "white"), 0
+    for image in images:
+        page.paste(image, (0, top))
+        top += image.height + GAP
     return page
 
 
 if __name__ == "__main__":
-    below_each_other([Image.open(DATA / f"07_model_output/{name}.png") for name in TASKS]).save(DOCS / "tasks.png")
+    stack([Image.open(DATA / f"07_model_output/{name}.png") for name in TASKS]).save(DOCS / "tasks.png")
     Image.open(DATA / "07_model_output/samples.png").save(DOCS / "samples.png")
     Image.open(DATA / "08_reporting/denoising_trajectory.png").save(DOCS / "trajectory.png")

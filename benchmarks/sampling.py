@@ -1,7 +1,7 @@
-"""Sampling: how good the digits are after how many evaluations of each solver, and how fast beside diffusers.
+"""Measure the quality of samples by solver and number of steps, and the speed of sampling beside diffusers.
 
-``make bench-sampling`` prints both tables as Markdown. The digits are those of the model in data/06_models/model;
-speed is measured with U-Nets of random weights that diffusers' pipeline draws with, too.
+``make bench-sampling`` prints both tables as Markdown. Quality is measured with the model in data/06_models/model,
+speed with U-Nets of random weights, which diffusers' pipeline uses too.
 """
 
 import statistics
@@ -27,8 +27,8 @@ from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ModelParameters
 
 DATA = Path("data")
-IMAGES, BATCH = 500, 250  # of each solver
-SOLVERS = [  # and steps
+IMAGES, BATCH = 500, 250  # per solver
+SOLVERS = [  # name and number of steps
     *(("ddpm", count) for count in (20, 100, 1000)),
     *(("ddim", count) for count in (5, 10, 20, 50)),
     *(("dpm_solver++", count) for count in (5, 10, 20, 50)),
@@ -49,7 +49,7 @@ NETWORK = {
 
 
 def quality() -> None:
-    """KID of every solver's digits to the training digits, with guidance as usual."""
+    """Print the KID of each solver's digits, compared with the training digits, with the usual guidance."""
     model = ModelDataset(filepath=str(DATA / "06_models/model")).load()
     extractor = FeatureExtractorDataset(filepath=str(DATA / "06_models/feature_extractor")).load()
     training = ImageStoreDataset(filepath=str(DATA / "05_model_input/training_images")).load()
@@ -61,10 +61,12 @@ def quality() -> None:
     print("| solver | steps | evaluations | KID ± spread | accuracy of classes | seconds |\n|---|---|---|---|---|---|")
     for name, steps in SOLVERS:
         plan = SamplingPlan(model.diffusion, name, steps, 1.75)
-        counted: list[int] = []
-        hook = model.network.register_forward_hook(lambda network, given, made, seen=counted: seen.append(len(made)))
+        batch_sizes: list[int] = []
+        hook = model.network.register_forward_hook(
+            lambda network, inputs, output, sizes=batch_sizes: sizes.append(len(output))
+        )
         start = time.perf_counter()
-        drawn = [
+        samples = [
             generate_images(
                 model.network, plan, model.image_shape, 1, part.tolist(), labels[part], autocast=hardware.autocast
             )
@@ -72,36 +74,39 @@ def quality() -> None:
         ]
         seconds = time.perf_counter() - start
         hook.remove()
-        features, logits = extractor(to_uint8(torch.cat(drawn)).numpy())
+        features, logits = extractor(to_uint8(torch.cat(samples)).numpy())
         value, spread = kernel_distance(features, reference, 50, 100)
-        right = float((logits.argmax(1) == labels).float().mean())
-        asked = sum(counted) // IMAGES
-        print(f"| {name} | {steps} | {asked} | {value:.3f} ± {spread:.3f} | {right:.1%} | {seconds:.1f} |", flush=True)
+        accuracy = float((logits.argmax(1) == labels).float().mean())
+        evaluations = sum(batch_sizes) // IMAGES
+        print(
+            f"| {name} | {steps} | {evaluations} | {value:.3f} ± {spread:.3f} | {accuracy:.1%} | {seconds:.1f} |",
+            flush=True,
+        )
     value, spread = kernel_distance(extractor(holdout.images)[0], reference, 50, 100)
-    print(f"| real, held out | | | {value:.3f} ± {spread:.3f} | | |\n")
+    print(f"| holdout | | | {value:.3f} ± {spread:.3f} | | |\n")
     difference(model)
 
 
 def difference(model: TrainedModel) -> None:
-    """How far pictures in bfloat16 are from those in float32."""
+    """Print the difference between samples in bfloat16 and in float32."""
     plan, labels = SamplingPlan(model.diffusion, "dpm_solver++", 10, 1.75), torch.arange(100) % 10
 
-    def pictures(autocast: Callable[[], Any]) -> Any:
-        drawn = generate_images(model.network, plan, model.image_shape, 0, range(100), labels, autocast=autocast)
-        return to_uint8(drawn).numpy().astype(np.int64)
+    def samples(autocast: Callable[[], Any]) -> Any:
+        images = generate_images(model.network, plan, model.image_shape, 0, range(100), labels, autocast=autocast)
+        return to_uint8(images).numpy().astype(np.int64)
 
-    apart = np.abs(pictures(lambda: torch.autocast("cpu", torch.bfloat16)) - pictures(nullcontext)).mean()
-    print(f"bf16 and fp32, the same noise, DPM-Solver++ 2M: {apart:.2f} grey levels of 255 apart on average.\n")
+    gap = np.abs(samples(lambda: torch.autocast("cpu", torch.bfloat16)) - samples(nullcontext)).mean()
+    print(f"bf16 and fp32, the same noise, DPM-Solver++ 2M: mean difference {gap:.2f} grey levels of 255.\n")
 
 
 def speed() -> None:
-    """For a small and a larger network."""
+    """Print the speed of a small and a larger network."""
     for width in WIDTHS:
         speed_of(width)
 
 
 def speed_of(width: int) -> None:
-    """Images a second of DDIM, beside diffusers' pipeline with the same weights; in turns, medians."""
+    """Print images per second of DDIM and of diffusers' pipeline with the same weights: medians of rounds."""
     p = ModelParameters.model_validate(NETWORK | {"width": width})
     model, plan, pipeline = make_pair(p, (3, 32, 32), STEPS)
     network = model.network

@@ -1,4 +1,4 @@
-"""Small archives in the true formats of torchvision's sets, on a server of this machine."""
+"""Small archives in the real formats of torchvision's sets, on a local server."""
 
 import gzip
 import hashlib
@@ -24,12 +24,12 @@ RNG = np.random.default_rng(0)
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Server]:
-    """A server on this machine: its address and its folder."""
+    """Start a local server; yield its address and its folder."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     # shutdown() waits for one interval: 0.01 s
     threading.Thread(target=made.serve_forever, args=[0.01], daemon=True).start()
@@ -45,7 +45,7 @@ def md5(content: bytes) -> str:
 
 
 def serve_cifar10(server: Server, monkeypatch: pytest.MonkeyPatch, count: int = 6) -> np.ndarray:
-    """CIFAR-10's archive with few images a batch; gives the training images (N, H, W, C)."""
+    """Serve CIFAR-10's archive with few images per batch, and return the training images (N, H, W, C)."""
     address, folder = server
     images = RNG.integers(0, 256, (count * 6, 32, 32, 3)).astype(np.uint8)
     files = {}
@@ -72,7 +72,7 @@ def serve_cifar10(server: Server, monkeypatch: pytest.MonkeyPatch, count: int = 
 
 
 def idx(array: np.ndarray) -> bytes:
-    """The format of MNIST's files."""
+    """Return an array in the format of MNIST's files."""
     return gzip.compress(struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes())
 
 
@@ -80,7 +80,7 @@ FAMILY = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "kmni
 
 
 def serve_mnist(name: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """The four files of MNIST's family with few images; gives their arrays."""
+    """Serve the four files of a set like MNIST with few images, and return their arrays."""
     address, folder = server
     arrays = {
         "train-images-idx3-ubyte.gz": RNG.integers(0, 256, (12, 28, 28)).astype(np.uint8),

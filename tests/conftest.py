@@ -1,10 +1,10 @@
-"""What the tests share: small parameters, small images, a project in a temporary folder."""
+"""Shared by the tests: small parameters, small images, a project in a temporary folder."""
 
 import os
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.pop("WANDB_API_KEY", None)  # no test speaks for the person who runs it
+os.environ.pop("WANDB_API_KEY", None)  # no test logs to the account of the person who runs it
 os.environ["NETRC"] = "/nonexistent"
 
 import shutil
@@ -35,7 +35,7 @@ from ddpm_kedro.parameters import (
 from ddpm_kedro.provenance import Provenance
 from tests.archives import Server, serve
 
-if TYPE_CHECKING:  # Kedro is imported where it is used: the tests that need a device alone run without it
+if TYPE_CHECKING:  # Kedro is imported only where it is used: the tests of a device run without it
     from click.testing import Result
 
 os.fsync = lambda _: None  # no test cuts the power, and syncing takes longer than a short run on a busy disk
@@ -44,12 +44,12 @@ ROOT = Path(__file__).parents[1]
 WHOLE_RUNS = ("test_readme.py", "test_sweep.py")
 DEVICES = [
     name
-    for name, there in {
+    for name, available in {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }.items()
-    if there
+    if available
 ]
 
 IMAGES = ImagesParameters(
@@ -150,12 +150,12 @@ NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=Fa
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every device this machine has."""
+    """Each device of this machine."""
     return torch.device(request.param)
 
 
 def make_store(count: int = 40, classes: int = 3, size: tuple[int, int] = (8, 8), channels: int = 1) -> ImageStore:
-    """Images whose brightness tells their class."""
+    """Return images whose brightness depends on their class."""
     rng = np.random.default_rng(0)
     labels = (np.arange(count) % max(classes, 1)).astype(np.int64)
     images = rng.integers(0, 60, (count, *size, channels)) + (labels * 60)[:, None, None, None]
@@ -170,7 +170,7 @@ def store() -> ImageStore:
 
 
 def randomise(network: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
-    """Give every parameter a random value: zero-initialised layers would hide what lies before them."""
+    """Give every parameter a random value: zero-initialised layers would hide the layers before them."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -179,7 +179,7 @@ def randomise(network: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
 
 
 class Project:
-    """The project in a folder of its own, with the real configuration and the ``smoke`` environment."""
+    """The project in its own folder, with the real configuration and the ``smoke`` environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -190,13 +190,13 @@ class Project:
         (folder / "src").mkdir()  # the package itself is installed
 
     def adopt(self, data: Path) -> "Project":
-        """Take over what a run of another project has left, and what Kedro-Viz knows of it."""
+        """Copy the data that a run of another project wrote, and what Kedro-Viz recorded of it."""
         shutil.copytree(data, self.data, dirs_exist_ok=True)
         shutil.copytree(data.parents[1] / ".viz", self.folder / ".viz", dirs_exist_ok=True)
         return self
 
     def kedro_run(self, *arguments: str, env: str = "smoke") -> "Result":
-        """What ``kedro run --env smoke`` with these arguments does and prints."""
+        """Run ``kedro run --env smoke`` with these arguments in this process."""
         from click.testing import CliRunner  # noqa: PLC0415
 
         from ddpm_kedro.cli import run as run_command  # noqa: PLC0415
@@ -204,7 +204,7 @@ class Project:
         return CliRunner().invoke(run_command, ["--env", env, *arguments])
 
     def parameters(self, changes: str = "", env: str = "smoke") -> dict[str, Any]:
-        """The resolved parameters, with changes as on the command line."""
+        """Return the resolved parameters, with changes as on the command line."""
         from kedro.framework.cli.utils import _split_params as split_params  # noqa: PLC0415
         from kedro.framework.session import KedroSession  # noqa: PLC0415
 
@@ -219,13 +219,13 @@ class Project:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """What a test draws without a generator is the same every time."""
+    """Seed torch: tests that sample without a generator are repeatable."""
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A web server on this machine: its address, and the folder it serves."""
+    """A local web server: its address, and the folder that it serves."""
     with serve(tmp_path_factory.mktemp("served")) as made:
         yield made
 
@@ -243,7 +243,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one run of the ``smoke`` environment leaves; to be copied, not changed."""
+    """The data that one run of the ``smoke`` environment writes; to be copied, not changed."""
     from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
 
     before, made = Path.cwd(), Project(tmp_path_factory.mktemp("smoke"))
@@ -259,22 +259,22 @@ def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(project: Project, smoke_data: Path) -> Project:
-    """A project in which a run has ended well."""
+    """A project with a finished run."""
     return project.adopt(smoke_data)
 
 
 def changed(parameters: Any, **values: Any) -> Any:
-    """The same parameters with other values, checked again."""
+    """Return the parameters with other values, validated."""
     return type(parameters).model_validate({**parameters.model_dump(), **values})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """See tests/integration/test_viz.py."""
-    parser.addoption("--screenshots", action="store_true", help="of the last run, for the documentation")
+    """Add ``--screenshots``; see tests/integration/test_viz.py."""
+    parser.addoption("--screenshots", action="store_true", help="take them of the last run, for the documentation")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What runs whole pipelines is not watched line by line: that took half as long again, and others see the lines."""
+    """Measure no coverage of tests that run whole pipelines: it slows them by half, and others cover the lines."""
     coverage = config.pluginmanager.get_plugin("_cov")
     for item in items if coverage is not None and coverage.cov_controller is not None else ():
         if item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS:
@@ -282,7 +282,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a test that was skipped is a test that failed: nothing may go untested unnoticed."""
+    """Fail in CI if a test was skipped: nothing may go untested unnoticed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,4 +1,4 @@
-"""A GPU that is not there: shapes and devices of all tensors are followed, nothing is computed."""
+"""A fake GPU: shapes and devices of all tensors are tracked, and nothing is computed."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,12 +21,12 @@ GPU = Hardware(torch.device("cuda"), "bf16", "a fake one")
 
 @contextmanager
 def fake_gpu() -> Iterator[None]:
-    """Make all tensors of a block fakes. One left on the CPU fails where it meets the GPU's, as on a real one.
+    """Make all tensors of a block fakes. A tensor left on the CPU fails when it meets one on the GPU, as on a real GPU.
 
-    What needs the driver itself, random generators of a GPU above all, is put on the CPU.
+    Everything that needs the driver, above all random generators of a GPU, is put on the CPU.
     """
     with (
-        warnings.catch_warnings(action="ignore", category=UserWarning),  # that copied weights have no data
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # copied weights have no data
         patch.object(Tensor, "numpy", _any_indices),
         patch.object(FakeTensor, "tolist", lambda tensor: _any_indices(tensor).tolist()),
         patch.object(nn.Module, "_apply", _move),
@@ -39,7 +39,7 @@ def fake_gpu() -> Iterator[None]:
 
 
 def _move(module: nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """What ``Module.to`` does, by new parameters: torch swaps fakes in place, which their references forbid."""
+    """Move a module as ``Module.to`` does, with new parameters: torch cannot swap fakes in place."""
     for part in module.modules():
         moved: dict[str, Any] = {
             name: nn.Parameter(move(p.detach()), p.requires_grad) for name, p in part.named_parameters(recurse=False)
@@ -50,6 +50,6 @@ def _move(module: nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = T
 
 
 def _any_indices(tensor: Tensor) -> NDArray[np.int64]:
-    """Fakes have no values: whichever pictures are asked for, the first one comes."""
+    """Return zeros, since fakes have no values: each batch is the first image, repeated."""
     assert tensor.device.type == "cpu", "numpy cannot read from a GPU"
     return np.zeros(tensor.shape, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""Break the writes of the main job, one at a time, and compare what the same command makes of it afterwards.
+"""Break the writes of the main job, one at a time, and compare the results after running the same command again.
 
-``make soak ARGS="--faults 1"`` breaks each of them, which takes two hours; the tests break a few.
+``make soak ARGS="--faults 1"`` breaks each write, which takes two hours; the tests break a few.
 """
 
 import argparse
@@ -27,18 +27,18 @@ KINDS = ("disk full", "permission", "cross-device", "kill")
 WRITES = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
 TIMED = ("metrics.json", "report.html", "sampling_report.json", "training_history.csv")
 MEASURED = ("images_per_second", "seconds")
-COUNTED = "Writes counted: "
+COUNTED = "Writes counted:"
 
 
 class Fault:
-    """Counts the writes below a folder, and breaks one of them.
+    """Count the writes below a folder, and break one of them.
 
-    Python reports each before it happens. What cannot be undone is an audit hook: one process breaks once.
+    Python reports each write before it happens. An audit hook cannot be removed, so each process has its own.
 
     Args:
-        folder: writes elsewhere are left alone.
-        kind: of the fault; ``disk full`` lasts from that write on: no file grows any more.
-        number: of the write; None breaks none, and counts.
+        folder: the only folder whose writes are counted and broken.
+        kind: the kind of fault; after ``disk full``, no file can grow any more.
+        number: the index of the write to break; None breaks none.
     """
 
     def __init__(self, folder: Path, kind: str, number: int | None) -> None:
@@ -46,7 +46,7 @@ class Fault:
         self.count = 0
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Count this event, if it is a write, and break it, if it is the one."""
+        """Count this event if it is a write, and break it if it is the chosen one."""
         if event not in WRITES or not self._writes(event, arguments):
             return
         self.count += 1
@@ -62,7 +62,7 @@ class Fault:
         return event != "open" or bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
     def _disk(self, path: Any) -> str:
-        """The first folder of a path below the data."""
+        """Return the first folder of a path below the data."""
         below = os.path.abspath(os.fsdecode(path)).removeprefix(self.folder)
         return "" if os.path.isabs(below) else below.split(os.sep)[0]
 
@@ -78,8 +78,12 @@ class Fault:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
 
 
-def run(project: Project, seed: int, fault: Fault) -> tuple[int, str, int]:
-    """Run the main job in a copy of this process; gives its exit status, what it printed, and how often it wrote."""
+def run(project: Project, seed: int, *faults: Fault) -> tuple[int, str, list[int]]:
+    """Run the main job in a forked copy of this process.
+
+    Returns:
+        Its exit status, what it printed, and the number of writes that each fault counted.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -87,20 +91,21 @@ def run(project: Project, seed: int, fault: Fault) -> tuple[int, str, int]:
         os.dup2(writer, 2)
         os.chdir(project.folder)
         status = 1
-        sys.addaudithook(fault)
+        for fault in faults:
+            sys.addaudithook(fault)
         try:
             status = _main_job(seed)
         except BaseException:
             traceback.print_exc()
         finally:
-            print(f"{COUNTED}{fault.count}", flush=True)
+            print(COUNTED, *(fault.count for fault in faults), flush=True)
             sys.stderr.flush()
             os._exit(status)
     os.close(writer)
-    with os.fdopen(reader, errors="replace") as output:
-        said, _, count = output.read().partition(COUNTED)
+    with os.fdopen(reader, errors="replace") as file:
+        output, _, counts = file.read().partition(COUNTED)
     _, ended = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(ended), said, int(count.split()[0] if count else 0)
+    return os.waitstatus_to_exitcode(ended), output, [int(count) for count in counts.split()]
 
 
 def _main_job(seed: int) -> int:
@@ -114,16 +119,16 @@ def _main_job(seed: int) -> int:
 
 
 def check(kind: str, number: int, before: Project, whole: dict[str, Any], folder: Path) -> Iterator[str]:
-    """Break one write of the main job, run it again, and give what is wrong, one line each."""
+    """Break one write of the main job, run it again, and yield a line for everything that is wrong."""
     broken = Project(folder)
     shutil.copytree(before.data, broken.data, copy_function=shutil.copy2)
-    status, said, _ = run(broken, 1, Fault(broken.data, kind, number))
+    status, output, _ = run(broken, 1, Fault(broken.data, kind, number))
     expected = {"kill": (-signal.SIGKILL,), "cross-device": (0,)}.get(kind, (0, 1))
-    if status not in expected or "Traceback" in said or (status == 1 and "Error: " not in said):
-        yield f"exit status {status}: {said[-3000:]}"
-    status, said, _ = run(broken, 1, Fault(broken.data, kind, None))
+    if status not in expected or "Traceback" in output or (status == 1 and "Error: " not in output):
+        yield f"exit status {status}: {output[-3000:]}"
+    status, output, _ = run(broken, 1)
     if status:
-        yield f"the same command once more: exit status {status}: {said[-3000:]}"
+        yield f"the same command once more: exit status {status}: {output[-3000:]}"
         return
     after = contents(broken.data)
     names = sorted(whole.keys() ^ after.keys())
@@ -132,7 +137,7 @@ def check(kind: str, number: int, before: Project, whole: dict[str, Any], folder
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What lies in a folder, by name, but for how long things took."""
+    """Return the content of each file in a folder, by name, without durations."""
     found: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
@@ -162,23 +167,26 @@ def _checkpoint(path: Path) -> Any:
 
 
 def break_writes(kinds: list[str], every: int, first: int) -> Iterator[str]:
-    """Break each so-manieth write of the main job, after another training has finished; gives what is wrong."""
+    """Break every n-th write of the main job, after another training has finished, and yield what is wrong.
+
+    The kinds begin at different writes, so that a few faults cover different parts of the job.
+    """
     import ddpm_kedro.pipelines.evaluation  # noqa: PLC0415
     import ddpm_kedro.pipelines.model_training  # noqa: PLC0415
     import ddpm_kedro.pipelines.reporting  # noqa: F401, PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        before = Project(top / "before")
-        assert run(before, 0, Fault(before.data, "kill", None))[0] == 0
-        for kind in kinds:
-            whole = Project(top / f"whole {kind}")
-            shutil.copytree(before.data, whole.data)
-            status, said, count = run(whole, 1, Fault(whole.data, kind, None))
-            assert status == 0, said
-            expected = contents(whole.data)
+        before, whole = Project(top / "before"), Project(top / "whole")
+        assert run(before, 0)[0] == 0
+        shutil.copytree(before.data, whole.data)
+        status, output, counts = run(whole, 1, *(Fault(whole.data, kind, None) for kind in kinds))
+        assert status == 0, output
+        expected = contents(whole.data)
+        for index, (kind, count) in enumerate(zip(kinds, counts, strict=True)):
             print(f"{kind}: {count} writes", flush=True)
-            for number in range(first, count, every) if count > every else range(count):
+            start = first + index * every // len(kinds)
+            for number in range(start, count, every) if count > every else range(count):
                 place = top / f"{kind} {number}"
                 for line in check(kind, number, before, expected, place):
                     yield f"{kind} at write {number + 1} of {count}: {line}"
@@ -186,17 +194,17 @@ def break_writes(kinds: list[str], every: int, first: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Break writes, and say what is wrong."""
+    """Break writes, and print what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=KINDS, action="append", help="Of the faults; all where none is given.")
-    parser.add_argument("--every", type=int, default=1, help="Break only each so-manieth write.")
-    parser.add_argument("--first", type=int, default=0, help="Begin with this write.")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="Kind of fault; all by default.")
+    parser.add_argument("--every", type=int, default=1, help="Break only every n-th write.")
+    parser.add_argument("--first", type=int, default=0, help="Start at this write.")
     arguments = parser.parse_args()
     problems = 0
     for problem in break_writes(arguments.kind or list(KINDS), arguments.every, arguments.first):
         problems += 1
         print(problem, flush=True)
-    print("Every fault is mended by the same command." if not problems else f"{problems} PROBLEMS")
+    print("The same command mends every fault." if not problems else f"{problems} PROBLEMS")
     raise SystemExit(bool(problems))
 
 

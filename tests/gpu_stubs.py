@@ -23,7 +23,7 @@ def stub(name: str, limit: float = 60, timed: bool = True) -> Part:
 
 
 def run_stubs(folder: Path, bodies: dict[Part, str], prepare: Sequence[str] | None = None) -> bool:
-    """Run parts whose processes are these lines of Python."""
+    """Run parts whose processes execute these lines of Python."""
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
     results = Results(folder, list(bodies), "make gpu")

@@ -1,7 +1,7 @@
-"""Kill a short training again and again, at random moments and in mid-write, and compare how it ends.
+"""Kill a short training again and again, at random moments and in mid-write, and compare its results.
 
-``make soak`` kills it 25 times (``ARGS="--kills 100"`` more often); the tests a few times. Then it breaks each tenth
-write of the main job (``--faults 1`` breaks each of them; see faults.py).
+``make soak`` kills it 25 times (``ARGS="--kills 100"``: 100 times); the tests kill it a few times. Then it breaks every
+tenth write of the main job (``--faults 1`` breaks every write; see faults.py).
 """
 
 import argparse
@@ -29,7 +29,7 @@ RESULTS = ("06_models/model", "07_model_output/samples.npz", "07_model_output/sa
 
 
 def soak(kills: int, seed: int, folder: Path, images: int = 2_400) -> list[str]:
-    """Train twice in folders of their own, once undisturbed; gives what is wrong, one line each."""
+    """Train twice, once undisturbed and once with kills, and return a line for everything that is wrong."""
     chance = random.Random(seed)
     whole, killed = Project(folder / "whole"), Project(folder / "killed")
     command = (*COMMAND, PARAMETERS.format(images=images))
@@ -37,11 +37,11 @@ def soak(kills: int, seed: int, folder: Path, images: int = 2_400) -> list[str]:
     problems: list[str] = []
     for number in range(kills):
         moment = "mid-write" if number % 2 else "random"
-        seen = kill_once(command, killed, chance, moment)
+        start = kill_once(command, killed, chance, moment)
         half_written = any((killed.data / "06_models").glob(".checkpoint.pt.*"))
         problems += [f"kill {number + 1}: {line}" for line in leftovers(killed)]
         at = "in the middle of a checkpoint" if half_written else "between checkpoints"
-        print(f"kill {number + 1} of {kills}, {at}: {seen}", flush=True)
+        print(f"kill {number + 1} of {kills}, {at}: {start}", flush=True)
     done = run(killed.folder, *command)
     if done.returncode:
         return [*problems, f"the last run failed: {done.stdout[-4000:]}"]
@@ -51,25 +51,24 @@ def soak(kills: int, seed: int, folder: Path, images: int = 2_400) -> list[str]:
 def kill_once(command: tuple[str, ...], project: Project, chance: random.Random, moment: str) -> str:
     """Start a training, kill it at a moment, and return the log line that says where it started."""
     process = Process(project.folder, *command)
-    said = ""
+    start = ""
     for line in process.stdout:
-        said = line.split("INFO")[-1].strip()
+        start = line.split("INFO")[-1].strip()
         if any(words in line for words in ("resumes after", " starts.", "is already trained")):
             break
-    threading.Thread(target=process.stdout.read, daemon=True).start()  # else it would wait for a reader
+    threading.Thread(target=process.stdout.read, daemon=True).start()  # else the training would wait for a reader
     if moment == "mid-write":
-        end = time.monotonic() + 5
-        while not any((project.data / "06_models").glob(".checkpoint.pt.*")) and time.monotonic() < end:
+        while not any((project.data / "06_models").glob(".checkpoint.pt.*")) and process.poll() is None:
             pass
     else:
         time.sleep(chance.uniform(0, 1.2))
     process.kill()
     process.wait()
-    return said
+    return start
 
 
 def leftovers(project: Project) -> Iterator[str]:
-    """What cannot be read after a kill."""
+    """Yield a line for each file that cannot be read after a kill."""
     from ddpm_kedro.datasets.checkpoint import CheckpointDataset  # noqa: PLC0415  torch takes seconds
 
     for path in [project.data / "06_models/checkpoint.pt", *project.data.glob("runs/*/checkpoints/*.pt")]:
@@ -86,7 +85,7 @@ def leftovers(project: Project) -> Iterator[str]:
 
 
 def differences(whole: Project, killed: Project) -> Iterator[str]:
-    """Where the results are not equal to the byte; of the history, but for how fast it was."""
+    """Yield a line for each result that is not equal to the byte; the speed in the history may differ."""
     for name in RESULTS:
         one, other = whole.data / name, killed.data / name
         files = [(one, other)] if one.is_file() else [(file, other / file.name) for file in one.iterdir()]
@@ -101,11 +100,11 @@ def differences(whole: Project, killed: Project) -> Iterator[str]:
 
 
 def main() -> None:
-    """Soak, and say what is wrong."""
+    """Kill trainings and break writes, and print what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", type=int, default=10, help="Break each so-manieth write; 0 for none.")
+    parser.add_argument("--faults", type=int, default=10, help="Break every n-th write; 0: none.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         problems = soak(arguments.kills, arguments.seed, Path(folder))

@@ -1,4 +1,4 @@
-"""What a GPU would make the host wait for."""
+"""Count the operations that make the host wait for a GPU."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class BlockingCopies(TorchDispatchMode):
-    """Counts copies from the CPU to another device for which the host waits."""
+    """Count copies from the CPU to another device for which the host waits."""
 
     count = 0
 
@@ -20,7 +20,7 @@ class BlockingCopies(TorchDispatchMode):
 
 
 class Synchronisations(TorchDispatchMode):
-    """Counts how often a value is fetched from a tensor: on a GPU, each makes the host wait."""
+    """Count how often a value is read from a tensor: on a GPU, each read makes the host wait."""
 
     count = 0
 

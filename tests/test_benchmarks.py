@@ -1,4 +1,4 @@
-"""What benchmarks/training computes is what it says; how fast anything is, no test asks."""
+"""benchmarks/training measures the right things; no test depends on speed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
 from benchmarks.training.peers import Diffusers, Lucidrains, diffusers_network, lucidrains_network
 from benchmarks.training.project import Digits
-from benchmarks.training.quality import CANDIDATES, IDENTITY, figures_of, measure, resolved, train
+from benchmarks.training.quality import CANDIDATES, IDENTITY, measure, resolved, scores_of, train
 
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.hardware import choose_hardware
@@ -42,7 +42,7 @@ def learner(project: str, shape: Shape, **options: Any) -> Learner:
     return kind(shape, GROUPS["optimizer"], FP32, **options)
 
 
-def test_ours_and_that_of_diffusers_are_one_network() -> None:
+def test_our_network_equals_diffusers() -> None:
     with torch.device("meta"):
         ours, theirs, other = UNet(our_parameters(Shape()), 3), diffusers_network(Shape()), lucidrains_network(Shape())
     assert parameter_count(ours) == parameter_count(theirs) == 35_746_307  # google/ddpm-cifar10-32
@@ -50,8 +50,8 @@ def test_ours_and_that_of_diffusers_are_one_network() -> None:
     assert parameter_count(other) != parameter_count(ours)  # as the page says
 
 
-def test_operations_are_those_of_the_convolutions_and_products() -> None:
-    """A convolution in and out, and nothing between: 2 · 9 operations a weight and pixel, thrice but for x."""
+def test_the_operations_of_convolutions_are_counted() -> None:
+    """Two convolutions: 2 · 9 operations per weight and pixel; three times, except for the gradient of x."""
 
     class Small(torch.nn.Module):
         def __init__(self) -> None:
@@ -61,7 +61,7 @@ def test_operations_are_those_of_the_convolutions_and_products() -> None:
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return self.second(self.first(x))
 
-    assert flops_per_image(Small(), TINY) == 2 * 9 * 4 * 64 * (2 + 3)  # nobody asks for the gradient of x
+    assert flops_per_image(Small(), TINY) == 2 * 9 * 4 * 64 * (2 + 3)  # without the gradient of x
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -70,34 +70,34 @@ def test_operations_are_those_of_the_convolutions_and_products() -> None:
     [
         ("ours", {}),
         ("diffusers", {}),
-        ("diffusers", {"v": True, "average": True, "channels_last": True}),
+        ("diffusers", {"v": True, "ema": True, "channels_last": True}),
         ("lucidrains", {}),
     ],
 )
 def test_steps_lower_the_loss(project: str, options: dict[str, Any], classes: int) -> None:
-    made, store = learner(project, replace(TINY, classes=classes), **options), make_store(8, classes)
+    candidate, store = learner(project, replace(TINY, classes=classes), **options), make_store(8, classes)
     labels = torch.from_numpy(store.labels) if classes else None
-    losses = [float(made.step(index, torch.from_numpy(store.images), labels, 8 * 120)) for index in range(120)]
+    losses = [float(candidate.step(index, torch.from_numpy(store.images), labels, 8 * 120)) for index in range(120)]
     assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
 
 
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("project", ["ours", "diffusers", "lucidrains"])
 @pytest.mark.parametrize("size", [8, 7])
-def test_drawn_pictures_have_the_size_of_the_trained_ones(project: str, classes: int, size: int) -> None:
+def test_samples_have_the_size_of_the_training_images(project: str, classes: int, size: int) -> None:
     shape = replace(TINY, classes=classes, size=size)
     store = make_store(8, classes, (size, size))
-    made = (
+    candidate = (
         Ours(GROUPS | {"model": our_parameters(shape)}, store, FP32) if project == "ours" else learner(project, shape)
     )
     labels = torch.from_numpy(store.labels[:4]) if classes else None
-    made.step(0, torch.from_numpy(store.images), None if labels is None else torch.from_numpy(store.labels), 8)
-    drawn = made.draw(labels, 4, 1.75)
-    assert drawn.shape == (4, 1, size, size)
-    assert drawn.abs().max() <= 1
+    candidate.step(0, torch.from_numpy(store.images), None if labels is None else torch.from_numpy(store.labels), 8)
+    samples = candidate.sample(labels, 4, 1.75)
+    assert samples.shape == (4, 1, size, size)
+    assert samples.abs().max() <= 1
 
 
-def test_a_training_ends_with_its_time_and_its_schedule_with_it() -> None:
+def test_training_and_its_schedule_end_with_the_time() -> None:
     class Recorder:
         hardware, network = FP32, torch.nn.Identity()
 
@@ -110,7 +110,7 @@ def test_a_training_ends_with_its_time_and_its_schedule_with_it() -> None:
             self.lengths.append(num_images)
             return torch.zeros(())
 
-        def draw(self, labels: Any, count: int, guidance: float) -> torch.Tensor:
+        def sample(self, labels: Any, count: int, guidance: float) -> torch.Tensor:
             raise NotImplementedError
 
     recorder = Recorder()
@@ -120,7 +120,7 @@ def test_a_training_ends_with_its_time_and_its_schedule_with_it() -> None:
     assert recorder.lengths[-1] == pytest.approx(seen, rel=0.2)
 
 
-def test_every_candidate_trains_draws_and_is_judged() -> None:
+def test_every_candidate_is_trained_sampled_and_evaluated() -> None:
     store = make_store(40)
     classifier = FeatureExtractor(
         "classifier", Classifier(1, 3).eval(), store.image_shape, store.class_names, store.made_by
@@ -133,22 +133,22 @@ def test_every_candidate_trains_draws_and_is_judged() -> None:
             assert set(IDENTITY) < set(row)
             assert row["images_seen"] >= row["batch"]
             assert row["images"] == 20
-    assert resolved("ours", digits, 2e-3).lr == GROUPS["optimizer"].lr  # as the project ships it
+    assert resolved("ours", digits, 2e-3).lr == GROUPS["optimizer"].lr  # the default
     assert {candidate.project for candidate in CANDIDATES.values()} == {"ours", "diffusers", "lucidrains"}
 
 
-def test_figures_are_of_what_was_drawn() -> None:
+def test_scores_are_computed_from_the_samples() -> None:
     torch.manual_seed(0)
     features, labels = torch.randn(40, 8), torch.arange(40) % 2
     logits = torch.nn.functional.one_hot(labels, 2) * 100.0
     logits[:10] = logits[:10].flip(1)
-    same, other = (figures_of(given, logits, features, labels) for given in (features, features + 3))
+    same, other = (scores_of(values, logits, features, labels) for values in (features, features + 3))
     assert same["kid"] < 0.1 < other["kid"]
     assert same["fd"] == pytest.approx(0, abs=1e-3)
     assert other["fd"] == pytest.approx(8 * 3**2, rel=1e-3)
     assert same["accuracy"] == 0.75
     assert same["confidence"] == pytest.approx(1)
-    assert figures_of(features, logits, features, None)["accuracy"] is None
+    assert scores_of(features, logits, features, None)["accuracy"] is None
 
 
 def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: p
         assert row["fastest"] <= row["seconds"] <= row["slowest"]
 
 
-def test_operations_are_those_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operations_of_one_step_are_profiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "products", lambda *_: {"": (lambda: None, 1.0)})
     shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
     found = operations.measure(GROUPS, shape, 2, "fp32", 1)
@@ -211,17 +211,17 @@ def test_processes_are_started_by_torchrun_and_share_the_cores(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("project", ["diffusers", "lucidrains"])
-def test_the_others_leave_nothing_on_the_cpu(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peers_leave_nothing_on_the_cpu(project: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "item", lambda _: 0.0)  # a fake has no value
     monkeypatch.setattr(torch.Tensor, "backward", lambda _: None)
-    kind, options = {"diffusers": (Diffusers, {"average": False}), "lucidrains": (Lucidrains, {})}[project]
+    kind, options = {"diffusers": (Diffusers, {"ema": False}), "lucidrains": (Lucidrains, {})}[project]
     with fake_gpu():
-        made = kind(Shape(width=8, size=8, groups=4, channels=1, classes=3), GROUPS["optimizer"], GPU, **options)
-        loss = made.loss(torch.zeros(2, 1, 8, 8, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda"))
+        peer = kind(Shape(width=8, size=8, groups=4, channels=1, classes=3), GROUPS["optimizer"], GPU, **options)
+        loss = peer.loss(torch.zeros(2, 1, 8, 8, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda"))
     assert loss.device.type == "cuda"
 
 
-def test_every_kept_checkpoint_is_drawn_from_and_judged(tmp_path: Path) -> None:
+def test_every_kept_checkpoint_is_evaluated(tmp_path: Path) -> None:
     store = make_store(40)
     run = make_run(store, training={"num_images": 48, "report_interval": 16, "checkpoint_interval": 16})
     where = {"filepath": str(tmp_path / "06_models/checkpoint.pt"), "archive": str(tmp_path / "runs")}

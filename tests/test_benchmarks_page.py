@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its picture have every number that was measured, and no other."""
+"""docs/benchmarks.md and its figure have every number that was measured, and no other."""
 
 import json
 from pathlib import Path
@@ -86,12 +86,12 @@ NUMBERS = {
     "step": [
         "| ours | 35,746,307 | bf16 | 37 | 1.234 (1.123 – 1.345) | 29.98 | 37.32 | 987 | 43% |",
         "| bf16 | 2,295 |",
-        "Median of 7 rounds",
-        "at width 96, 48×48",
+        "medians of 7 interleaved rounds",
+        "at width 96 on 48×48",
         "2026-01-02 on A CPU, 12 cores, 11 threads, native bfloat16; python 3.11.99, torch 2.99.1; `make bench ARGS",
     ],
     "operations": [
-        "at batch 36, by torch's profiler; 2.670 s",
+        "at batch 36, by torch's profiler; it takes 2.670 s",
         "| aten::op0 | 7 | 200 | 7.1% |",
         "| others | 39 | 400 | 14.3% |",
         "The fastest matrix product: 876 GFLOP/s",
@@ -109,8 +109,8 @@ NUMBERS = {
         "| 65 (1.57 M) | 421.7 | 26.36 |",
         "| 1,234,567 | 521.8 | 32.61 |",
         "| 33 | 765.4 | 732.1 | 33.3 | 4.3% |",
-        "| as by default | 1 | 2 | 345 | 1.00× |",
-        "| as by default | 2 | 1 | 621 | 1.80× |",
+        "| default | 1 | 2 | 345 | 1.00× |",
+        "| default | 2 | 1 | 621 | 1.80× |",
         "| `use.model=medium` | 2 | 1 | 38 | 0.95× |",
     ],
 }
@@ -121,11 +121,11 @@ def test_the_page_has_every_number(tmp_path: Path) -> None:
     for part, numbers in NUMBERS.items():
         for number in numbers:
             assert number in text, f"{part}: {number}"
-    plot.draw(FOUND, tmp_path / "plot.png")
+    plot.plot(FOUND, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_a_gpu_did_stands_under_headings_of_its_own() -> None:
+def test_results_of_a_gpu_have_their_own_headings() -> None:
     gpu = {"machine": AROUND["machine"] | {"gpu": "A GPU"}}
     text = page.make(FOUND | {f"{part}_cuda": FOUND[part] | gpu for part in ("step", "operations")})
     assert text.count("## A step of training\n") == text.count("## A step of training on a GPU\n") == 1
@@ -133,17 +133,17 @@ def test_what_a_gpu_did_stands_under_headings_of_its_own() -> None:
     assert text.count("2026-01-02 on A GPU; A CPU, 12 cores") == 2
 
 
-def test_the_page_tells_nothing_that_was_not_measured(tmp_path: Path) -> None:
+def test_parts_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
     nothing: dict[str, Any] = {part: {} for part in page.PARTS}
     assert page.make(nothing).strip() == page.INTRODUCTION.strip()
-    plot.draw(nothing, tmp_path / "plot.png")
+    plot.plot(nothing, tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()
-    assert "## A step" not in page.make(FOUND | {"step": {}})
+    assert "## A step of training" not in page.make(FOUND | {"step": {}})
     alone = FOUND["growth"] | {"rows": PROCESS_ROWS}
-    assert "What the loop adds" not in page.make(nothing | {"growth": alone})
+    assert "The overhead of the loop" not in page.make(nothing | {"growth": alone})
 
 
-def test_what_was_measured_is_kept_until_it_is_measured_again(tmp_path: Path) -> None:
+def test_results_are_kept_until_they_are_measured_again(tmp_path: Path) -> None:
     assert load("step", tmp_path) == {}
     save("step", "make bench", {"rows": [1]}, folder=tmp_path)
     found = load("step", tmp_path)
@@ -155,8 +155,8 @@ def test_what_was_measured_is_kept_until_it_is_measured_again(tmp_path: Path) ->
 
 
 def test_parts_and_lists_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    given = parse(["quality", "--only", "ours,diffusers-32", "--seconds", "20"])
-    assert (given.parts, given.only, given.seconds) == ({"quality"}, ["ours", "diffusers-32"], 20)
+    arguments = parse(["quality", "--only", "ours,diffusers-32", "--seconds", "20"])
+    assert (arguments.parts, arguments.only, arguments.seconds) == ({"quality"}, ["ours", "diffusers-32"], 20)
     assert parse([]).parts >= {"step", "quality", "growth", "plot"}
     with pytest.raises(SystemExit):
         parse(["speed"])

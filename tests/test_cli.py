@@ -113,7 +113,7 @@ def test_metrics_of_two_runs_are_compared_only_if_they_are_comparable(
     better["samples"] |= {"sampler": "unlike"}
     (kept / IDS[2] / "metrics.json").write_text(json.dumps(better))
     said = printed(kedro(project, "runs", "diff", "aaa", "ccc", "--env", "smoke"))
-    assert f"do not compare, since these differ: sampler: {metrics['samples']['sampler']} → unlike" in said
+    assert f"cannot be compared, because these differ: sampler: {metrics['samples']['sampler']} → unlike" in said
     assert "FD(classifier)" not in said
 
 

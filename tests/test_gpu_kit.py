@@ -1,4 +1,4 @@
-"""The GPU kit: its plan, its processes and files, what travels with it; how fast a GPU is, no test asks."""
+"""The GPU kit: its plan, processes, files and packages; no test depends on the speed of a GPU."""
 
 import importlib.metadata
 import json
@@ -20,10 +20,11 @@ import torch
 from benchmarks.gpu import environment, kit, page, steps, summary
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.images import made_images, read_pack
+from benchmarks.gpu.part import run as run_part
 from benchmarks.gpu.parts import distributed, profile
 from benchmarks.gpu.parts import tests as tests_part
 from benchmarks.gpu.plan import PARTS, START, WHOLE, chosen
-from benchmarks.gpu.runner import Results
+from benchmarks.gpu.runner import Results, read_lines
 from benchmarks.gpu.settings import FULL, TINY, Settings, parameters
 from benchmarks.training.networks import flops_per_image, our_parameters
 from packaging.requirements import Requirement
@@ -50,9 +51,9 @@ def results_of(folder: Path) -> dict[str, Any]:
 
 def test_the_plan_adds_up_to_nine_minutes_and_ten_seconds() -> None:
     assert START + sum(part.limit for part in PARTS) <= WHOLE == 9 * 60 + 10
-    for part in PARTS:
-        assert (ROOT / f"benchmarks/gpu/parts/{part.name}.py").is_file()
-        assert part.name in summary.TABLES
+    for each in PARTS:
+        assert (ROOT / f"benchmarks/gpu/parts/{each.name}.py").is_file()
+        assert each.name in summary.TABLES
 
 
 def test_parts_are_chosen_by_name_in_the_order_of_the_plan() -> None:
@@ -62,7 +63,7 @@ def test_parts_are_chosen_by_name_in_the_order_of_the_plan() -> None:
         chosen(["speed"])
 
 
-def test_a_part_that_fails_or_takes_too_long_is_a_row_with_its_reason(tmp_path: Path) -> None:
+def test_a_part_that_fails_or_times_out_is_reported_with_its_reason(tmp_path: Path) -> None:
     bodies = {
         stub("crashes"): 'write(failed="ValueError: no such thing"); sys.exit(1)',
         stub("dies"): "import os; os.abort()",
@@ -84,7 +85,7 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_with_its_reason(tmp_path: 
     assert "| hangs | time limit | 1 | 1 | The limit of 1 s was over. |" in text
 
 
-def test_a_limit_ends_what_a_part_has_started_too(tmp_path: Path) -> None:
+def test_a_limit_ends_the_children_of_a_part_too(tmp_path: Path) -> None:
     child = tmp_path / "child"
     body = f"""
 import subprocess
@@ -97,7 +98,7 @@ process.wait()
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or waits for its parent to notice that it is."""
+    """Return whether a process has ended, also as a zombie."""
     for _ in range(100):
         stat = Path(f"/proc/{pid}/stat")
         if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
@@ -107,7 +108,7 @@ def ended(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_cut_off_leaves_what_came_before(number: signal.Signals, tmp_path: Path) -> None:
+def test_results_before_a_cut_off_are_kept(number: signal.Signals, tmp_path: Path) -> None:
     code = f"""
 import signal, sys
 from pathlib import Path
@@ -128,7 +129,7 @@ run_stubs(Path({str(tmp_path)!r}), {{stub("first"): "", stub("second"): "time.sl
     assert "| second | cut off |" in (tmp_path / "summary.md").read_text()
 
 
-def test_a_part_that_is_run_again_replaces_itself_alone(tmp_path: Path) -> None:
+def test_a_part_that_runs_again_replaces_only_its_own_results(tmp_path: Path) -> None:
     one, other = stub("one"), stub("other")
     run_stubs(tmp_path, {one: "", other: 'write(row={"what": "old"})'})
     before = results_of(tmp_path)
@@ -156,8 +157,8 @@ def test_the_preparation_sleeps_while_a_part_is_timed_and_ends_before_the_last(t
     assert ticked["b"] == ticked["d"] == 0
 
 
-def test_what_the_preparation_writes_at_its_end_is_whole(tmp_path: Path) -> None:
-    """A compiler that it has started ends its file before the last part begins."""
+def test_the_preparation_may_finish_its_last_file(tmp_path: Path) -> None:
+    """A compiler that it has started finishes its file before the last part begins."""
     started, written = tmp_path / "started", tmp_path / "written"
     compile_slowly = f"touch {started}; sleep 1; echo whole > {written}"
     prepare = f"import subprocess; subprocess.run(['sh', '-c', {compile_slowly!r}])"
@@ -167,17 +168,17 @@ def test_what_the_preparation_writes_at_its_end_is_whole(tmp_path: Path) -> None
     assert results_of(tmp_path)["b"]["rows"][-1] == {"text": "whole\n"}
 
 
-def test_without_a_gpu_one_sentence_says_how_to_try_the_kit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_without_a_gpu_an_error_explains_how_to_try_the_kit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         assert main(["--kit", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    [said] = capsys.readouterr().err.splitlines()
-    assert "cuda is not available here" in said
-    assert said.endswith("To try the kit without one: --device cpu --tiny.")
+    [error] = capsys.readouterr().err.splitlines()
+    assert "cuda is not available here" in error
+    assert error.endswith("To try the kit without one: --device cpu --tiny.")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_image_pack_is_said_before_anything_starts(
+def test_a_missing_image_pack_is_an_error_before_anything_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["--device", "cpu", "--kit", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
@@ -200,7 +201,7 @@ def make_wheel(folder: Path, name: str, tag: str = "py3-none-any", version: str 
 
 @pytest.fixture
 def requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One package that is installed, and one that is not."""
+    """Require one package that is installed and one that is not."""
     file = tmp_path / "requirements.txt"
     file.write_text("numpy\ntorch_friend_of_tests\n")
     monkeypatch.setattr(environment, "REQUIREMENTS", file)
@@ -208,7 +209,7 @@ def requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("requirements")
-def test_only_what_the_interpreter_lacks_is_unpacked(tmp_path: Path) -> None:
+def test_only_missing_packages_are_unpacked(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path / "wheels", "torch_friend_of_tests")
     make_wheel(tmp_path / "wheels", "numpy", version="0.1")
     assert environment.missing_packages(tmp_path) == [wheel]
@@ -221,15 +222,15 @@ def test_only_what_the_interpreter_lacks_is_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("requirements")
-def test_wheels_of_another_python_are_said_before_anything_starts(
+def test_wheels_for_another_python_are_an_error_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_wheel(tmp_path / "wheels", "torch_friend_of_tests", "cp399-cp399-manylinux2014_x86_64")
     (tmp_path / "made_for.json").write_text('{"python": "3.99", "machine": "x86_64"}')
     assert main(["--device", "cpu", "--tiny", "--kit", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    [said] = capsys.readouterr().err.splitlines()
-    assert "are for Python 3.99 on x86_64, but this is Python 3." in said
-    assert f"make gpu-kit PYTHON_VERSION={environment.python_version()}" in said
+    [error] = capsys.readouterr().err.splitlines()
+    assert "are for Python 3.99 on x86_64, but this is Python 3." in error
+    assert f"make gpu-kit PYTHON_VERSION={environment.python_version()}" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -237,8 +238,8 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_kit_carries_all_that_its_packages_need() -> None:
-    """Their requirements, as they are installed here, and the versions that they ask for of each other."""
+def test_the_kit_has_all_requirements_of_its_packages() -> None:
+    """Their requirements as installed here, and the versions that they require of each other."""
     lines = [Requirement(line) for line in environment.REQUIREMENTS.read_text().splitlines() if line[0] != "#"]
     carried = {canonical(line.name): line for line in lines}
     for name, line in carried.items():
@@ -252,13 +253,13 @@ def test_the_kit_carries_all_that_its_packages_need() -> None:
                 continue
             assert found in carried, f"{name} needs {text}"
             exact = [each for each in needed.specifier if each.operator == "=="]
-            if exact:  # whoever takes one of a pair must take the other
+            if exact:  # a pinned pair must be pinned together
                 assert any(each.operator == "==" for each in line.specifier), f"{name} needs {text}"
             installed = importlib.metadata.version(found)
             assert carried[found].specifier.contains(installed), f"{carried[found]}, not {installed}"
 
 
-def test_the_parts_and_their_tests_import_no_package_that_the_kit_lacks() -> None:
+def test_the_parts_and_their_tests_import_only_packages_of_the_kit() -> None:
     blocked = ("kedro", "kedro_datasets", "kedro_viz", "wandb", "plotly", "omegaconf", "torchmetrics", "mlxtend")
     modules = [f"benchmarks.gpu.parts.{part.name}" for part in PARTS] + ["benchmarks.gpu.part"]
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if tests_part.FIXTURE in path.read_text()]
@@ -270,7 +271,7 @@ def test_the_parts_and_their_tests_import_no_package_that_the_kit_lacks() -> Non
     subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=ROOT)
 
 
-def test_the_parameters_are_those_of_the_project(project: Project) -> None:
+def test_the_parameters_equal_the_defaults_of_the_project(project: Project) -> None:
     expected = check_parameters(project.parameters(env="local"))
     for group, found in parameters().items():
         assert found == getattr(expected, group)
@@ -278,7 +279,7 @@ def test_the_parameters_are_those_of_the_project(project: Project) -> None:
     assert (changed["optimizer"].name, changed["optimizer"].lr, changed["training"].batch_size) == ("sgd", 0.5, 7)
 
 
-def test_too_little_memory_for_a_batch_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_for_a_batch_is_reported_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
 
@@ -289,7 +290,7 @@ def test_too_little_memory_for_a_batch_is_a_row(monkeypatch: pytest.MonkeyPatch)
     assert "too little memory" in summary.STEP.markdown(rows)
 
 
-def test_a_package_that_is_missing_costs_its_own_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_affects_only_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.gpu.parts import peers  # noqa: PLC0415
 
     monkeypatch.setitem(sys.modules, "benchmarks.training.peers", None)
@@ -317,8 +318,8 @@ def test_every_operation_has_one_cause(names: list[str], cause: str) -> None:
     assert profile.cause_of(names) == cause
 
 
-def test_the_shapes_of_convolutions_are_all_of_the_network() -> None:
-    """Their operations are those that torch counts, but for products, attention and the gradient of the input."""
+def test_all_convolutions_of_the_network_are_listed_by_shape() -> None:
+    """Their operations equal torch's count, except for products, attention and the gradient of the input."""
     settings = Settings("cpu", False, None, Path())
     shapes = profile.shapes_of(settings)
     network = UNet(our_parameters(FULL.shape), 3)
@@ -330,19 +331,19 @@ def test_the_shapes_of_convolutions_are_all_of_the_network() -> None:
     assert 0.85 < flops / flops_per_image(network, FULL.shape) < 1
 
 
-def test_the_passes_of_a_convolution_give_its_gradients() -> None:
+def test_the_passes_of_a_convolution_return_its_gradients() -> None:
     shape = profile.Convolution(3, 4, 3, 2, 1, 8)
     x, weight = [], []
     for name, run, flops in profile.passes(shape, CPU):
-        made = run()
-        found = next(each for each in made if each is not None) if isinstance(made, tuple) else made
+        result = run()
+        found = next(each for each in result if each is not None) if isinstance(result, tuple) else result
         (weight if name == "gradient of the weight" else x).append(found.shape)
         assert flops == 2 * 2 * 4 * 4 * 4 * 3 * 9
     assert x == [(2, 4, 4, 4), (2, 3, 8, 8)]
     assert weight == [(4, 3, 3, 3)]
 
 
-def test_a_stopped_and_resumed_training_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_resumed_training_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     half = distributed.trained(CPU, TINY.resumed_steps // 2, None)
     assert half.images_seen == TINY.compared * TINY.resumed_steps // 2
     distributed.write(half, tmp_path / "half.pt")
@@ -376,7 +377,7 @@ def test_the_tests_of_a_device_are_selected_and_counted(tmp_path: Path, monkeypa
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Folders of classes below another folder: 8 red images, 4 blue ones."""
+    """Write class folders below another folder: 8 red images, 4 blue ones."""
     rng = np.random.default_rng(0)
     for name, colour, count in (("red", (200, 0, 0), 8), ("blue", (0, 0, 200), 4)):
         (tmp_path / "images/train" / name).mkdir(parents=True)
@@ -410,7 +411,7 @@ def test_without_images_cifar10_is_downloaded(server: Server, monkeypatch: pytes
     assert any(np.array_equal(np.asarray(image), each) for each in expected)
 
 
-def test_the_kit_is_made_offline_from_wheels_that_are_at_hand(
+def test_the_kit_is_made_offline_from_local_wheels(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_wheel(tmp_path / "links", "torch_friend_of_tests", "cp312-cp312-manylinux_2_28_x86_64")
@@ -418,17 +419,17 @@ def test_the_kit_is_made_offline_from_wheels_that_are_at_hand(
     monkeypatch.setattr(environment, "REQUIREMENTS", tmp_path / "requirements.txt")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
-    made = partial(kit.main, ["--python-version", "3.12", "--machine", "x86_64", "--images", str(images), "--kit",
+    make_kit = partial(kit.main, ["--python-version", "3.12", "--machine", "x86_64", "--images", str(images), "--kit",
                               str(tmp_path / "kit")])  # fmt: skip
-    assert made() == 0
+    assert make_kit() == 0
     assert "wheels for Python 3.12 on x86_64, 12 images" in capsys.readouterr().out
     assert json.loads((tmp_path / "kit/made_for.json").read_text()) == {"python": "3.12", "machine": "x86_64"}
     assert len(list((tmp_path / "kit/wheels").iterdir())) == 1
     monkeypatch.setattr(kit, "MOST_BYTES", 100)
-    assert made() == 2
+    assert make_kit() == 2
     assert "more than 0: give fewer images" in capsys.readouterr().err
     (tmp_path / "requirements.txt").write_text("another_friend\n")
-    assert made() == 2
+    assert make_kit() == 2
     assert "The wheels for Python 3.12 on x86_64 were not found. ERROR: No matching" in capsys.readouterr().err
 
 
@@ -442,8 +443,8 @@ def wrong_sources(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def test_wrong_sources_of_images_are_named(tmp_path: Path) -> None:
     (scratch := tmp_path / "scratch").mkdir()
-    for source, said in wrong_sources(tmp_path):
-        with pytest.raises(environment.NotReadyError, match=said):
+    for source, message in wrong_sources(tmp_path):
+        with pytest.raises(environment.NotReadyError, match=message):
             kit.read_images(source, scratch)
 
 
@@ -471,7 +472,7 @@ FOUND = {
 }  # fmt: skip
 
 
-def test_the_page_has_every_row_with_where_when_and_how() -> None:
+def test_the_page_has_every_row_with_machine_date_and_command() -> None:
     text = page.make_section(FOUND)
     assert "| ours | bf16 | 512 | 21,828 | 23.5 | 346 | 46% |  |" in text
     assert "| ours | bf16 | 1,024 |  |  |  |  | too little memory: no |" in text
@@ -481,7 +482,7 @@ def test_the_page_has_every_row_with_where_when_and_how() -> None:
     assert page.NOTHING.strip() in page.make_section({})
 
 
-def test_the_section_is_replaced_and_the_rest_of_the_page_stays() -> None:
+def test_only_the_section_of_the_page_is_replaced() -> None:
     first = page.insert("# Page\n\ntext\n", page.make_section({}))
     second = page.insert(first, page.make_section(FOUND))
     assert second.startswith("# Page\n\ntext\n\n<!--")
@@ -493,16 +494,25 @@ def test_the_section_is_replaced_and_the_rest_of_the_page_stays() -> None:
 
 
 @pytest.mark.slow
-def test_the_parts_that_take_seconds_run_on_a_cpu(tmp_path: Path) -> None:
-    """The others are tried by CI: their own tests, torchrun, and compilers."""
-    names = [part.name for part in PARTS if part.name not in {"tests", "distributed", "compiled"}]
-    options = ["--device", "cpu", "--tiny", "--parts", ",".join(names), "--kit", str(tmp_path), "--out", str(tmp_path)]
+def test_the_command_runs_a_part_in_its_process(tmp_path: Path) -> None:
+    """CI runs all parts with this command."""
+    options = ["--device", "cpu", "--tiny", "--parts", "machine", "--kit", str(tmp_path), "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", *options], cwd=ROOT, check=False)
     assert done.returncode == 0, (tmp_path / "log.txt").read_text()
     found = results_of(tmp_path)
-    assert list(found) == names
-    assert {each["status"] for each in found.values()} == {"done"}
-    rows = {name: each["rows"] for name, each in found.items()}
+    assert list(found) == ["machine"]
+    assert found["machine"]["status"] == "done"
+
+
+@pytest.mark.slow
+def test_the_parts_that_take_seconds_run_on_a_cpu(tmp_path: Path) -> None:
+    """CI runs the other parts: the tests of the device, torchrun, and compilers."""
+    settings, rows = Settings("cpu", True, None, tmp_path), dict[str, list[dict[str, Any]]]()
+    for name in (part.name for part in PARTS if part.name not in {"tests", "distributed", "compiled"}):
+        lines = tmp_path / f"{name}.jsonl"
+        assert run_part(name, settings, lines) == 0, lines.read_text()
+        rows[name] = [line["row"] for line in read_lines(lines) if "row" in line]
+        assert rows[name]
     assert [row["batch"] for row in rows["step"]] == list(TINY.batches)
     assert sum(row["share"] for row in rows["profile"] if "cause" in row) == pytest.approx(1)
     assert len(rows["peers"]) == 5

@@ -1,4 +1,4 @@
-"""What made a thing: its fingerprint, and what is said to have changed."""
+"""Provenance: fingerprints, reported changes, and secrets in URLs."""
 
 import json
 
@@ -24,12 +24,12 @@ def test_a_fingerprint_follows_values_and_not_their_order() -> None:
     assert len(fingerprint("x")) == 12
 
 
-def test_differences_are_named_one_by_one() -> None:
+def test_differences_are_listed_one_by_one() -> None:
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 → 3", "d: nothing → 4"]
     assert differences({"a": 1}, {"a": 1}) == []
 
 
-def test_equal_makers_have_equal_names_also_from_a_file() -> None:
+def test_equal_provenance_has_equal_fingerprints_also_from_a_file() -> None:
     again = Provenance(**json.loads(json.dumps(MADE_BY.as_dict())))
     assert again == MADE_BY
     assert again.fingerprint == MADE_BY.fingerprint
@@ -37,7 +37,7 @@ def test_equal_makers_have_equal_names_also_from_a_file() -> None:
     assert len({made_by.fingerprint for made_by in (MADE_BY, *others)}) == 3
 
 
-def test_what_changed_is_named_and_what_is_not_given_is_not_compared() -> None:
+def test_changes_list_only_given_values() -> None:
     now = {"training": {"seed": 1, "batch_size": 8}, "sampling": {"seed": 5}}
     assert MADE_BY.changes(now, {"images": "b", "others": "c"}) == ["training.seed: 0 → 1", "images: a → b"]
     assert MADE_BY.changes({}, {}) == []
@@ -89,7 +89,7 @@ def test_a_message_has_no_user_password_or_query(text: str, expected: str) -> No
     assert redact_text(expected) == expected
 
 
-def test_the_key_of_a_url_follows_what_is_no_secret_and_does_not_expire() -> None:
+def test_the_key_of_a_url_ignores_secrets_and_expiry() -> None:
     key = url_key("https://host/a.zip?id=1")
     secrets = ("token", "access_token", "sig", "Signature", "X-Amz-Date", "X-Goog-Signature", "key", "Expires")
     for secret in secrets:
@@ -107,7 +107,7 @@ def test_the_key_of_a_url_follows_what_is_no_secret_and_does_not_expire() -> Non
     assert len({key, *(url_key(f"https://host/a.zip?{other}") for other in others)}) == 1 + len(others)
 
 
-def test_a_set_is_called_like_the_last_part_of_its_path() -> None:
+def test_a_dataset_is_named_after_the_last_part_of_its_path() -> None:
     names = {"/a/pictures": "pictures", "pictures/": "pictures", "me/mnist": "mnist", "/a/b#c?d": "b#c?d"}
     urls = {"https://me:pw@host/a.zip?x=/y": "a.zip", "s3://bucket": "bucket", "/": "/"}
     assert {path: set_name(path) for path in names | urls} == names | urls

@@ -1,1 +1,1 @@
-"""The GPU kit: one command that measures everything a GPU can tell in nine minutes. See docs/benchmarks.md."""
+"""The GPU kit: one command that takes all measurements of a GPU in nine minutes. See docs/benchmarks.md."""

@@ -1,6 +1,6 @@
 """What the parts need before they start: packages, the device and the image pack.
 
-This module imports the standard library alone: it runs before the kit's packages are on the path.
+This module imports only the standard library: it runs before the kit's packages are on the path.
 """
 
 import json
@@ -38,7 +38,7 @@ def missing_packages(kit: Path) -> list[Path]:
     Without a folder of wheels the interpreter is expected to have everything.
 
     Raises:
-        NotReadyError: if a needed wheel is missing, or was made for another Python or processor.
+        NotReadyError: if a required wheel is missing or is for another Python or processor.
     """
     wheels = kit / WHEELS
     if not wheels.is_dir():
@@ -48,13 +48,13 @@ def missing_packages(kit: Path) -> list[Path]:
         [*command, "--report", "-", "-r", str(REQUIREMENTS)], check=False, capture_output=True, text=True
     )
     if done.returncode:
-        raise NotReadyError(_why_not(kit, done.stderr.strip()))
+        raise NotReadyError(_reason(kit, done.stderr.strip()))
     urls = [each["download_info"]["url"] for each in json.loads(done.stdout)["install"]]
     return [Path(unquote(urlparse(url).path)) for url in urls]
 
 
-def _why_not(kit: Path, said: str) -> str:
-    if "No module named pip" in said:
+def _reason(kit: Path, error: str) -> str:
+    if "No module named pip" in error:
         return f"{sys.executable} has no pip, which reads the kit's wheels: {sys.executable} -m ensurepip."
     made_for, here = json.loads((kit / MADE_FOR).read_text()), describe_interpreter()
     if made_for != here:
@@ -63,7 +63,7 @@ def _why_not(kit: Path, said: str) -> str:
             f"Python {here['python']} on {here['machine']}: make gpu-kit PYTHON_VERSION={here['python']}, or choose "
             f"another interpreter with PYTHON=."
         )
-    return f"The wheels in {kit / WHEELS} are not complete: make gpu-kit. ({said.splitlines()[-1]})"
+    return f"The wheels in {kit / WHEELS} are not complete: make gpu-kit. ({error.splitlines()[-1]})"
 
 
 def describe_interpreter() -> dict[str, str]:
@@ -72,14 +72,14 @@ def describe_interpreter() -> dict[str, str]:
 
 
 def unpack(wheels: Sequence[Path], scratch: Path) -> None:
-    """Unpack wheels to where :func:`environment` puts them on the path."""
+    """Unpack wheels into the folder that :func:`environment` puts on the path."""
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch / PACKAGES)
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """Return the environment of the parts: packages and source on the path, and compilers' caches of this run alone.
+    """Return the environment of the parts: packages and source on the path, and its own caches of compilers.
 
     A run that is cut off may leave half a file in such a cache.
     """
@@ -98,7 +98,7 @@ def check_device(device: str, env: dict[str, str]) -> None:
     code = (
         "import sys\n"
         "from benchmarks.gpu.parts import machine\n"
-        "from ddpm_kedro.parameters import UserError\n"
+        "from ddpm_kedro.errors import UserError\n"
         "from ddpm_kedro.hardware import choose_hardware\n"
         "try: choose_hardware(sys.argv[1], 'auto')\n"
         "except UserError as error: sys.exit(f'NotReady {error}')\n"
@@ -108,16 +108,16 @@ def check_device(device: str, env: dict[str, str]) -> None:
     )
     if not done.returncode:
         return
-    said = done.stderr.strip().splitlines()[-1]
-    if said.startswith("NotReady "):
-        raise NotReadyError(f"{said.removeprefix('NotReady ')} To try the kit without one: --device cpu --tiny.")
-    if said.startswith("ModuleNotFoundError"):
-        raise NotReadyError(f"{sys.executable} lacks a package that the parts need: make gpu-kit. ({said})")
-    raise NotReadyError(f"The parts cannot start: {said}")
+    error = done.stderr.strip().splitlines()[-1]
+    if error.startswith("NotReady "):
+        raise NotReadyError(f"{error.removeprefix('NotReady ')} To try the kit without one: --device cpu --tiny.")
+    if error.startswith("ModuleNotFoundError"):
+        raise NotReadyError(f"{sys.executable} lacks a package that the parts need: make gpu-kit. ({error})")
+    raise NotReadyError(f"The parts cannot start: {error}")
 
 
 def check_images(kit: Path, parts: Sequence[Part], tiny: bool) -> Path | None:
-    """Return the image pack; None if no part needs it, or if a tiny run has to do without it.
+    """Return the image pack; None if no part needs it, or in a tiny run without one.
 
     Raises:
         NotReadyError: if it is missing.

@@ -1,4 +1,4 @@
-"""Images for the training part: read from the image pack, or made for a tiny run without a pack."""
+"""Images for the training part: read from the image pack, or random for a tiny run without a pack."""
 
 import zipfile
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.gpu.kit``: make the folder that travels with the project. ``make gpu-kit`` calls it.
+"""Make the folder that travels with the project: ``python -m benchmarks.gpu.kit``, which ``make gpu-kit`` calls.
 
-It holds wheels of what the parts import, for the Python of the machine that has the GPU, and a subset of images. That
-machine may then be offline. This module needs torchvision, Pillow and pip.
+It has wheels of the packages that the parts import, for the Python of the machine with the GPU, and a subset of images,
+so that this machine may be offline. This module needs torchvision, Pillow and pip.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from PIL import Image
 
 COUNT = 20_000  # images
 MOST_BYTES = 60 * 2**20
-"""Of the whole kit: what others limit an upload to is not far above."""
+"""Of the whole kit, since uploads are often limited to a little more."""
 GLIBC = (39, 35, 34, 31, 28, 27, 24, 17)
 """Minor versions of glibc 2 in the tags of wheels: pip accepts only the versions that are named."""
 
@@ -52,12 +52,12 @@ def read_images(source: Path | None, scratch: Path) -> Any:
 
     Args:
         source: folder or archive; None downloads CIFAR-10.
-        scratch: an empty folder, for what is unpacked or downloaded.
+        scratch: an empty folder for unpacked or downloaded files.
 
     Raises:
         NotReadyError: if the source is missing, or has no folders of images.
     """
-    from torchvision import datasets  # noqa: PLC0415  seconds that a mistyped option need not wait for
+    from torchvision import datasets  # noqa: PLC0415  takes seconds, which a mistyped option need not wait for
 
     if source is None:
         return datasets.CIFAR10(str(scratch), download=True)
@@ -79,7 +79,7 @@ def read_images(source: Path | None, scratch: Path) -> Any:
 
 
 def subset(images: Any, count: int) -> Iterator[tuple[Image.Image, str]]:
-    """Yield so many images at most, equally many of each class as far as there are, with their class names."""
+    """Yield up to ``count`` images, equally many of each class if possible, with their class names."""
     labels = np.array(images.targets)
     order = np.random.default_rng(0).permutation(len(labels))
     rank = np.empty(len(labels), dtype=np.int64)  # of each image in its class
@@ -92,7 +92,7 @@ def subset(images: Any, count: int) -> Iterator[tuple[Image.Image, str]]:
 
 
 def write_pack(file: Path, images: Iterable[tuple[Image.Image, str]]) -> int:
-    """Write images to ``<class>/<number>.webp`` in an uncompressed zip, without loss; return how many there were."""
+    """Write images to ``<class>/<number>.webp`` in an uncompressed zip, without loss; return their number."""
     count = 0
     with zipfile.ZipFile(file, "w") as pack, ThreadPoolExecutor() as pool:
         for name, encoded in pool.map(_encode, images):

@@ -29,7 +29,7 @@ def run(name: str, settings: Settings, rows: Path) -> int:
 
 
 def append(file: Path, line: dict[str, Any]) -> None:
-    """Append a line that is whole or not there, so that a reader never sees half of it."""
+    """Append a line in one write, so that a reader never sees half of it."""
     with file.open("a") as lines:
         lines.write(json.dumps(line) + "\n")
 

@@ -1,6 +1,6 @@
-"""The plan of the kit: its parts in order, each with its time limit, and when the whole must have ended.
+"""The plan of the kit: its parts in order, their time limits, and the limit of the whole.
 
-This module imports the standard library alone: it runs before the kit's packages are on the path.
+This module imports only the standard library: it runs before the kit's packages are on the path.
 """
 
 from collections.abc import Sequence
@@ -37,16 +37,16 @@ PARTS = (
     Part("machine", "The machine and its ceilings", 25),
     Part("step", "A step of training", 60),
     Part("profile", "Where the time of a step goes", 45),
-    Part("peers", "A step of the others", 50),
+    Part("peers", "A step of the peers", 50),
     Part("tests", "The tests that depend on the device", 60, timed=False),
     Part("distributed", "One process under torchrun, stopped and resumed", 35, timed=False),
     Part("sampling", "Sampling", 40),
     Part("evaluation", "Evaluation", 20),
-    Part("training", "A training and its samples", 140, images=True),
+    Part("training", "A training run and its samples", 140, images=True),
     Part("compiled", "Compiled steps", 60),
 )
-"""In this order: first what cannot be had otherwise. ``compiled`` comes last, since its compilation is prepared in the
-background of the parts that are not timed, and it may use the time that the others have left."""
+"""The most important parts come first. ``compiled`` comes last: its compilation is prepared in the background of the
+parts that are not timed, and it may use the time that the other parts have left."""
 
 
 def chosen(names: Sequence[str]) -> tuple[Part, ...]:

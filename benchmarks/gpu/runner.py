@@ -1,6 +1,6 @@
-"""Runs the parts one after another, each in a process with a time limit, and keeps what they measure at once.
+"""Run the parts one after another, each in a process with a time limit, and save their measurements at once.
 
-This module imports the standard library alone: it runs before the kit's packages are on the path.
+This module imports only the standard library: it runs before the kit's packages are on the path.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ Command = Callable[[Part, Path], Sequence[str]]
 
 
 class Results:
-    """What all parts have measured, in ``results.json`` and ``summary.md``; both are rewritten after every row.
+    """The measurements of all parts, in ``results.json`` and ``summary.md``; both are rewritten after each row.
 
-    A part that is run again takes the place of what it measured before; the others stay.
+    If a part runs again, its new results replace its old ones; the other parts stay.
     """
 
     def __init__(self, folder: Path, plan: Sequence[Part], command: str) -> None:
@@ -38,7 +38,7 @@ class Results:
         self.parts: dict[str, Any] = json.loads(file.read_text())["parts"] if file.exists() else {}
 
     def update(self, part: Part, status: str, seconds: float, limit: float, lines: list[dict[str, Any]]) -> None:
-        """Keep the rows that a part has written so far."""
+        """Save the rows that a part has written so far."""
         found: dict[str, Any] = {"status": status, "seconds": round(seconds, 1), "limit": round(limit, 1), "reason": ""}
         found |= {"command": self.command, "date": date.today().isoformat(), "rows": []}
         for line in lines:
@@ -53,7 +53,7 @@ class Results:
         self.save()
 
     def save(self) -> None:
-        """Write both files; a reader, or a cut-off, never meets half of one."""
+        """Write both files atomically."""
         ordered = {part.name: self.parts[part.name] for part in self.plan if part.name in self.parts}
         _replace(self.folder / RESULTS, json.dumps({"parts": ordered}, indent=1) + "\n")
         _replace(self.folder / SUMMARY, summarise(ordered, self.plan))
@@ -81,7 +81,7 @@ class Preparation:
     process: "subprocess.Popen[str] | None" = None
 
     def work(self) -> None:
-        """Start, or go on."""
+        """Start or continue."""
         if self.process is not None:
             _signal(self.process, signal.SIGCONT)
         elif self.command is not None:
@@ -93,9 +93,9 @@ class Preparation:
             _signal(self.process, signal.SIGSTOP)
 
     def end(self) -> None:
-        """End it: what it has compiled is in the caches.
+        """End the process; its results are in the caches.
 
-        Compilers that it has started may finish what they are writing: half a file in a cache would be loaded later.
+        Compilers that it has started may finish writing: a partial file in a cache would be loaded later.
         """
         if self.process is not None:
             self.process.terminate()
@@ -121,9 +121,9 @@ def run_parts(
     Args:
         parts: in the order of the plan.
         command: of each part.
-        results: where rows are kept.
+        results: keeps the rows.
         preparation: works beside the parts that are not timed, and ends before the last one.
-        limits: seconds that a part may take, asked when it starts.
+        limits: returns the seconds that a part may take, when it starts.
         scratch: an empty folder.
     """
     good = True
@@ -151,7 +151,7 @@ def _heading(log: IO[str], part: Part) -> None:
 
 
 def _watch(process: "subprocess.Popen[str]", until: float) -> Iterator[str]:
-    """Yield how a process stands: running, some times, and then how it ended."""
+    """Yield the status of a process: running, some times, and then how it ended."""
     while process.poll() is None:
         yield RUNNING
         if time.monotonic() > until:
@@ -163,7 +163,7 @@ def _watch(process: "subprocess.Popen[str]", until: float) -> Iterator[str]:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return what a part has written so far, without a line that is not whole."""
+    """Return the complete lines that a part has written so far."""
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -182,7 +182,7 @@ def _signal(process: "subprocess.Popen[str]", number: int) -> None:
 
 
 def _lives(process: "subprocess.Popen[str]") -> bool:
-    """Return whether a process, or any that it has started, is there."""
+    """Return whether a process, or one that it has started, still exists."""
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:

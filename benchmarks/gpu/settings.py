@@ -1,4 +1,4 @@
-"""What the parts are given: the device, and how large everything is."""
+"""The settings of the parts: the device and the sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ GROUPS = ("model", "diffusion", "augmentation", "optimizer", "training", "sampli
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the work of the parts is.
+    """The sizes of the parts' work.
 
     Attributes:
         shape: of the U-Net whose step is measured.
-        batches: of the steps of ours.
+        batches: batch sizes of our step.
         compared: batch at which projects are compared.
-        alone: batch at which the host has more to do than a GPU, so that a step takes as long as the host does.
+        alone: batch so small that the GPU waits for the host.
         rounds: timings per row; their median is the result.
         warmup: steps before the first timing.
         product: (M, K, N) of the matrix product that is the ceiling.
@@ -32,8 +32,8 @@ class Sizes:
         sampling: batches of sampling.
         sampling_steps: of each sampler.
         extracted: images whose features are computed.
-        queries, searched: images, and training images among which their neighbours are looked for.
-        train_seconds: duration of the training.
+        queries, searched: number of images, and of training images to search for their neighbours.
+        train_seconds: duration of training.
         report_interval: images seen between two validation losses of the training.
         fit_images: images that the evaluation classifier sees while it is fitted.
         samples: images that are generated and scored.
@@ -107,16 +107,16 @@ TINY = Sizes(
     resumed_steps=4,
     test_workers=2,
 )
-"""Everything is run, in seconds; nothing that is measured means anything."""
+"""Runs everything in seconds; the results mean nothing."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a part is given.
+    """The settings of a part.
 
     Attributes:
         device: cuda, or cpu to try the kit.
-        tiny: whether everything is as small as it can be.
+        tiny: whether everything is as small as possible.
         images: the image pack; None if a tiny run makes its own images.
         out: folder of the results.
         prepare: whether the part only fills the compiler's caches.
@@ -130,7 +130,7 @@ class Settings:
 
     @property
     def sizes(self) -> Sizes:
-        """How large everything is."""
+        """Return the sizes."""
         return TINY if self.tiny else FULL
 
 

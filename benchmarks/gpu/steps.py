@@ -16,18 +16,18 @@ from benchmarks.training.step import DTYPES, NUM_IMAGES, Make, as_in_a_run, made
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.parameters.base import Precision
 
-TORCHS_OWN = "none"
-"""The precision of float32 products that torch starts with: what a script has that does not set it."""
+TORCHS_DEFAULT = "none"
+"""Torch's default precision of float32 products, for scripts that do not set it."""
 
 
 def native_precision(settings: Settings) -> Precision:
-    """Return what our trainings use on the device: bf16 where it is native, else fp32."""
+    """Return the precision of our training runs on the device: bf16 if it is native, else fp32."""
     chosen: Any = choose_hardware(settings.device, "auto").precision
     return chosen
 
 
 def product_rate(settings: Settings, precision: str) -> float:
-    """Return operations per second of the matrix product that is the ceiling, on random data."""
+    """Measure operations per second of a large matrix product on random data, the ceiling of a step."""
     m, k, n = settings.sizes.product
     a, b = (torch.randn(*size, dtype=DTYPES[precision], device=settings.device) for size in ((m, k), (k, n)))
     run = partial(torch.mm, a, b)
@@ -36,7 +36,7 @@ def product_rate(settings: Settings, precision: str) -> float:
 
 
 def free_memory() -> None:
-    """Give back what the last candidate used, so that the next one's peak is its own."""
+    """Free the memory of the last candidate, so that the next peak is of the next candidate only."""
     gc.collect()
     torch.compiler.reset()
     if torch.cuda.is_available():
@@ -45,7 +45,7 @@ def free_memory() -> None:
 
 
 def attempt(row: Row, measure: Callable[[], Row]) -> Row:
-    """Return the row with what was measured, or with the reason why it could not be."""
+    """Return the row with the measurement, or with the reason why it failed."""
     try:
         return row | measure()
     except torch.OutOfMemoryError as error:
@@ -63,20 +63,20 @@ def measure_candidate(
     Args:
         name: of the row.
         make: builds the candidate.
-        precision: fp32, or the one of autocast.
+        precision: fp32, or the precision of autocast.
         batches: images per step.
         settings: device and sizes.
-        tf32: whether float32 products use TF32, as in our runs; otherwise what torch starts with.
+        tf32: whether float32 products use TF32, as in our runs, or torch's default.
     """
     as_in_a_run(settings.device)
     if settings.device == "cuda" and not tf32:
-        torch.backends.cuda.matmul.fp32_precision = TORCHS_OWN
+        torch.backends.cuda.matmul.fp32_precision = TORCHS_DEFAULT
     ceiling, flops = product_rate(settings, precision), None
     for batch in batches:
         free_memory()
         row = {"candidate": name, "precision": precision, "batch": batch}
         row = attempt(row, partial(_measure, make, precision, batch, settings, ceiling, flops))
-        flops = row.get("flops_per_image")  # counted once: it takes as long as many steps
+        flops = row.get("flops_per_image")  # counted once, since it takes as long as many steps
         yield row
 
 
@@ -85,7 +85,7 @@ def _measure(
 ) -> Row:
     sizes, device = settings.sizes, settings.device
     learner, step = prepared_step(make, precision, batch, settings)
-    first = timed(step, "cpu")  # once: compilation, if there is any
+    first = timed(step, "cpu")  # includes compilation
     if settings.prepare:
         return {"first_step_seconds": first}
     for _ in range(sizes.warmup):
@@ -107,7 +107,7 @@ def _measure(
 def prepared_step(
     make: Make, precision: Precision, batch: int, settings: Settings
 ) -> tuple[Learner, Callable[[], Any]]:
-    """Return a candidate, and its step on random pixels that are on the device already."""
+    """Return a candidate and its step on random pixels, which are already on the device."""
     groups, shape = parameters(), settings.sizes.shape
     store = random_store(shape, batch)
     learner = made(make, shape, groups, store, (settings.device, precision))

@@ -1,6 +1,6 @@
 """Results as Markdown: the summary of a run, and the section of docs/benchmarks.md.
 
-This module imports the standard library alone: it runs before the kit's packages are on the path.
+This module imports only the standard library: it runs before the kit's packages are on the path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +91,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
                 ("ms", "ms", number),
                 ("TFLOP/s", "teraflops", number),
             ),
-            "Every shape of a convolution by itself, channels last:",
+            "Each shape of a convolution separately, channels last:",
         ),
     ),
     "peers": (STEP,),
@@ -135,7 +135,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
         Table(
             (
                 ("classifier fitted in, s", "classifier_seconds", number),
-                ("images of the holdout", "holdout", number),
+                ("holdout images", "holdout", number),
                 ("its accuracy there", "accuracy_on_holdout", percent),
             ),
             "KID and FD are measured against the holdout, in features of this classifier, fitted to the same images:",
@@ -187,7 +187,7 @@ def incomplete(this: Mapping[str, Any]) -> bool:
 
 
 def provenance(this: Mapping[str, Any]) -> str:
-    """Return where, when and how a part was measured: this holds for each of its rows."""
+    """Return machine, date and command of a part's measurement."""
     if "machine" not in this:
         return ""
     machine, versions = this["machine"], this["versions"]

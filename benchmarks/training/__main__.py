@@ -1,6 +1,6 @@
-"""``python -m benchmarks.training [part …]``: measure, and write docs/benchmarks.md.
+"""Measure training and write docs/benchmarks.md: ``python -m benchmarks.training [part …]``.
 
-What each part measured is kept under data/benchmarks/; the page is made of whatever lies there.
+The results of each part are kept in data/benchmarks/; the page is made from all results there.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from benchmarks.training.results import ROOT, load, merged, save
 
 PARTS = ("step", "share", "operations", "quality", "growth", "plot", "report")
 APART = "checkpoints"
-"""Of the latest run, whatever it was: printed, and no part of the page."""
+"""Measures the latest run; printed, not a part of the page."""
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__.splitlines()[0])
     names = lambda text: text.split(",")  # noqa: E731
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
@@ -26,21 +26,23 @@ def parse(words: list[str]) -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="part",
-        help=f"{', '.join(PARTS)}; all where none is named. {APART}: those that the latest training kept",
+        help=f"{', '.join(PARTS)}; default: all. {APART}: evaluate the checkpoints that the latest run kept",
     )
-    parser.add_argument("--only", type=names, default=[], help="candidates of step or quality, with commas")
-    parser.add_argument("--rounds", type=int, default=5, help="of step and growth, after one to warm up")
-    parser.add_argument("--batches", type=numbers, default=[8, 32], help="of step")
-    parser.add_argument("--precisions", type=names, default=["fp32", "bf16"], help="of step")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of step and operations")
-    parser.add_argument("--width", type=int, default=128, help="of step, a multiple of 32")
-    parser.add_argument("--seconds", type=float, default=200, help="of training, for quality")
-    parser.add_argument("--images", type=int, default=2000, help="that are drawn, for quality")
-    parser.add_argument("--lr", type=float, help="of the peers, for quality")
-    parser.add_argument("--seed", type=int, default=0, help="for quality")
-    parser.add_argument("--processes", type=numbers, help="growth with so many processes alone, such as 1,2")
-    parser.add_argument("--num-images", type=int, default=24_000, help="of a training with --processes")
-    parser.add_argument("--params", default="", help="of a training with --processes, as of kedro run")
+    parser.add_argument("--only", type=names, default=[], help="candidates of step or quality, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of step and growth, after a warm-up round")
+    parser.add_argument("--batches", type=numbers, default=[8, 32], help="batch sizes of step")
+    parser.add_argument("--precisions", type=names, default=["fp32", "bf16"], help="precisions of step")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of step and operations")
+    parser.add_argument("--width", type=int, default=128, help="width of the network of step, a multiple of 32")
+    parser.add_argument("--seconds", type=float, default=200, help="seconds of training, for quality")
+    parser.add_argument("--images", type=int, default=2000, help="number of samples, for quality")
+    parser.add_argument("--lr", type=float, help="learning rate of the peers, for quality")
+    parser.add_argument("--seed", type=int, default=0, help="seed, for quality")
+    parser.add_argument(
+        "--processes", type=numbers, help="measure growth only with these numbers of processes, such as 1,2"
+    )
+    parser.add_argument("--num-images", type=int, default=24_000, help="length of a training with --processes")
+    parser.add_argument("--params", default="", help="parameters of a training with --processes, as for kedro run")
     arguments = parser.parse_args(words)
     if unknown := set(arguments.parts) - {*PARTS, APART}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
@@ -52,15 +54,15 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str]) -> None:
-    """Measure the parts that are asked for."""
+    """Measure the selected parts."""
     arguments = parse(words)
     command = " ".join(["make bench", *([f'ARGS="{" ".join(words)}"'] if words else [])])
-    if arguments.parts & {"step", "share"}:  # a share is of the steps that are measured
+    if arguments.parts & {"step", "share"}:  # a share is computed from the steps
         measure_step(arguments, command)
     if "operations" in arguments.parts:
         groups, shape, device = project.parameters(ROOT), Shape(width=arguments.width), arguments.device
-        given = arguments.batches[-1], arguments.precisions[-1], arguments.rounds, device
-        save(on("operations", device), command, operations.measure(groups, shape, *given), device)
+        options = arguments.batches[-1], arguments.precisions[-1], arguments.rounds, device
+        save(on("operations", device), command, operations.measure(groups, shape, *options), device)
     if "quality" in arguments.parts:
         measure_quality(arguments, command)
     if "growth" in arguments.parts:
@@ -71,18 +73,18 @@ def main(words: list[str]) -> None:
         print(checkpoints.report(rows, images, arguments.images))
     if arguments.parts & {"plot", "report"}:
         found = {part: load(part) for part in page.PARTS}
-        plot.draw(found, ROOT / "docs" / "benchmarks.png")
+        plot.plot(found, ROOT / "docs" / "benchmarks.png")
         file = ROOT / "docs" / "benchmarks.md"
         file.write_text(page.make(found) + "\n" + find_section(file.read_text()))
 
 
 def on(part: str, device: str) -> str:
-    """The name of what was measured there."""
+    """Return the name of a part's results on a device."""
     return part if device == "cpu" else f"{part}_{device}"
 
 
 def measure_step(arguments: argparse.Namespace, command: str) -> None:
-    """Those asked for; what was measured of others before stays."""
+    """Measure steps of the selected candidates; keep earlier results of the others."""
     shape, lists = Shape(width=arguments.width), (arguments.only, arguments.batches, arguments.precisions)
     part, device = on("step", arguments.device), arguments.device
     before = load(part) if arguments.only else {}
@@ -93,10 +95,10 @@ def measure_step(arguments: argparse.Namespace, command: str) -> None:
 
 
 def measure_quality(arguments: argparse.Namespace, command: str) -> None:
-    """One candidate after another; each is kept at once."""
+    """Measure the candidates one after another; save each at once."""
     digits = project.Digits.of(ROOT)
     before = load("quality")
-    found = {"rows": before.get("rows", []), "floor": quality.floor(digits, arguments.images)}
+    found = {"rows": before.get("rows", []), "floor": quality.scores_of_real_images(digits, arguments.images)}
     found["commands"] = commands(before, command)
     for name in arguments.only or quality.CANDIDATES:
         rows = quality.measure(name, digits, arguments.seconds, arguments.images, arguments.seed, arguments.lr)
@@ -109,7 +111,7 @@ def measure_quality(arguments: argparse.Namespace, command: str) -> None:
 
 
 def measure_growth(arguments: argparse.Namespace, command: str) -> None:
-    """All but the processes, or the processes alone."""
+    """Measure how the cost grows: with processes if they are given, else with everything else."""
     before = load("growth")
     if arguments.processes:
         rows = processes.measure(arguments.processes, arguments.num_images, arguments.params, arguments.rounds)
@@ -126,7 +128,7 @@ def measure_growth(arguments: argparse.Namespace, command: str) -> None:
 
 
 def commands(before: dict[str, Any], command: str) -> list[str]:
-    """All whose rows were kept, each once."""
+    """Return the commands that all rows were measured with, each once."""
     return list(dict.fromkeys([*before.get("commands", []), command]))
 
 

@@ -1,4 +1,4 @@
-"""How good drawn images become while a training goes on: the checkpoints that it kept, judged one after another."""
+"""Measure how samples improve during training, from the checkpoints that a run kept."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from benchmarks.training.page import table
 from benchmarks.training.project import Digits
-from benchmarks.training.quality import figures_of, floor
+from benchmarks.training.quality import scores_of, scores_of_real_images
 from benchmarks.training.results import Row
 
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
@@ -17,13 +17,13 @@ from ddpm_kedro.training.run import Checkpoint
 
 
 def measure(data: Path, images: Digits, sampling: SamplingParameters, count: int) -> list[Row]:
-    """A row for every checkpoint of the latest run, the earliest first; with the averaged weights.
+    """Return a row per checkpoint of the latest run, the earliest first, measured with EMA weights.
 
     Args:
-        data: the folder of all data, in which ``06_models/checkpoint.pt`` is the latest.
-        images: that are compared with, and what compares.
-        sampling: how images are drawn.
-        count: of drawn images.
+        data: the data folder; its ``06_models/checkpoint.pt`` is the latest checkpoint.
+        images: the reference images and the feature extractor.
+        sampling: parameters of sampling.
+        count: number of samples.
     """
     latest = _read(data / "06_models" / "checkpoint.pt")
     earlier = sorted((data / "runs" / latest.run_id / "checkpoints").glob("images_seen_*.pt"))
@@ -33,28 +33,28 @@ def measure(data: Path, images: Digits, sampling: SamplingParameters, count: int
         model = export_model(checkpoint, None, images.groups["training"])
         classes = len(model.class_names)
         labels = torch.arange(count) % classes if classes else None
-        drawn, _ = generate(model, sampling_plan(model, sampling), sampling, labels, count)
-        figures = figures_of(*images.extractor(drawn), reference, labels)
-        rows.append(figures | {"images_seen": checkpoint.images_seen, "seconds": seconds_of(checkpoint)})
+        samples, _ = generate(model, sampling_plan(model, sampling), sampling, labels, count)
+        scores = scores_of(*images.extractor(samples), reference, labels)
+        rows.append(scores | {"images_seen": checkpoint.images_seen, "seconds": seconds_of(checkpoint)})
     return rows
 
 
 def seconds_of(checkpoint: Checkpoint) -> float:
-    """Of training alone, without validations, previews and checkpoints."""
+    """Return the seconds of training, without validations, previews and checkpoints."""
     rows = [{"images_seen": 0.0}, *checkpoint.history]
     return sum(
-        (row["images_seen"] - before["images_seen"]) / row["images_per_second"] for before, row in pairwise(rows)
+        (row["images_seen"] - previous["images_seen"]) / row["images_per_second"] for previous, row in pairwise(rows)
     )
 
 
 def report(rows: list[Row], images: Digits, count: int) -> str:
-    """A table in Markdown, with as many training images in its last line."""
+    """Return a table in Markdown; its last line has the scores of ``count`` training images."""
     header = ("images seen", "seconds of training", "KID ± deviation", "FD", "classifier agrees")
-    lines = [(f"{row['images_seen']:,}", f"{row['seconds']:.0f}", *_judged(row)) for row in rows]
-    return table(header, [*lines, ("real training images", "", *_judged(floor(images, count)))])
+    lines = [(f"{row['images_seen']:,}", f"{row['seconds']:.0f}", *_cells(row)) for row in rows]
+    return table(header, [*lines, ("real training images", "", *_cells(scores_of_real_images(images, count)))])
 
 
-def _judged(row: Row) -> tuple[str, str, str]:
+def _cells(row: Row) -> tuple[str, str, str]:
     agrees = "" if row["accuracy"] is None else f"{row['accuracy']:.0%}"
     return f"{row['kid']:.2f} ± {row['kid_spread']:.2f}", f"{row['fd']:.1f}", agrees
 

@@ -1,4 +1,4 @@
-"""What our step costs as batch, width, resolution, store and processes grow, and what the loop adds to a step."""
+"""Measure how the cost of our step grows with batch, width, resolution and store, and the overhead of the loop."""
 
 import statistics
 import tempfile
@@ -33,11 +33,11 @@ GRID: dict[str, list[tuple[int, Shape]]] = {
 }
 STORES = (1_000, 10_000, 100_000, 1_000_000)
 Point = tuple[str, int, int, Shape, ImageStore]
-"""What grows, how far, and with that the batch, the network and its images."""
+"""What grows, its value, the batch size, the network and its images."""
 
 
 def measure(groups: dict[str, Any], rounds: int) -> list[Row]:
-    """Batch, width and resolution, each alone; then the store, and the loop."""
+    """Measure batch, width and resolution, one at a time; then the size of the store."""
     rows = []
     for what, grid in GRID.items():
         rows += in_turns(
@@ -55,24 +55,24 @@ def _value(what: str, batch: int, shape: Shape) -> int:
 
 
 def sparse_store(shape: Shape, count: int, folder: Path) -> ImageStore:
-    """Images in a memory-mapped file that takes no room on the disk."""
+    """Return images in a sparse memory-mapped file, which takes no space on the disk."""
     size = (count, shape.size, shape.size, shape.channels)
     images = np.lib.format.open_memmap(folder / f"{count}.npy", mode="w+", dtype=np.uint8, shape=size)
     return ImageStore(images, None, (), Provenance({}, {}))
 
 
 def in_turns(points: list[Point], groups: dict[str, Any], rounds: int) -> list[Row]:
-    """Seconds of a step at each point, reading its images included: medians of rounds, after one to warm up."""
+    """Measure a step at each point, reading its images included: medians of interleaved rounds after a warm-up."""
     hardware = choose_hardware("cpu", "auto")
-    made = [(Ours(groups | {"model": our_parameters(shape)}, store, hardware), StepPixels(store, 0, batch))
+    learners = [(Ours(groups | {"model": our_parameters(shape)}, store, hardware), StepPixels(store, 0, batch))
             for _, _, batch, shape, store in points]  # fmt: skip
     seconds: list[list[float]] = [[] for _ in points]
     for turn in range(rounds + 1):
-        for (learner, pixels), taken in zip(made, seconds, strict=True):
-            pixels[turn]  # brings them into memory: no disk is measured, whatever the size of the store
+        for (learner, pixels), taken in zip(learners, seconds, strict=True):
+            pixels[turn]  # reads them into memory, so that no disk is measured, whatever the size of the store
             taken.append(timed(partial(_read_and_step, learner, pixels, turn)))
     rows = []
-    for (what, value, batch, _, _), (learner, _), taken in zip(points, made, seconds, strict=True):
+    for (what, value, batch, _, _), (learner, _), taken in zip(points, learners, seconds, strict=True):
         median = statistics.median(taken[1:])
         row = {"what": what, "value": value, "batch": batch, "precision": hardware.precision}
         rows.append(
@@ -86,9 +86,9 @@ def _read_and_step(learner: Ours, pixels: StepPixels, turn: int) -> None:
 
 
 def loop_overhead(groups: dict[str, Any], shape: Shape, batch: int, steps: int) -> Row:
-    """A whole turn of the loop beside forward, backward and optimizer alone, with the same tensors, in turns.
+    """Measure an iteration of the loop and a bare step on the same tensors, interleaved.
 
-    The loop asks after every step whether it should stop: there the bare step is made, and the clock read.
+    The loop calls ``should_stop`` after each step: the bare step is run and timed there.
     """
     store, hardware = random_store(shape, 512), choose_hardware("cpu", "auto")
     changes = {"batch_size": batch, "num_images": batch * (steps + 2), "report_interval": batch * (steps + 2)}
@@ -114,7 +114,7 @@ def loop_overhead(groups: dict[str, Any], shape: Shape, batch: int, steps: int) 
 
 
 def bare_step(trainer: Trainer, hardware: Hardware, tensors: tuple[Any, ...]) -> None:
-    """Forward, backward and optimizer: no clip, no average, no random numbers, nothing read."""
+    """Run forward, backward and optimizer, without clipping, EMA, random numbers and reading."""
     with hardware.autocast():
         loss = diffusion_loss(trainer.network, trainer.schedule, trainer.target, *tensors).mean()
     trainer.optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The U-Net that is measured: its shape, our network of that shape, and its operations."""
+"""The measured U-Net: its shape, our network of that shape, and its floating-point operations."""
 
 import copy
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from ddpm_kedro.parameters import ModelParameters
 
 @dataclass(frozen=True)
 class Shape:
-    """What a U-Net looks like; the defaults are google/ddpm-cifar10-32's, 35.7 M parameters.
+    """The shape of a U-Net; the defaults are google/ddpm-cifar10-32's (35.7 M parameters).
 
     Attributes:
-        size: pixels of a side; a network whose levels do not divide it is given padded pictures.
+        size: pixels per side; images are padded if the network's levels do not divide it.
         classes: 0 for none.
-        head_channels: of one attention head; None for a single head. lucidrains has four heads of 32 always.
+        head_channels: channels per attention head; None for a single head. lucidrains always has four heads of 32.
     """
 
     width: int = 128
@@ -33,12 +33,12 @@ class Shape:
 
     @property
     def padding(self) -> int:
-        """Pixels that are lacking to a size that halves at every level."""
+        """Return the pixels to add, so that the size can be halved at each level."""
         return -self.size % 2 ** (len(self.multipliers) - 1)
 
 
 def our_parameters(shape: Shape) -> ModelParameters:
-    """Of our U-Net."""
+    """Return the parameters of our U-Net."""
     return ModelParameters(
         width=shape.width,
         channel_multipliers=shape.multipliers,
@@ -54,14 +54,14 @@ def our_parameters(shape: Shape) -> ModelParameters:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Weights that are trained."""
+    """Return the number of trained weights."""
     return sum(weight.numel() for weight in network.parameters())
 
 
 def flops_per_image(network: nn.Module, shape: Shape) -> float:
-    """Floating-point operations of one image, forward and backward.
+    """Count the floating-point operations of one image, forward and backward.
 
-    Counted without computing, on torch's meta device: the CPU's fused attention is one that torch does not count.
+    They are counted on torch's meta device, since torch does not count the CPU's fused attention.
     """
     ghost = copy.deepcopy(network).to("meta")
     side = shape.size + shape.padding

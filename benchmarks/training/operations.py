@@ -1,4 +1,4 @@
-"""Where the time of our step goes, operation by operation."""
+"""Measure the time of each operation of our step."""
 
 import statistics
 from collections.abc import Callable
@@ -29,7 +29,7 @@ SPENT = {"cpu": attrgetter("self_cpu_time_total"), "cuda": attrgetter("self_devi
 def measure(
     groups: dict[str, Any], shape: Shape, batch: int, precision: Precision, rounds: int, device: Device = "cpu"
 ) -> dict[str, Any]:
-    """A profile of one step after some to warm up, and what convolutions and products reach in it."""
+    """Profile one step after warming up, and compute the speed of its convolutions and products."""
     as_in_a_run(device)
     store = random_store(shape, batch)
     learner = Ours(groups | {"model": our_parameters(shape)}, store, choose_hardware(device, "fp32"))
@@ -59,13 +59,13 @@ def measure(
 
 
 def profiled(run: Callable[[], Any], device: str) -> profile:
-    """Return the profile of one run, the device's work included."""
+    """Profile one run, including the work of the device."""
     on_gpu = [ProfilerActivity.CUDA] if device == "cuda" else []
-    with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as made:
+    with profile(activities=[ProfilerActivity.CPU, *on_gpu]) as result:
         run()
         if on_gpu:
             torch.cuda.synchronize()
-    return made
+    return result
 
 
 def _rate(rows: list[dict[str, Any]], operations: set[str], flops: float) -> dict[str, float]:

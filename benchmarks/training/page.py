@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: every number of it was measured, and says where, when and how."""
+"""Write docs/benchmarks.md, with machine, date and command of each measurement."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,73 +8,73 @@ from benchmarks.training.results import Row
 from ddpm_kedro.sampling.generation import DEFAULT_GUIDANCE
 
 PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "growth")
-SHOWN = 12  # operations, those that take the most time
+SHOWN = 12  # operations with the most time
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
 
-What a training costs here, beside [diffusers](https://github.com/huggingface/diffusers) and
+The cost of training with this project, [diffusers](https://github.com/huggingface/diffusers) and
 [denoising-diffusion-pytorch](https://github.com/lucidrains/denoising-diffusion-pytorch) (lucidrains). `make bench`
-measures and writes this page, `make bench ARGS="quality --only ours,diffusers-32-v --seconds 200"` a part of it; how
-fast samples are drawn is on [another page](diffusion.md).
+measures everything and writes this page; `make bench ARGS="quality --only ours,diffusers-32-v --seconds 200"` measures
+a part of it. The speed of sampling is on [another page](diffusion.md).
 """
-PICTURE = "\n![{}](benchmarks.png)\n"
-PANELS = {"step": "images a second of a step", "quality": "KID after the same time"}
+FIGURE = "\n![{}](benchmarks.png)\n"
+PANELS = {"step": "images per second of a training step", "quality": "KID after equal training time"}
 STEP = """
 ## A step of training{where}
 
-The U-Net of google/ddpm-cifar10-32 at width {width}, {size}×{size}×3 random pictures in memory. Ours is
-`Trainer.step` with everything in it: noise, clip, optimizer, average. diffusers is a step of its
-`train_unconditional.py` (attention heads of 8 channels; the published model has one head; the script's average of the
-weights is off by default), in a loop without accelerate. lucidrains is a step of its `Trainer`, which updates its
-average every tenth step; **its U-Net is another one**, as near as its options come, with other numbers of parameters
-and operations: its share can be compared, its images a second cannot. bf16 is `torch.autocast`.
+All train the U-Net of google/ddpm-cifar10-32 at width {width} on {size}×{size}×3 random images in memory. Ours is
+`Trainer.step` as a whole: noise, gradient clipping, optimizer, EMA. diffusers is a step of its
+`train_unconditional.py` (attention heads of 8 channels; the published model has one head; the script's EMA is off by
+default), in a loop without accelerate. lucidrains is a step of its `Trainer`, which updates the EMA weights every tenth
+step. **Its U-Net is a different one**, as close as its options allow, with other numbers of parameters and operations:
+compare its share, not its images per second. bf16 is `torch.autocast`.
 
-Median of {rounds} rounds in which all take turns. The share is that of the fastest matrix product measured in
-the same rounds, in the same precision; operations are counted by torch's `FlopCounterMode`, forward and backward.
-(Convolutions come from another library than products, and may be faster than those: shares above 100 %.)
+Numbers are medians of {rounds} interleaved rounds. The share is relative to the fastest matrix product in the same
+rounds and precision. Operations are counted by torch's `FlopCounterMode`, forward and backward.
+(Convolutions use another library than matrix products and may be faster: shares above 100 %.)
 """
 OPERATIONS = """
 ## Where the time of a step goes{where}
 
-Our step in {precision} at batch {batch}, by torch's profiler; {seconds:.3f} s when nobody looks. What is above
-"others" is listed by the time that is spent in the operation itself.
+Our step in {precision} at batch {batch}, by torch's profiler; it takes {seconds:.3f} s without the profiler. Operations
+are sorted by the time spent in the operation itself.
 """
 QUALITY = """
-## Quality after the same time
+## Quality after equal training time
 
-Each trains on the same digits for the same number of seconds, reading them included, from nothing; then it draws
-digits, and that time does not count. Ours is the default configuration, drawn by 10 steps of DPM-Solver++, by
-default with guidance {usual}; its variants are larger networks. The others have our warm-up and cosine decay, ending
-with the time as ours does; averaged weights; the faster of fp32 and bf16; their own best solver (diffusers:
-DPM-Solver++, 20 steps; lucidrains: DDIM, 50 steps). diffusers' script learns noise, without classes; with `-v` its
-network is given our target and schedule, v and cosine, which the script does not have.
+Each candidate trains from scratch on the same digits for the same number of seconds, including the reading of images;
+then it samples digits, which is not counted. Ours is the default configuration, sampled with 10 steps of DPM-Solver++
+and by default with guidance {usual}; its variants are larger networks. The others have our warm-up and cosine decay,
+which end with the training time as ours do; EMA weights; the faster of fp32 and bf16; and their own best solver
+(diffusers: DPM-Solver++, 20 steps; lucidrains: DDIM, 50 steps). diffusers' script predicts noise, without classes; with
+`-v` its network has our target and schedule, v and cosine, which the script does not offer.
 
-Where classes are learnt, digits are drawn without guidance and with it (lucidrains', which takes minutes, without): it
-gives clearer digits and less variety, which accuracy likes and KID does not. KID and FD are against the hold-out, in
-features of the project's classifier, KID ± the deviation over subsets; real images come out around nought, some below
-it, for KID is unbiased. Accuracy is the share that the classifier takes for the class asked for. Sorted by KID.
-Each candidate is kept as soon as it is measured: a command below may name some that it was stopped before.
+Class-conditional candidates are sampled with and without guidance (lucidrains only without, since it takes minutes).
+Guidance gives clearer digits and less variety: accuracy improves, KID gets worse. KID and FD compare with the holdout,
+by features of the project's classifier; KID ± the deviation over subsets. For real images KID is around zero, sometimes
+below, since KID is unbiased. Accuracy is the share of samples that the classifier assigns to the requested class. Rows
+are sorted by KID. Each candidate is saved as soon as it is measured: if a command below was stopped, it may name
+candidates that it did not measure.
 """
 GROWTH = """
 ## How the cost grows
 
-Our step on a small U-Net, reading its images included, in {precision}: medians of rounds in which all points of a
-table take turns. The stores are memory-mapped files, and what a step reads of them is in memory already: no disk is
-measured.
+Our step on a small U-Net, including the reading of images, in {precision}: medians of interleaved rounds of all rows
+of a table. The stores are memory-mapped files; the images of a step are in memory already, so that no disk is measured.
 """
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "batch": ("batch", lambda row: f"{row['value']}"),
     "width": ("width", lambda row: f"{row['value']} ({row['parameters'] / 1e6:.2f} M)"),
-    "resolution": ("pixels of a side", lambda row: f"{row['value']}"),
+    "resolution": ("pixels per side", lambda row: f"{row['value']}"),
     "images": ("images in the store", lambda row: f"{row['value']:,}"),
 }
 
 
 def make(found: dict[str, Found]) -> str:
-    """The page, of what was measured; a part that was not is left out."""
+    """Return the page; parts that were not measured are left out."""
     parts = [INTRODUCTION]
-    if shown := [text for name, text in PANELS.items() if found[name]]:
-        parts.append(PICTURE.format(", and ".join(shown).capitalize()))
+    if shown := ", and ".join(text for name, text in PANELS.items() if found[name]):
+        parts.append(FIGURE.format(shown[0].upper() + shown[1:]))
     writers = {"step": step, "operations": operations, "quality": quality, "growth": growth}
     for name in PARTS:
         if found.get(name):
@@ -83,18 +83,18 @@ def make(found: dict[str, Found]) -> str:
 
 
 def where(found: Found) -> str:
-    """For a heading."""
+    """Return the end of a heading: the device."""
     return " on a GPU" if found["machine"].get("gpu") else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown; all but the first column are numbers."""
+    """Return a table in Markdown, whose columns are numbers, except the first."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def measured(found: Found) -> str:
-    """Where, when and how."""
+    """Return machine, date, versions and commands of a measurement."""
     machine, versions = found["machine"], found["versions"]
     native = "native" if machine["native_bf16"] else "no native"
     commands = ", ".join(f"`{command}`" for command in found.get("commands", [found["command"]]))
@@ -106,8 +106,8 @@ def measured(found: Found) -> str:
 
 
 def step(found: Found) -> str:
-    """Seconds, images and share of every candidate."""
-    header = ("candidate", "parameters", "precision", "batch", "seconds (least – most)", "images/s",
+    """Return seconds, images and share of each candidate."""
+    header = ("candidate", "parameters", "precision", "batch", "seconds (min – max)", "images/s",
               "GFLOP/image", "GFLOP/s", "share of GEMM")  # fmt: skip
     rows = [
         (
@@ -132,7 +132,7 @@ def step(found: Found) -> str:
 
 
 def operations(found: Found) -> str:
-    """The operations of a step, and how near to the fastest matrix product the two kinds that count come."""
+    """Return the operations of a step, and the speed of convolutions and matrix products relative to the fastest."""
     total = sum(row["seconds"] for row in found["rows"])
     shown, others = found["rows"][:SHOWN], found["rows"][SHOWN:]
     rest = {"operation": "others", "calls": sum(row["calls"] for row in others)}
@@ -151,7 +151,7 @@ def operations(found: Found) -> str:
 
 
 def quality(found: Found) -> str:
-    """One table for each time of training."""
+    """Return one table per training time."""
     text = QUALITY.format(usual=DEFAULT_GUIDANCE)
     for seconds in sorted({row["seconds"] for row in found["rows"]}):
         rows = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
@@ -159,10 +159,10 @@ def quality(found: Found) -> str:
     return text
 
 
-def quality_table(rows: list[Row], floor: Row) -> str:
-    """Every candidate, and the floor: training images in the place of drawn ones."""
+def quality_table(rows: list[Row], real: Row) -> str:
+    """Return a row per candidate, and one for real images in place of samples."""
     header = ("candidate", "parameters", "precision", "batch", "learning rate", "seed", "images seen", "guidance",
-              "drawn", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
+              "samples", "KID ± deviation", "FD", "accuracy", "confidence")  # fmt: skip
     lines = [
         (
             row["name"],
@@ -174,28 +174,28 @@ def quality_table(rows: list[Row], floor: Row) -> str:
             f"{row['images_seen']:,}",
             f"{row['guidance']:g}" if row["classes"] else "",
             f"{row['images']:,}",
-            *judged(row),
+            *cells(row),
         )
         for row in rows
     ]
-    return table(header, [*lines, ("real training images", *[""] * 8, *judged(floor))])
+    return table(header, [*lines, ("real training images", *[""] * 8, *cells(real))])
 
 
-def judged(row: Row) -> tuple[str, str, str, str]:
-    """KID, FD, accuracy where there are classes, confidence."""
+def cells(row: Row) -> tuple[str, str, str, str]:
+    """Return KID, FD, accuracy (empty without classes) and confidence."""
     accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
     kid = f"{row['kid']:.3f} ± {row['kid_spread']:.3f}"
     return kid, f"{row['fd']:.1f}", accuracy, f"{row['confidence']:.1%}"
 
 
 def growth(found: Found) -> str:
-    """One table for each thing that grows."""
+    """Return one table per thing that grows."""
     by = {what: [row for row in found["rows"] if row["what"] == what] for what in (*COLUMNS, "loop", "processes")}
     precision = next((row["precision"] for row in found["rows"] if "precision" in row), "")
     text = GROWTH.format(precision=precision) if precision else "\n## How the cost grows\n"
     for what, (title, value) in COLUMNS.items():
         rows = [(value(row), f"{row['seconds'] * 1e3:.1f}", f"{row['per_image'] * 1e3:.2f}") for row in by[what]]
-        text += "\n" + table((title, "ms a step", "ms an image"), rows) if rows else ""
+        text += "\n" + table((title, "ms per step", "ms per image"), rows) if rows else ""
     loop = [
         (f"{row['parameters'] / 1e6:.1f} M", f"{row['batch']}",
          *(f"{row[name] * 1e3:.1f}" for name in ("seconds", "bare", "overhead")),
@@ -205,24 +205,24 @@ def growth(found: Found) -> str:
     header = (
         "parameters",
         "batch",
-        "ms a turn of the loop",
+        "ms per iteration of the loop",
         "ms forward, backward, optimizer",
         "ms between them",
         "share",
     )
-    text += "\nWhat the loop adds to the bare step:\n\n" + table(header, loop) if loop else ""
+    text += "\nThe overhead of the loop:\n\n" + table(header, loop) if loop else ""
     return text + processes(by["processes"])
 
 
 def processes(rows: list[Row]) -> str:
-    """Images a second of the training, beside those of the first row with the same settings."""
+    """Return images per second of training, and relative to the first row with the same settings."""
     if not rows:
         return ""
     base = {row["settings"]: row["images_per_second"] for row in reversed(rows)}
     lines = [
-        (f"`{row['settings']}`" if row["settings"] else "as by default", f"{row['value']}", f"{row['threads']}",
+        (f"`{row['settings']}`" if row["settings"] else "default", f"{row['value']}", f"{row['threads']}",
          f"{row['images_per_second']:.0f}", f"{row['images_per_second'] / base[row['settings']]:.2f}×")
         for row in rows
     ]  # fmt: skip
-    header = ("training", "processes", "threads of each", "images/s", "speed")
-    return "\nThe training by torchrun, the cores shared out:\n\n" + table(header, lines)
+    header = ("training", "processes", "threads per process", "images/s", "speed")
+    return "\nTraining with torchrun; the processes share the cores:\n\n" + table(header, lines)

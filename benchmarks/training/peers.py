@@ -1,4 +1,4 @@
-"""The networks and training steps of diffusers and of lucidrains, as near to ours as each project's options come."""
+"""Networks and training steps of diffusers and lucidrains, as close to ours as their options allow."""
 
 import contextlib
 import io
@@ -20,11 +20,11 @@ from ddpm_kedro.images.pixels import to_float
 from ddpm_kedro.parameters import OptimizerParameters
 from ddpm_kedro.training.optimizers import learning_rate
 
-LABEL_DROPOUT = 0.1  # of whoever learns classes
+LABEL_DROPOUT = 0.1  # of class-conditional networks
 
 
 def diffusers_network(shape: Shape) -> UNet2DModel:
-    """Diffusers' U-Net, with one class more for the empty label."""
+    """Return diffusers' U-Net, with one more class for the empty label."""
     levels = range(len(shape.multipliers))
     attention = ["Attn" if level in shape.attention else "" for level in levels]
     return UNet2DModel(
@@ -47,7 +47,7 @@ def diffusers_network(shape: Shape) -> UNet2DModel:
 
 
 def lucidrains_network(shape: Shape, label_dropout: float = 0.1) -> nn.Module:
-    """Lucidrains' U-Net: two blocks a level always, linear attention on every level that has no full attention."""
+    """Return lucidrains' U-Net: always two blocks per level, and linear attention where there is no full attention."""
     if shape.classes:
         return ClassUnet(
             shape.width,
@@ -61,7 +61,7 @@ def lucidrains_network(shape: Shape, label_dropout: float = 0.1) -> nn.Module:
 
 
 class Peer:
-    """What the other two share: Adam, a clip of 1, and pictures padded to a size that their network takes."""
+    """Common parts of both peers: Adam, gradient clipping, and images padded to a size that the network accepts."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Peer:
         self.optimizer = kind(network.parameters(), lr=optimizer.lr, **options)
 
     def step(self, index: int, pixels: Tensor, labels: Tensor | None, num_images: int) -> Tensor:
-        """See :class:`Learner`."""
+        """Run a step; see :class:`Learner`."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate((index + 1) * len(pixels), num_images, self.p)
         x = to_float(pixels, self.hardware.device).contiguous()
@@ -92,14 +92,14 @@ class Peer:
         return loss.detach()
 
     def loss(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Of pictures (N, C, H, W) in [-1, 1]."""
+        """Compute the loss of images (N, C, H, W) in [-1, 1]."""
         raise NotImplementedError
 
     def update_ema(self) -> None:
-        """After a step; nothing where there is no average."""
+        """Update the EMA weights, if there are any."""
 
     def crop(self, x: Tensor) -> Tensor:
-        """Back to the size of the pictures."""
+        """Crop and clamp images to the size and range of the training images."""
         return x[..., : self.shape.size, : self.shape.size].clamp(-1, 1)
 
 
@@ -107,9 +107,9 @@ class Diffusers(Peer):
     """A step of diffusers' ``train_unconditional.py``.
 
     Args:
-        v: learn v on the cosine schedule, which the script does not offer, and not noise on the linear one.
-        average: keep an average of the weights, which the script does with ``--use_ema`` alone.
-        channels_last: lay the weights out as we do; the script does not.
+        v: predict v with the cosine schedule, which the script does not offer, instead of noise with the linear one.
+        ema: keep EMA weights, which the script does only with ``--use_ema``.
+        channels_last: use our memory format; the script does not.
         fused: use the fused optimizer; the script uses torch's default.
         compile: mode of torch.compile; the script does not compile.
     """
@@ -121,7 +121,7 @@ class Diffusers(Peer):
         hardware: Hardware,
         *,
         v: bool = False,
-        average: bool = False,
+        ema: bool = False,
         channels_last: bool = False,
         fused: bool | None = None,
         compile: str | None = None,
@@ -134,10 +134,10 @@ class Diffusers(Peer):
         kind = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"} if v else {}
         self.scheduler = DDPMScheduler(1000, **kind)
         weights = self.network.parameters()
-        self.average = EMAModel(weights, 0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75) if average else None
+        self.ema = EMAModel(weights, 0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75) if ema else None
 
     def loss(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Squared error of noise, or of v."""
+        """Compute the squared error of noise or v."""
         x = x.contiguous(memory_format=self.layout)
         noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),), device=x.device)
         if labels is not None:
@@ -149,15 +149,15 @@ class Diffusers(Peer):
         return F.mse_loss(output.float(), self.scheduler.get_velocity(x, noise, t) if v else noise)
 
     def update_ema(self) -> None:
-        """As ``--use_ema`` does."""
-        if self.average is not None:
-            self.average.step(self.network.parameters())
+        """Update the EMA weights, as with ``--use_ema``."""
+        if self.ema is not None:
+            self.ema.step(self.network.parameters())
 
     @torch.no_grad()
-    def draw(self, labels: Tensor | None, count: int, guidance: float) -> Tensor:
-        """Twenty steps of DPM-Solver++; thresholding to 1 clamps x_0, as is usual for pixels."""
-        if self.average is not None:
-            self.average.copy_to(self.network.parameters())
+    def sample(self, labels: Tensor | None, count: int, guidance: float) -> Tensor:
+        """Sample with twenty steps of DPM-Solver++; thresholding clamps x_0 to [-1, 1], as usual for pixels."""
+        if self.ema is not None:
+            self.ema.copy_to(self.network.parameters())
         options = {"thresholding": True, "timestep_spacing": "trailing", "lambda_min_clipped": -5.1}
         scheduler = DPMSolverMultistepScheduler.from_config(self.scheduler.config, **options)
         scheduler.set_timesteps(20)
@@ -171,7 +171,7 @@ class Diffusers(Peer):
         return self.crop(x)
 
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
-        """With classifier-free guidance, which diffusers leaves to whoever wants it here."""
+        """Predict with classifier-free guidance, which this pipeline of diffusers does not have."""
         output: Tensor = self.network(x, t, labels).sample
         if labels is None or guidance == 1:
             return output
@@ -180,7 +180,7 @@ class Diffusers(Peer):
 
 
 class Lucidrains(Peer):
-    """A step of the ``Trainer`` of denoising-diffusion-pytorch, which averages the weights every tenth step."""
+    """A step of the ``Trainer`` of denoising-diffusion-pytorch, which updates the EMA weights every tenth step."""
 
     def __init__(self, shape: Shape, optimizer: OptimizerParameters, hardware: Hardware) -> None:
         super().__init__(lucidrains_network(shape, LABEL_DROPOUT), shape, optimizer, hardware)
@@ -188,26 +188,26 @@ class Lucidrains(Peer):
         options: dict[str, Any] = {"sampling_timesteps": 50, "objective": "pred_v", "ddim_sampling_eta": 0.0}
         diffusion = kind(self.network, image_size=shape.size + shape.padding, **options)
         self.diffusion = diffusion.to(hardware.device).train()
-        self.average = EMA(self.diffusion, beta=0.995, update_every=10)
+        self.ema = EMA(self.diffusion, beta=0.995, update_every=10)
 
     def loss(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Its own, of v."""
-        given = {} if labels is None else {"classes": labels}
+        """Compute its own loss of v."""
+        options = {} if labels is None else {"classes": labels}
         with self.hardware.autocast():
-            loss: Tensor = self.diffusion((x + 1) / 2, **given)
+            loss: Tensor = self.diffusion((x + 1) / 2, **options)
             loss.item()  # as its loop does
         return loss
 
     def update_ema(self) -> None:
-        """Every tenth step, by itself."""
-        self.average.update()
+        """Update the EMA weights; it skips nine of ten steps itself."""
+        self.ema.update()
 
-    def draw(self, labels: Tensor | None, count: int, guidance: float) -> Tensor:
-        """Fifty steps of DDIM, with the averaged weights; its guidance never is exactly 1."""
-        model = self.average.ema_model.eval()
+    def sample(self, labels: Tensor | None, count: int, guidance: float) -> Tensor:
+        """Sample with fifty steps of DDIM and EMA weights; its guidance is never exactly 1."""
+        model = self.ema.ema_model.eval()
         with contextlib.redirect_stderr(io.StringIO()), self.hardware.autocast():  # stderr: its progress bar
             if labels is None:
-                drawn = model.sample(batch_size=count)
+                images = model.sample(batch_size=count)
             else:
-                drawn = model.sample(labels, cond_scale=max(guidance, 1 + 1e-6))
-        return self.crop(drawn.clone().float() * 2 - 1)
+                images = model.sample(labels, cond_scale=max(guidance, 1 + 1e-6))
+        return self.crop(images.clone().float() * 2 - 1)

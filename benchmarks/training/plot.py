@@ -1,4 +1,4 @@
-"""docs/benchmarks.png: images a second of a step, and KID after the same time."""
+"""Plot docs/benchmarks.png: images per second of a step, and KID after equal training time."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 COLOURS = {"ours": "#d62728", "diffusers": "#1f77b4", "lucidrains": "#7f7f7f"}
 
 
-def draw(found: dict[str, Found], file: Path) -> None:
-    """Only what was measured."""
+def plot(found: dict[str, Found], file: Path) -> None:
+    """Plot the parts that were measured."""
     parts = [(found[name], panel) for name, panel in (("step", steps), ("quality", kids)) if found[name]]
     if not parts:
         return
@@ -30,17 +30,17 @@ def draw(found: dict[str, Found], file: Path) -> None:
 
 
 def bars(axes: Axes, rows: list[tuple[str, str, float, float]], form: str) -> None:
-    """Horizontal, the first at the top: (label, project, value, spread), each with its value beside it."""
+    """Plot horizontal bars from rows (label, project, value, spread), the first at the top, with their values."""
     labels, projects, values, spreads = (list(column) for column in zip(*rows, strict=True))
-    made = axes.barh(labels, values, xerr=spreads if any(spreads) else None, color=[COLOURS[p] for p in projects])
-    axes.bar_label(made, fmt=form, padding=3, fontsize=7)
+    container = axes.barh(labels, values, xerr=spreads if any(spreads) else None, color=[COLOURS[p] for p in projects])
+    axes.bar_label(container, fmt=form, padding=3, fontsize=7)
     axes.tick_params(labelsize=7)
     axes.invert_yaxis()
     axes.margins(x=0.12)
 
 
 def steps(found: Found, axes: Axes) -> None:
-    """Images a second."""
+    """Plot images per second."""
     order = sorted(found["rows"], key=lambda row: (row["precision"], -row["batch"], -row["images_per_second"]))
     rows = [
         (f"{row['name']}, {row['precision']}, {row['batch']}", project(row), row["images_per_second"], 0.0)
@@ -51,23 +51,23 @@ def steps(found: Found, axes: Axes) -> None:
 
 
 def kids(found: Found, axes: Axes) -> None:
-    """At the time that most were trained for, with the floor as a line."""
+    """Plot KID after the most common training time, with the KID of real images as a line."""
     [(seconds, _)] = Counter(row["seconds"] for row in found["rows"]).most_common(1)
     order = sorted((row for row in found["rows"] if row["seconds"] == seconds), key=lambda row: row["kid"])
     rows = [(label(row, order), project(row), row["kid"], row["kid_spread"]) for row in order]
     bars(axes, rows, "%.2f")
     axes.axvline(found["floor"]["kid"], color="black", linewidth=0.8, linestyle="--")
-    axes.set_title(f"KID to the hold-out after {seconds:g} s of training; dashed: real images", fontsize=9)
+    axes.set_title(f"KID to the holdout after {seconds:g} s of training; dashed: real images", fontsize=9)
 
 
 def label(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The name, with what tells it from others of the same name."""
+    """Return the name, followed by the settings that distinguish rows of the same name."""
     same = [other for other in rows if other["name"] == row["name"]]
     parts = [f"{name} {row[name]:g}" for name in ("lr", "seed", "guidance") if len({other[name] for other in same}) > 1]
     return ", ".join([row["name"], *parts])
 
 
 def project(row: dict[str, Any]) -> str:
-    """Whose it is: the first word of a candidate's name."""
+    """Return the project: the first word of a candidate's name."""
     found: str = row["name"].replace("-", " ").split(" ")[0]
     return found

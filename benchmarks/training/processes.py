@@ -1,4 +1,4 @@
-"""The training with several processes, as a person starts it: by torchrun, on the command line."""
+"""Measure training with several processes, started by torchrun on the command line."""
 
 import csv
 import os
@@ -17,9 +17,9 @@ SETTINGS = "tracking.mode=disabled,training.preview_images=0,training.validation
 
 
 def measure(counts: list[int], num_images: int, changes: str, rounds: int) -> list[Row]:
-    """Images a second of the training with so many processes; the cores are shared out among them.
+    """Measure images per second of training with each number of processes, which share the cores.
 
-    Medians of rounds in which all take turns.
+    The results are medians of interleaved rounds.
     """
     rates = {count: list[float]() for count in counts}
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def measure(counts: list[int], num_images: int, changes: str, rounds: int) -> li
 
 
 def make_project(folder: Path) -> Path:
-    """A project with the real configuration and data of its own: it disturbs no run of this one."""
+    """Make a project with the real configuration and its own data, so that no run of this project is disturbed."""
     shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     (folder / "conf" / "local").mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -46,15 +46,17 @@ def make_project(folder: Path) -> Path:
 
 
 def threads_of(count: int) -> int:
-    """Of each process."""
+    """Return the number of threads per process."""
     return max(1, (os.cpu_count() or 1) // count)
 
 
 def images_per_second(project: Path, count: int, num_images: int, changes: str) -> float:
-    """Median of the rows of the history, the first of which warms up."""
+    """Train, and return the median of the history's rows without the first, which warms up."""
     length = f"training.num_images={num_images},training.report_interval={max(1, num_images // 6)}"
-    given = ",".join(part for part in (length, f"training.checkpoint_interval={num_images}", SETTINGS, changes) if part)
-    arguments = ["-m", "ddpm_kedro", "--pipelines", "model_training", "--params", given]
+    params = ",".join(
+        part for part in (length, f"training.checkpoint_interval={num_images}", SETTINGS, changes) if part
+    )
+    arguments = ["-m", "ddpm_kedro", "--pipelines", "model_training", "--params", params]
     shutil.rmtree(project / "data" / "06_models", ignore_errors=True)
     history = project / "data" / "08_reporting" / "training_history.csv"
     history.unlink(missing_ok=True)
@@ -65,10 +67,10 @@ def images_per_second(project: Path, count: int, num_images: int, changes: str) 
 
 
 def call(command: list[str], folder: Path, environment: dict[str, str]) -> None:
-    """Run a command there; what it says is shown where it fails.
+    """Run a command in a folder.
 
     Raises:
-        RuntimeError: where it fails.
+        RuntimeError: if it fails; with the end of its output.
     """
     package = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     around = os.environ | {"PYTHONPATH": package, "DO_NOT_TRACK": "1"} | environment

@@ -1,4 +1,4 @@
-"""What this project is as it ships: its parameters, its images, and what judges them."""
+"""The project with its defaults: its parameters, its images and its evaluation classifier."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ IMAGES = ("training_images", "holdout_images", "feature_extractor")
 
 @dataclass(frozen=True)
 class Digits:
-    """After ``kedro run``."""
+    """Parameters, images and feature extractor after ``kedro run``."""
 
     groups: dict[str, Any]
     training: ImageStore
@@ -23,24 +23,24 @@ class Digits:
 
     @classmethod
     def of(cls, root: Path) -> "Digits":
-        """Those of the project's own catalog."""
-        held = _load(root, IMAGES)
-        return cls(parameters(root), *(held[name] for name in IMAGES))
+        """Load them from the project's catalog."""
+        loaded = _load(root, IMAGES)
+        return cls(parameters(root), *(loaded[name] for name in IMAGES))
 
 
 def parameters(root: Path) -> dict[str, Any]:
-    """The groups that shape a training, as they are by default."""
-    return {name.removeprefix("params:"): held for name, held in _load(root, [f"params:{g}" for g in GROUPS]).items()}
+    """Load the default parameter groups of training."""
+    return {name.removeprefix("params:"): group for name, group in _load(root, [f"params:{g}" for g in GROUPS]).items()}
 
 
 def sampling(root: Path) -> SamplingParameters:
-    """How images are drawn, by default."""
-    held: SamplingParameters = _load(root, ["params:sampling"])["params:sampling"]
-    return held
+    """Load the default parameters of sampling."""
+    group: SamplingParameters = _load(root, ["params:sampling"])["params:sampling"]
+    return group
 
 
 def _load(root: Path, names: Any) -> dict[str, Any]:
-    from kedro.framework.project import settings  # noqa: PLC0415  the GPU kit does without Kedro
+    from kedro.framework.project import settings  # noqa: PLC0415  the GPU kit has no Kedro
     from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
 
     bootstrap_project(root)

@@ -1,4 +1,4 @@
-"""How good the digits are after the same time of training."""
+"""Measure the quality of samples after equal training time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +25,9 @@ from ddpm_kedro.training.loader import StepPixels
 from ddpm_kedro.training.randomness import batch_indices
 
 IDENTITY = ("name", "lr", "seconds", "seed", "guidance")
-SUBSETS, SUBSET = 50, 500  # of KID; a subset has at most the whole hold-out
-WARMING = 0.05  # of the time, before the length of the training is estimated
-DRAWN_AT_ONCE = 250
+SUBSETS, SUBSET = 50, 500  # of KID; a subset has at most all holdout images
+WARMING = 0.05  # share of the time before the length of training is estimated
+SAMPLE_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Candidate:
     """A trainer with its settings.
 
     Attributes:
-        project: ours, diffusers or lucidrains; ours is as the project ships it, but for ``changes``.
-        changes: of our parameters, by their dotted names.
-        guidance: scales with which digits are drawn, each judged by itself.
-        v: learn v on the cosine schedule with diffusers; see :class:`Diffusers`.
+        project: ours, diffusers or lucidrains; ours has the default parameters with ``changes``.
+        changes: of our parameters, by dotted names.
+        guidance: scales of guidance, each evaluated separately.
+        v: predict v with the cosine schedule in diffusers; see :class:`Diffusers`.
     """
 
     project: str
@@ -82,30 +82,30 @@ CANDIDATES = {
     **{f"lucidrains-{width}-classes": Candidate("lucidrains", width, classes=True) for width in (16, 24, 32, 64)},
     "lucidrains-32-4-levels": Candidate("lucidrains", 32, (1, 2, 2, 2)),
 }
-"""What can be tried: the tuning is a part of the result, and the page has all that was measured."""
+"""All candidates: tuning is part of the result, and the page shows everything that was measured."""
 
 
 def optimizer_of(candidate: Candidate, digits: Digits) -> OptimizerParameters:
-    """Of a peer: Adam with our schedule, warm-up and averages, and a learning rate of its own."""
+    """Return a peer's optimizer: ours with another learning rate."""
     ours: OptimizerParameters = digits.groups["optimizer"]
     return ours.model_copy(update={"lr": candidate.lr})
 
 
 def make(candidate: Candidate, digits: Digits, hardware: Hardware, seed: int) -> Learner:
-    """The trainer, before its first step."""
+    """Make the trainer of a candidate."""
     if candidate.project == "ours":
         return Ours(changed(digits.groups, {"training.seed": seed, **candidate.changes}), digits.training, hardware)
     torch.manual_seed(seed)
     channels, size, _ = digits.training.image_shape
     classes = len(digits.training.class_names) if candidate.classes else 0
     shape = Shape(candidate.width, candidate.multipliers, candidate.attention, 1, 8, channels, size, classes)
-    kinds = {"lucidrains": Lucidrains, "diffusers": partial(Diffusers, v=candidate.v, average=True)}
+    kinds = {"lucidrains": Lucidrains, "diffusers": partial(Diffusers, v=candidate.v, ema=True)}
     peer: Learner = kinds[candidate.project](shape, optimizer_of(candidate, digits), hardware)
     return peer
 
 
 def changed(groups: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with others in their places, by dotted names."""
+    """Return parameters with changes by dotted names."""
     groups = dict(groups)
     for name, value in changes.items():
         group, key = name.split(".")
@@ -114,38 +114,40 @@ def changed(groups: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def train(learner: Learner, store: ImageStore, batch: int, classes: bool, seconds: float, seed: int, guess: int) -> int:
-    """Train for so many seconds, reading included; gives images seen.
+    """Train for a number of seconds, including the reading of images; return the number of images seen.
 
-    The schedule of the learning rate ends with the time: how many images will fit is estimated from those so far,
-    once a few seconds have gone by, and again with every step.
+    The learning rate schedule ends with the time: after a warm-up, each step estimates from the speed so far how many
+    images there will be.
     """
     pixels = StepPixels(store, seed, batch)
     labels = torch.from_numpy(store.labels) if classes and store.labels is not None else None
     index, length, start = 0, guess, time.perf_counter()
-    while (gone := time.perf_counter() - start) < seconds:
-        if gone > WARMING * seconds:
-            length = max(batch, int(index * batch * seconds / gone))
+    while (passed := time.perf_counter() - start) < seconds:
+        if passed > WARMING * seconds:
+            length = max(batch, int(index * batch * seconds / passed))
         chosen = None if labels is None else labels[batch_indices(seed, index, batch, len(store))]
         learner.step(index, pixels[index], chosen, length)
         index += 1
     return index * batch
 
 
-def faster_precision(made: Callable[[Hardware], Learner], store: ImageStore, batch: int, classes: bool) -> Hardware:
-    """fp32 or bf16, whichever makes the quicker steps of a learner that is thrown away; that time is not counted."""
+def faster_precision(
+    make_learner: Callable[[Hardware], Learner], store: ImageStore, batch: int, classes: bool
+) -> Hardware:
+    """Return fp32 or bf16, whichever is faster for a temporary learner; this time is not counted."""
     pixels = torch.from_numpy(store.images[:batch].copy())
     labels = torch.from_numpy(store.labels[:batch]) if classes and store.labels is not None else None
     taken = {}
     for precision in ("fp32", "bf16"):
         hardware = choose_hardware("cpu", precision)
-        learner = made(hardware)
+        learner = make_learner(hardware)
         steps = [partial(learner.step, index, pixels, labels, 10**6) for index in range(6)]
         taken[hardware] = min([timed(step) for step in steps][1:])  # the first warms up
     return min(taken, key=lambda hardware: taken[hardware])
 
 
 def resolved(name: str, digits: Digits, lr: float | None) -> Candidate:
-    """A candidate of the table; ours has what the project's parameters say, a peer perhaps another learning rate."""
+    """Return a candidate with its parameters: ours by default, a peer with the given learning rate."""
     candidate = CANDIDATES[name]
     if candidate.project != "ours":
         return replace(candidate, lr=lr or candidate.lr)
@@ -156,11 +158,13 @@ def resolved(name: str, digits: Digits, lr: float | None) -> Candidate:
 
 
 def measure(name: str, digits: Digits, seconds: float, images: int, seed: int, lr: float | None) -> list[Row]:
-    """Train, draw and judge one candidate: a row for every guidance scale."""
+    """Train, sample and evaluate one candidate; return a row per guidance scale."""
     candidate = resolved(name, digits, lr)
     hardware, batch, classes = choose_hardware("cpu", "auto"), candidate.batch, candidate.classes
     if candidate.project != "ours":
-        hardware = faster_precision(lambda given: make(candidate, digits, given, seed), digits.training, batch, classes)
+        hardware = faster_precision(
+            lambda chosen: make(candidate, digits, chosen, seed), digits.training, batch, classes
+        )
     learner = make(candidate, digits, hardware, seed)
     seen = train(learner, digits.training, batch, classes, seconds, seed, digits.groups["training"].num_images)
     row = {
@@ -177,46 +181,46 @@ def measure(name: str, digits: Digits, seconds: float, images: int, seed: int, l
         "date": date.today().isoformat(),
         "images_seen": seen,
     }
-    return [row | judged for judged in judge(learner, candidate, digits, images, seed)]
+    return [row | scores for scores in evaluate(learner, candidate, digits, images, seed)]
 
 
-def judge(learner: Learner, candidate: Candidate, digits: Digits, images: int, seed: int) -> list[Row]:
-    """Draw at every guidance scale, and judge."""
+def evaluate(learner: Learner, candidate: Candidate, digits: Digits, images: int, seed: int) -> list[Row]:
+    """Sample with each guidance scale and compute the scores."""
     found = []
     reference, _ = digits.extractor(digits.holdout.images)
     for guidance in candidate.guidance:
         torch.manual_seed(seed + 1)
         labels = torch.arange(images) % len(digits.training.class_names) if candidate.classes else None
         start = time.perf_counter()
-        drawn = to_uint8(draw(learner, labels, images, guidance)).numpy()
+        samples = to_uint8(sample(learner, labels, images, guidance)).numpy()
         taken = time.perf_counter() - start
-        figures = figures_of(*digits.extractor(drawn), reference, labels)
-        found.append(figures | {"guidance": guidance, "sampling_seconds": taken, "images": images})
+        scores = scores_of(*digits.extractor(samples), reference, labels)
+        found.append(scores | {"guidance": guidance, "sampling_seconds": taken, "images": images})
     return found
 
 
-def draw(learner: Learner, labels: torch.Tensor | None, count: int, guidance: float) -> torch.Tensor:
-    """Some hundreds at a time."""
-    parts = torch.arange(count).split(DRAWN_AT_ONCE)
-    if isinstance(learner, Ours):  # a picture's noise follows from its number: all in one go
-        return learner.draw(labels, count, guidance)
-    return torch.cat([learner.draw(None if labels is None else labels[part], len(part), guidance) for part in parts])
+def sample(learner: Learner, labels: torch.Tensor | None, count: int, guidance: float) -> torch.Tensor:
+    """Sample in batches."""
+    parts = torch.arange(count).split(SAMPLE_BATCH)
+    if isinstance(learner, Ours):  # the noise of an image follows from its number: one batch
+        return learner.sample(labels, count, guidance)
+    return torch.cat([learner.sample(None if labels is None else labels[part], len(part), guidance) for part in parts])
 
 
-def figures_of(
+def scores_of(
     features: torch.Tensor, logits: torch.Tensor, reference: torch.Tensor, labels: torch.Tensor | None
 ) -> Row:
-    """KID and FD to the hold-out, what share the classifier takes for the class asked for, and how sure it is."""
+    """Compute KID and FD to the holdout, and the accuracy and mean confidence of the classifier."""
     kid, spread = kernel_distance(features, reference, SUBSETS, SUBSET)
-    right = None if labels is None else float((logits.argmax(1) == labels).float().mean())
+    accuracy = None if labels is None else float((logits.argmax(1) == labels).float().mean())
     confidence = float(logits.softmax(1).amax(1).mean())
     fd = frechet_distance(features, reference)
-    return {"kid": kid, "kid_spread": spread, "fd": fd, "accuracy": right, "confidence": confidence}
+    return {"kid": kid, "kid_spread": spread, "fd": fd, "accuracy": accuracy, "confidence": confidence}
 
 
-def floor(digits: Digits, images: int) -> Row:
-    """The same figures of training images, as many as are drawn."""
+def scores_of_real_images(digits: Digits, images: int) -> Row:
+    """Compute the same scores for as many training images as there are samples."""
     chosen = torch.randperm(len(digits.training), generator=torch.Generator().manual_seed(0))[:images].numpy()
     labels = None if digits.training.labels is None else torch.from_numpy(digits.training.labels[chosen])
     reference, _ = digits.extractor(digits.holdout.images)
-    return figures_of(*digits.extractor(digits.training.images[chosen]), reference, labels)
+    return scores_of(*digits.extractor(digits.training.images[chosen]), reference, labels)

@@ -1,4 +1,4 @@
-"""What was measured, as JSON, and on what machine."""
+"""Results as JSON, with the machine they were measured on."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, and what they have; the GPU where it computed."""
+    """Describe the processor, and the GPU if it was used."""
     file = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.*)$", file.read_text(), re.MULTILINE) if file.exists() else []
     return {
@@ -35,7 +35,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of what is compared, as far as it is installed."""
+    """Return the versions of Python and of the compared packages that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -44,14 +44,14 @@ def versions() -> dict[str, str]:
 
 
 def load(part: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """What was measured last; empty where nothing was."""
+    """Load the latest results of a part; empty if there are none."""
     file = folder / f"{part}.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return found
 
 
 def save(part: str, command: str, found: dict[str, Any], device: str = "cpu", folder: Path = FOLDER) -> None:
-    """Keep what was measured, with where, when and how."""
+    """Save results with machine, versions, date and command."""
     around = {"machine": machine(device), "versions": versions(), "date": date.today().isoformat(), "command": command}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{part}.json"
@@ -60,6 +60,6 @@ def save(part: str, command: str, found: dict[str, Any], device: str = "cpu", fo
 
 
 def merged(old: list[Row], new: list[Row], identity: tuple[str, ...]) -> list[Row]:
-    """The old rows and the new ones; a new one takes the place of an old one that agrees in ``identity``."""
+    """Return old and new rows; a new row replaces an old one with equal values of ``identity``."""
     rows = {tuple(row.get(name) for name in identity): row for row in [*old, *new]}
     return list(rows.values())

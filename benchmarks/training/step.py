@@ -1,4 +1,4 @@
-"""How long a step takes, and what share of the machine's own speed it uses."""
+"""Measure the duration of a step and the share of the machine's peak speed that it reaches."""
 
 import multiprocessing
 import statistics
@@ -21,13 +21,13 @@ from ddpm_kedro.parameters.base import Device, Precision
 from ddpm_kedro.provenance import Provenance
 
 STORED = 256  # images
-NUM_IMAGES = 10**6  # of the schedule of the learning rate, which costs the same anywhere
+NUM_IMAGES = 10**6  # length of the learning rate schedule, which does not change the cost
 PRODUCTS = [(2048, 2048, 2048), (32768, 1152, 128), (8192, 2304, 256), (2048, 2304, 256)]
-"""The square product, and what the convolutions of 32 images are at 32×32, 16×16 and 8×8."""
+"""A square product, and the products of the convolutions of 32 images at 32×32, 16×16 and 8×8."""
 PRODUCTS_OF_A_GPU = [(8192, 8192, 8192), (262144, 1152, 128), (65536, 2304, 256), (16384, 2304, 256)]
-"""The same of 256 images."""
+"""The same for 256 images."""
 ON_END = {"cpu": 1, "cuda": 10}
-"""Steps of one timing: a GPU is given the next before it has done the last."""
+"""Steps per timing: a GPU gets the next step before it has finished the last one."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SCRIPT = OptimizerParameters(
     name="adamw",
@@ -39,14 +39,14 @@ SCRIPT = OptimizerParameters(
     final_lr_fraction=0.0,
     max_grad_norm=1.0,
 )
-"""Those of diffusers' script."""
+"""The optimizer of diffusers' script."""
 LUCIDRAINS = SCRIPT.model_copy(update={"name": "adam", "betas": (0.9, 0.99), "weight_decay": 0.0})
 
 Make = Callable[[Shape, dict[str, Any], ImageStore, Hardware], Learner]
 
 
 def ours(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hardware, compile: str = "none") -> Ours:
-    """Ours with that network, compiled or not."""
+    """Return our trainer with a network of this shape, compiled or not."""
     training = groups["training"].model_copy(update={"compile": compile})
     return Ours(groups | {"model": our_parameters(shape), "training": training}, store, hardware)
 
@@ -58,7 +58,7 @@ def script(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Ha
 
 def diffusers(shape: Shape, groups: dict[str, Any], store: ImageStore, hardware: Hardware, **options: Any) -> Learner:
     """Return diffusers' script with one attention head, as the published model has it, and with these options."""
-    from benchmarks.training.peers import Diffusers  # noqa: PLC0415  ours is measured where the others are missing
+    from benchmarks.training.peers import Diffusers  # noqa: PLC0415  ours can be measured without it
 
     return Diffusers(shape, SCRIPT, hardware, **options)
 
@@ -78,7 +78,7 @@ CANDIDATES: dict[str, Make] = {
     "lucidrains": lucidrains,
 }
 COMPILED = {f"ours (compiled: {mode})": partial(ours, compile=mode) for mode in ("default", "reduce-overhead")}
-"""Asked for by name alone: minutes before the first step."""
+"""Measured only if named: compilation takes minutes before the first step."""
 
 
 def made(
@@ -92,14 +92,14 @@ def made(
 
 
 def random_store(shape: Shape, count: int) -> ImageStore:
-    """Noise, without classes."""
+    """Return a store of random images without classes."""
     size = (count, shape.size, shape.size, shape.channels)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     return ImageStore(images, None, (), Provenance({}, {}))
 
 
 def timed(run: Callable[[], Any], device: str = "cpu") -> float:
-    """Seconds of one run; on a GPU of several on end."""
+    """Return the seconds of one run; on a GPU the mean of several consecutive runs."""
     times, wait = ON_END[device], torch.cuda.synchronize if device == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -110,16 +110,16 @@ def timed(run: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def products(precision: str, device: str = "cpu") -> dict[str, tuple[Callable[[], Any], float]]:
-    """Matrix products by their shapes, with their floating-point operations."""
-    made: dict[str, tuple[Callable[[], Any], float]] = {}
+    """Return matrix products by shape, with their floating-point operations."""
+    found: dict[str, tuple[Callable[[], Any], float]] = {}
     for m, k, n in PRODUCTS if device == "cpu" else PRODUCTS_OF_A_GPU:
         a, b = (torch.randn(*size, dtype=DTYPES[precision], device=device) for size in ((m, k), (k, n)))
-        made[f"{m}×{k}×{n}"] = partial(torch.mm, a, b), 2.0 * m * k * n
-    return made
+        found[f"{m}×{k}×{n}"] = partial(torch.mm, a, b), 2.0 * m * k * n
+    return found
 
 
 def as_in_a_run(device: str) -> None:
-    """TF32 for everyone, as a run here has it."""
+    """Allow TF32 for all candidates, as in our runs."""
     if device == "cuda":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
 
@@ -127,20 +127,20 @@ def as_in_a_run(device: str) -> None:
 def serve(
     connection: Connection, name: str, hardware: tuple[Device, Precision], shape: Shape, groups: dict[str, Any]
 ) -> None:
-    """In a process of its own: tell what a candidate is, then take steps as asked, and tell their seconds."""
+    """Serve a candidate in its own process: send its size, then run steps on request and send their seconds."""
     device = hardware[0]
     as_in_a_run(device)
     store = random_store(shape, STORED)
     learner = made((CANDIDATES | COMPILED)[name], shape, groups, store, hardware)
     pixels = torch.from_numpy(store.images).to(device)
     connection.send((parameter_count(learner.network), flops_per_image(learner.network, shape)))
-    while (asked := connection.recv()) is not None:
-        turn, batch = asked
+    while (request := connection.recv()) is not None:
+        turn, batch = request
         connection.send(timed(partial(learner.step, turn, pixels[:batch], None, NUM_IMAGES), device))
 
 
 class Candidate:
-    """One of them, in a process with an allocator of its own, as when it is used; it sleeps unless it is asked."""
+    """A candidate in a process with its own memory allocator; it sleeps between requests."""
 
     parameters: int
     flops: float
@@ -150,19 +150,19 @@ class Candidate:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, name, hardware, shape, groups))
         self.process.start()
-        theirs.close()  # else whoever waits for a process that died would wait for ever
+        theirs.close()  # otherwise recv would wait for ever if the process dies
 
     def ready(self) -> None:
-        """Wait until it can take steps."""
+        """Wait until it can run steps."""
         self.parameters, self.flops = self.connection.recv()
 
     def step(self, turn: int, batch: int) -> float:
-        """Seconds of a step."""
+        """Return the seconds of a step."""
         self.connection.send((turn, batch))
         return float(self.connection.recv())
 
     def end(self) -> None:
-        """Give its memory back."""
+        """End the process."""
         self.connection.send(None)
         self.process.join()
 
@@ -176,16 +176,16 @@ def measure(
     rounds: int,
     device: Device = "cpu",
 ) -> dict[str, Any]:
-    """Every candidate, batch and product of a precision in turns, ``rounds`` times after one to warm up: medians.
+    """Measure all candidates, batches and products of each precision in interleaved rounds, after a warm-up: medians.
 
-    Who begins changes from round to round.
+    The first candidate changes from round to round.
     """
     names = [name for name in CANDIDATES | COMPILED if name in (only or CANDIDATES)]
     rows, gemm = [], {}
     as_in_a_run(device)
     for precision in precisions:
-        there = {name: Candidate(name, (device, precision), shape, groups) for name in names}
-        for candidate in there.values():
+        candidates = {name: Candidate(name, (device, precision), shape, groups) for name in names}
+        for candidate in candidates.values():
             candidate.ready()
         multiply = products(precision, device)
         steps: dict[Any, list[float]] = {(name, batch): [] for batch in batches for name in names}
@@ -193,14 +193,14 @@ def measure(
         for turn in range(rounds + 1):
             for batch in batches:
                 for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                    steps[name, batch].append(there[name].step(turn, batch))
+                    steps[name, batch].append(candidates[name].step(turn, batch))
             for kind, (product, operations) in multiply.items():
                 rates[kind].append(operations / min(timed(product, device) for _ in range(3)))
             print(f"{precision}, round {turn} of {rounds}", flush=True)
-        for candidate in there.values():
+        for candidate in candidates.values():
             candidate.end()
         gemm[precision] = {kind: statistics.median(measured[1:]) for kind, measured in rates.items()}
-        rows += [_row(key, precision, there[key[0]], times[1:], gemm[precision]) for key, times in steps.items()]
+        rows += [_row(key, precision, candidates[key[0]], times[1:], gemm[precision]) for key, times in steps.items()]
     return {"rows": rows, "gemm": gemm, "rounds": rounds, "width": shape.width, "size": shape.size}
 
 

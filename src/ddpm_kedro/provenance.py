@@ -1,4 +1,4 @@
-"""What made a thing: parameters and inputs, their fingerprint, what has changed since, and what of it is secret."""
+"""Provenance of outputs: parameters, inputs, fingerprints and changes; and secrets in URLs."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from urllib.parse import unquote
 
 _URL = re.compile(r"(?:[\w+.-]+::)*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _IN_TEXT = re.compile(r"\b(?:[\w+.-]+::)*[a-z][a-z0-9+.-]+:/+[^\s'\"<>]+", re.IGNORECASE)
-"""Also with one slash, which is what becomes of two in a path."""
+"""Also with one slash: a path turns two slashes into one."""
 _WITHIN = re.compile(rf"{_URL.pattern}[^\s'\"<>]+", re.IGNORECASE)
 _RELATIVE = re.compile(r"(/[^\s?'\"]*)\?[^\s'\"]*=[^\s'\"]*")
-"""As HTTP libraries name a URL in their errors: ``/file.zip?token=…``."""
+"""A URL in the errors of HTTP libraries: ``/file.zip?token=…``."""
 _USER = re.compile(r"(:/+)(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$)).*@)")
-"""User and password, also with a slash in the password that should have been written as ``%2F``."""
+"""User and password, also if the password has a slash that should be written as ``%2F``."""
 _REDACTED = re.compile(r"[^?#]*#(?P<key>[0-9a-f]{12})")
 _SECRET = re.compile(
     r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid"
@@ -23,18 +23,18 @@ _SECRET = re.compile(
     r"|authorization|credentials?|expires|expiry|exp)",
     re.IGNORECASE,
 )
-"""Names of a query's parameters that are secrets or expire."""
+"""Query parameters that are secrets or expire."""
 _OF_A_SIGNATURE = {"st", "se", "skt", "ske", "policy", "key-pair-id"}
-"""What expires in signed links to Azure and CloudFront; elsewhere these names may mean anything."""
+"""Query parameters that expire in signed links to Azure and CloudFront; elsewhere they may mean anything."""
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short name for plain data: equal data, equal name."""
+    """Return a short name for plain data; equal data have equal names."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of nested parameters."""
+    """Yield the dotted names and the values of nested parameters."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -43,16 +43,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two parameter trees, one readable line a value."""
+    """Return what changed between two parameter trees, one line per value."""
     old, new = dict(flatten(earlier)), dict(flatten(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name}: {old.get(name, 'nothing')} → {new.get(name, 'nothing')}" for name in names]
 
 
 def redact(value: Any) -> Any:
-    """Return plain data in which no URL has a user, a password, a query or a fragment.
+    """Remove user, password, query and fragment from every URL in plain data.
 
-    A URL that loses some gets its key (:func:`url_key`) as fragment: it still names the same download.
+    A URL that loses any of them gets its key (:func:`url_key`) as fragment: it still identifies the same download.
     """
     match value:
         case str():
@@ -65,14 +65,14 @@ def redact(value: Any) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Return a message without the user, password and query of any URL in it.
+    """Remove user, password and query from every URL in a message.
 
     >>> redact_text("https://me:pw@host/a.zip?token=1 is not there")
     'https://host/a.zip?… is not there'
     """
 
     def shown(url: str) -> str:
-        if is_redacted(url) or not re.search(r"[?]|#.*=", url):  # a plain fragment is a place on a page
+        if is_redacted(url) or not re.search(r"[?]|#.*=", url):  # a plain fragment is an anchor on a page
             return _without_user(url)
         return f"{_bare(url)}?…"
 
@@ -80,12 +80,12 @@ def redact_text(text: str) -> str:
 
 
 def is_redacted(url: str) -> bool:
-    """Return whether :func:`redact` has taken something from this URL, so that it cannot be downloaded."""
+    """Return whether :func:`redact` has removed something from this URL, so that it cannot be downloaded."""
     return _REDACTED.fullmatch(url) is not None and _USER.search(url) is None
 
 
 def url_key(url: str) -> str:
-    """Return a short name of what lies at a URL, whoever asks for it and for however long the link is valid."""
+    """Return a short name for the file at a URL, the same for every user and every expiry date of the link."""
     if (found := _REDACTED.fullmatch(url)) and is_redacted(url):
         return found["key"]
     rest, hash_mark, fragment = _without_user(url).partition("#")
@@ -97,7 +97,7 @@ def url_key(url: str) -> str:
 
 
 def set_name(path: str) -> str:
-    """Return what a person calls the images at a path or URL: the last part of it."""
+    """Return a readable name for the images at a path or URL: its last part."""
     bare = _bare(path) if _URL.match(path) else path
     return bare.rstrip("/").rpartition("/")[2] or bare
 
@@ -116,11 +116,11 @@ def _without_user(url: str) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made an image store, a model or samples; it lies on disk beside what it made.
+    """The parameters and inputs of an image store, a model or samples; stored on disk beside them.
 
     Attributes:
-        parameters: those that shape it, by group, as plain data.
-        inputs: the fingerprint of each catalog entry that it was made from.
+        parameters: that affect the output, by group, as plain data.
+        inputs: fingerprint of each catalog entry that the output was made from.
     """
 
     parameters: dict[str, Any]
@@ -128,15 +128,15 @@ class Provenance:
 
     @property
     def fingerprint(self) -> str:
-        """Equal parameters and inputs, equal name."""
+        """Return a short name; equal parameters and inputs have equal names."""
         return fingerprint(self.parameters, *self.inputs.values())
 
     def changes(self, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-        """How what would make it now differs, one readable line a value; what is not given is not compared."""
+        """Return how these parameters and inputs differ, one line per value; missing ones are not compared."""
         now = dict(flatten(parameters)) | dict(inputs)
         then = dict(flatten(self.parameters)) | self.inputs
         return differences(then, {name: now.get(name, value) for name, value in then.items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for a file."""
+        """Return plain data, for a file."""
         return {"parameters": self.parameters, "inputs": self.inputs}

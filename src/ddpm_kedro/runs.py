@@ -1,4 +1,4 @@
-"""The runs that are kept in ``data/runs/``, side by side."""
+"""The finished runs in ``data/runs/``, and how they differ."""
 
 import logging
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from ddpm_kedro.provenance import differences, redact, set_name
 
 logger = logging.getLogger(__name__)
 PARAMETERS = "parameters.json"
-"""The file whose presence makes a run a finished one."""
-OF_ITS_OWN = ("run_id", "images_seen", "seconds", "device")  # what figures of two runs may differ in
+"""The file that marks a run as finished."""
+MAY_DIFFER = ("run_id", "images_seen", "seconds", "device")  # between runs whose metrics are compared
 
 
 @dataclass(frozen=True)
 class KeptRun:
-    """A finished run, as the run guard's archive left it.
+    """A finished run in the archive.
 
     Attributes:
         parameters: all of them, resolved.
         figures: the last row of the history.
-        metrics: how good its samples are, as ``metrics.json`` has it; empty where they were not judged.
-        finished: when, in local time.
+        metrics: the content of ``metrics.json``; empty if the samples were not evaluated.
+        finished: local time at which it finished.
     """
 
     folder: Path
@@ -37,23 +37,23 @@ class KeptRun:
 
     @property
     def run_id(self) -> str:
-        """The hash that names it."""
+        """Return the hash that names the run."""
         return self.folder.name
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Return the bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
 def read_runs(folder: Path) -> list[KeptRun]:
-    """The finished runs below a folder, the newest first; what is damaged is left out, with a warning."""
+    """Read the finished runs in a folder, the newest first; skip damaged ones with a warning."""
     runs = [_read_run(path.parent) for path in folder.glob(f"*/{PARAMETERS}")]
     return sorted((run for run in runs if run is not None), key=lambda run: run.finished, reverse=True)
 
 
 def read_unfinished(folder: Path) -> list[KeptRun]:
-    """Read the runs below a folder that left checkpoints and did not finish, the newest checkpoint first."""
+    """Read the runs in a folder that left checkpoints but did not finish, the newest checkpoint first."""
     checkpoints: dict[Path, float] = {}
     for path in folder.glob("*/**/*.pt"):
         run = folder / path.relative_to(folder).parts[0]
@@ -64,10 +64,10 @@ def read_unfinished(folder: Path) -> list[KeptRun]:
 
 
 def find_run(runs: list[KeptRun], name: str) -> KeptRun:
-    """The run whose id begins so.
+    """Return the run whose id begins with a name.
 
     Raises:
-        UserError: where there is none, or more than one.
+        UserError: if there is none, or more than one.
     """
     found = [run for run in runs if run.run_id.startswith(name)]
     if len(found) == 1:
@@ -78,21 +78,20 @@ def find_run(runs: list[KeptRun], name: str) -> KeptRun:
 
 
 def compare(earlier: KeptRun, later: KeptRun) -> list[str]:
-    """One line for each parameter and each figure in which two runs differ."""
+    """Return one line per parameter, training value and metric in which two runs differ."""
     found = differences(earlier.parameters, later.parameters) + differences(earlier.figures, later.figures)
     if not (earlier.metrics and later.metrics):
         return found
-    unlike = differences(_conditions(earlier.metrics), _conditions(later.metrics))
-    if unlike:
-        return [*found, f"Their samples' figures do not compare, since these differ: {'; '.join(unlike)}"]
+    if unlike := differences(_conditions(earlier.metrics), _conditions(later.metrics)):
+        return [*found, f"The metrics of their samples cannot be compared, because these differ: {'; '.join(unlike)}"]
     return found + differences(_values(earlier.metrics), _values(later.metrics))
 
 
 def _conditions(metrics: dict[str, Any]) -> dict[str, Any]:
-    """All that must be equal before figures of two runs stand beside each other."""
-    drawn = {name: value for name, value in metrics["samples"].items() if name not in OF_ITS_OWN}
+    """Return everything that must be equal before the metrics of two runs are compared."""
+    samples = {name: value for name, value in metrics["samples"].items() if name not in MAY_DIFFER}
     images = {name: value for name, value in metrics["made_by"]["inputs"].items() if name != "samples"}
-    return {**drawn, "extractor": metrics["extractor"], "reference_images": metrics["reference_images"], **images}
+    return {**samples, "extractor": metrics["extractor"], "reference_images": metrics["reference_images"], **images}
 
 
 def _values(metrics: dict[str, Any]) -> dict[str, float]:
@@ -100,7 +99,7 @@ def _values(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def _read_run(folder: Path) -> KeptRun | None:
-    """Read a run; None where its parameters are damaged."""
+    """Read a run; return None if its parameters are damaged."""
     parameters = _read(folder / PARAMETERS, _parameters)
     if parameters is None:
         return None
@@ -114,9 +113,9 @@ def _read_run(folder: Path) -> KeptRun | None:
 
 
 def _read(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
-    """Read a file of a run; None where there is none, or with a warning where it is damaged."""
+    """Read a file of a run; return None if there is none, or with a warning if it is damaged."""
     try:
-        with reading(path, f"`kedro runs` leaves it out. Copy it again, or remove {path.parent}."):
+        with reading(path, f"`kedro runs` skips it. Copy it again, or remove {path.parent}."):
             return read(path) if path.exists() else None
     except UserError as error:
         logger.warning("%s", error)
@@ -137,13 +136,13 @@ def _last_row(path: Path) -> dict[str, float]:
 
 def _metrics(path: Path) -> dict[str, Any]:
     metrics = read_document(path)
-    _conditions(metrics)  # what is compared must be there
+    _conditions(metrics)  # fails if a compared value is missing
     _values(metrics)
     return metrics
 
 
 def _named(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters without secrets of URLs, in which images of one's own are called as their folder or file is."""
+    """Return parameters without secrets in URLs; a dataset of one's own gets the name of its folder or file."""
     path = parameters.get("dataset", {}).get("path")
     own = {"use": parameters["use"] | {"dataset": set_name(path)}} if path else {}
     return dict(redact(parameters | own))

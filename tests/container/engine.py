@@ -1,4 +1,4 @@
-"""Docker, as the tests of the image use it."""
+"""Docker commands for the tests of the image."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 IMAGE = os.environ.get("IMAGE", "ddpm-kedro")
 BUILD_FLAGS = os.environ.get("DOCKER_BUILD_FLAGS", "").split()
-# Only root can give a folder to somebody else; a person's own checks run with the own id.
+# Only root can give a folder to another user; other users run the tests with their own id.
 USER, GROUP = (12345, 12345) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
@@ -30,7 +30,7 @@ def inspect(what: str) -> dict[str, Any]:
 
 
 def base_image() -> str:
-    """The image that IMAGE was built from."""
+    """Return the base image of IMAGE."""
     for flag in BUILD_FLAGS:
         if flag.startswith("BASE_IMAGE="):
             return flag.removeprefix("BASE_IMAGE=")
@@ -39,7 +39,7 @@ def base_image() -> str:
 
 
 def compose_flags(service: str) -> list[str]:
-    """How compose.yaml runs a service, as flags of ``docker run``; folders, network and user are the test's."""
+    """Return the settings of a service as flags of ``docker run``, without folders, network and user."""
     settings = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][service]
     flags = ["--read-only"] if settings["read_only"] else []
     flags += [f"--tmpfs={path}" for path in settings["tmpfs"]]
@@ -54,12 +54,12 @@ LOCKED = [*compose_flags("train-cpu"), f"--user={USER}:{GROUP}", "--network=none
 
 
 def run(data: Path, *arguments: str, flags: list[str] = LOCKED) -> subprocess.CompletedProcess[str]:
-    """``docker run`` with the data folder mounted; what follows the image's name are kedro's arguments."""
+    """Run Kedro in a container with the data folder mounted."""
     return docker("run", "--rm", *flags, f"--volume={data}:/app/data", IMAGE, *arguments, check=False)
 
 
 def shell(script: str, *arguments: str) -> list[str]:
-    """The lines that a script prints in the image, as root; it must run to its end."""
+    """Run a script in the image as root, to its end, and return the lines that it prints."""
     command = ["--user=0", "--network=none", "--entrypoint=sh", IMAGE, "-c", f"{script}\necho the end", "sh"]
     *lines, last = docker("run", "--rm", *command, *arguments).stdout.splitlines()
     assert last == "the end"
@@ -67,7 +67,7 @@ def shell(script: str, *arguments: str) -> list[str]:
 
 
 def python(program: str, *flags: str) -> str:
-    """What a Python program prints in the locked container."""
+    """Run a Python program in the locked container, and return its output."""
     done = docker("run", "--rm", *LOCKED, "--entrypoint=python", *flags, IMAGE, "-c", program)
     assert done.stderr == ""
     return done.stdout.strip()
@@ -81,7 +81,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 600) -> None:
 
 
 def free_port() -> int:
-    """Below those that the system hands out, some of which Kedro-Viz refuses."""
+    """Return a free port below those that the system assigns, some of which Kedro-Viz refuses."""
     for port in range(4141, 32768):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
@@ -90,7 +90,7 @@ def free_port() -> int:
 
 
 def get(url: str) -> str:
-    """A page, or nothing where nobody answers."""
+    """Return a page, or an empty text if no server answers."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.read().decode()
@@ -104,7 +104,7 @@ def logs(name: str) -> str:
 
 @contextmanager
 def started(data: Path, *arguments: str, flags: list[str] = LOCKED, mode: str = "rw") -> Iterator[str]:
-    """A container in the background, gone afterwards; gives its id."""
+    """Start a container in the background, yield its id, and remove it."""
     name = docker("run", "--detach", *flags, f"--volume={data}:/app/data:{mode}", IMAGE, *arguments).stdout.strip()
     try:
         yield name

@@ -1,4 +1,4 @@
-"""What Dockerfile and compose.yaml promise, read without Docker."""
+"""Check Dockerfile and compose.yaml without Docker."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").rea
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
-def test_the_cuda_of_the_base_image_is_that_of_torch() -> None:
+def test_the_base_image_has_the_cuda_version_of_torch() -> None:
     [base] = re.findall(r"^ARG BASE_IMAGE=nvidia/cuda:([\d.]+)-base-ubuntu24.04$", DOCKERFILE, re.MULTILINE)
     pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
     [toolkit] = [pin.specifier for pin in pins if pin.name == "cuda-toolkit"]
@@ -33,7 +33,7 @@ def test_every_service_is_locked(service: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", []))
 
 
-def test_what_each_service_is_for() -> None:
+def test_each_service_has_its_device_profile_volumes_and_ports() -> None:
     [device] = SERVICES["train"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
     assert "deploy" not in SERVICES["train-cpu"]
@@ -47,7 +47,7 @@ def test_what_each_service_is_for() -> None:
     assert port.split(":")[-1] in SERVICES["viz"]["command"].split()
 
 
-def test_the_steps_that_download_take_mirrors_as_optional_secrets_and_no_other_step_does() -> None:
+def test_exactly_the_steps_that_download_take_mirrors_as_optional_secrets() -> None:
     steps = re.findall(r"^RUN (.*?)(?<!\\)\n", DOCKERFILE, re.MULTILINE | re.DOTALL)
     secrets = [set(re.findall(r"--mount=type=secret,id=(\w+),target=/run/host/", step)) for step in steps]
     downloads = [

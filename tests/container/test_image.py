@@ -1,4 +1,4 @@
-"""The container image: what is in it, and what happens when it runs. Needs Docker: ``make image-test``."""
+"""The content of the container image, and its runs. Needs Docker: ``make image-test``."""
 
 import re
 import shlex
@@ -43,7 +43,7 @@ ENDLESS = "training.num_images=1_000_000,training.report_interval=400,training.c
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """An empty data folder of the user who runs the container."""
+    """An empty data folder that belongs to the user of the container."""
     folder = tmp_path / "data"
     folder.mkdir()
     if folder.stat().st_uid != USER:
@@ -52,7 +52,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """It ended with one clear message and no traceback."""
+    """Check that a run ended with one clear message and no traceback."""
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
     assert "Traceback" not in output
@@ -62,7 +62,7 @@ def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 class TestContent:
-    def test_labels(self) -> None:
+    def test_the_image_has_labels_of_version_and_revision(self) -> None:
         labels = inspect(IMAGE)["Config"]["Labels"]
         assert labels["org.opencontainers.image.version"] == ddpm_kedro.__version__
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", labels["org.opencontainers.image.revision"])
@@ -92,7 +92,7 @@ for name in names:
         files[str(located)] = int(size or (located.stat().st_size if located.exists() else 0))
 print(sum(files.values()))
 """
-        docker("pull", base_image(), check=False)  # an engine keeps what it built from, but not under its name
+        docker("pull", base_image(), check=False)  # an engine keeps the base image, but not under its name
         image, base, torch_alone = inspect(IMAGE)["Size"], inspect(base_image())["Size"], int(python(program))
         rest = image - base - torch_alone
         with capsys.disabled():
@@ -291,7 +291,7 @@ class TestMistakes:
 
 
 def test_the_commands_of_the_page_run(data: Path, tmp_path: Path) -> None:
-    """As written, but without GPU and network, and with a short training in conf/local."""
+    """Run the commands as written, but without GPU and network, and with a short training in conf/local."""
     local = tmp_path / "local"
     local.mkdir()
     (local / "parameters.yml").write_text("sampling: {num_images: 3}\ntraining: {num_images: 32}\n")

@@ -135,7 +135,7 @@ class TestImageStore:
 
 
 class TestShards:
-    """A store in several shards, some of whose files give no image."""
+    """A store in several shards, with rejected files."""
 
     @staticmethod
     def lazy(made: list[int] | None = None, workers: int = 0, most: float = 0.5) -> LazyImageStore:
@@ -151,7 +151,7 @@ class TestShards:
         shards = [FakeShard(partial(making, number)) for number in range(4)]
         return LazyImageStore(store.made_by, store.class_names, lambda: shards, workers, most)
 
-    def test_they_are_read_like_one_array(self, tmp_path: Path) -> None:
+    def test_shards_are_read_like_one_array(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         dataset.save(self.lazy())
         loaded, expected = dataset.load(), make_store(10)
@@ -174,7 +174,7 @@ class TestShards:
         with pytest.raises(IndexError):
             loaded.images[10]
 
-    def test_statistics_and_what_was_rejected(self, tmp_path: Path) -> None:
+    def test_statistics_and_rejected_files_are_counted(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         dataset.save(self.lazy())
         facts, images = dataset.load().statistics, make_store(10).images
@@ -191,13 +191,13 @@ class TestShards:
         assert summary["sum"] == values.sum(0).tolist()
         assert summary["squares"] == (values**2).sum(0).tolist()
 
-    def test_twins_and_empty_pictures_are_counted(self, tmp_path: Path) -> None:
+    def test_duplicates_and_nearly_empty_images_are_counted(self, tmp_path: Path) -> None:
         images = np.concatenate([make_store(2).images[[0, 1, 0]], np.full((2, 8, 8, 1), [[[[7]]]], np.uint8)])
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         dataset.save(LazyImageStore(MADE_BY, (), one_shard(images)))
         assert dataset.load().statistics | {"duplicates": 2, "nearly_empty": 2} == dataset.load().statistics
 
-    def test_more_rejected_files_than_allowed_end_it(self, tmp_path: Path) -> None:
+    def test_more_rejected_files_than_allowed_are_an_error(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         with pytest.raises(DatasetError) as why:
             dataset.save(self.lazy(most=0.4))
@@ -215,7 +215,7 @@ class TestShards:
         ("limit", "expected"),
         [(None, 6), ("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6)],
     )
-    def test_workers_are_as_many_as_a_container_has_cores(
+    def test_workers_are_as_many_as_the_cores_of_a_container(
         self, limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
@@ -236,7 +236,7 @@ class TestShards:
         assert np.flatnonzero(np.isin(hashes, again.load().hashes)).tolist() == [3]
 
     @pytest.mark.parametrize("after", range(3))
-    def test_an_earlier_store_stays_whole_until_the_new_one_is(self, after: int, tmp_path: Path) -> None:
+    def test_an_earlier_store_stays_until_the_new_one_is_complete(self, after: int, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         dataset.save(LazyImageStore(MADE_BY, (), one_shard(make_store(5).images)))
         lazy, made = self.lazy(), list[int]()
@@ -296,12 +296,12 @@ class TestShards:
         monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(None), new))
         _allow_open_files(1000)
         assert limits == [1512, 4096]
-        with pytest.raises(UserError, match="lie in 5,000 files, more than this process may open: ulimit -n 5512"):
+        with pytest.raises(UserError, match="are in 5,000 files, more than this process may open: run ulimit -n 5512"):
             _allow_open_files(5000)
 
     @pytest.mark.parametrize("after", range(WRITTEN + 1))
-    def test_an_interrupted_save_goes_on(self, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Power is cut after so many files were written; what ends up on the disk is the same to the byte."""
+    def test_an_interrupted_save_resumes(self, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After a power cut at any file, the resumed save writes the same bytes."""
         whole, cut = (ImageStoreDataset(filepath=str(tmp_path / name)) for name in ("whole", "cut"))
         whole.save(self.lazy())
         count = 0
@@ -328,7 +328,7 @@ class TestShards:
         contents = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("whole", "cut")]
         assert contents[0] == contents[1]
 
-    def test_what_another_left_unfinished_is_not_taken(self, tmp_path: Path) -> None:
+    def test_unfinished_shards_of_another_store_are_not_used(self, tmp_path: Path) -> None:
         dataset = ImageStoreDataset(filepath=str(tmp_path / "store"))
         with pytest.raises(DatasetError, match="gave no image"):
             dataset.save(self.lazy(most=0.1))
@@ -339,7 +339,7 @@ class TestShards:
 
 
 class TestPair:
-    """Training images and hold-out: no new store is there beside an earlier one."""
+    """Training and holdout images: a new store is never beside an earlier one."""
 
     @staticmethod
     def pair(folder: Path) -> tuple[ImageStoreDataset, ImageStoreDataset]:
@@ -353,14 +353,14 @@ class TestPair:
 
     @classmethod
     def sets(cls, folder: Path) -> tuple[str, ...]:
-        """Which set each of the two stores holds."""
+        """Return the set that each of the two stores is of."""
         return tuple(each.load().made_by.parameters["set"] if each.exists() else "none" for each in cls.pair(folder))
 
     def save(self, folder: Path, set_name: str) -> None:
         for dataset in self.pair(folder):
             dataset.save(self.lazy(set_name))
 
-    def test_they_appear_together(self, tmp_path: Path) -> None:
+    def test_both_stores_appear_together(self, tmp_path: Path) -> None:
         training, holdout = self.pair(tmp_path)
         training.save(self.lazy("red"))
         assert self.sets(tmp_path) == ("none", "none")
@@ -372,14 +372,14 @@ class TestPair:
         assert self.sets(tmp_path) == ("blue", "blue")
         assert sorted(os.listdir(tmp_path)) == ["holdout", "training"]
 
-    def test_what_was_begun_of_another_set_is_forgotten(self, tmp_path: Path) -> None:
+    def test_an_unfinished_other_pair_is_removed(self, tmp_path: Path) -> None:
         self.save(tmp_path, "red")
         self.pair(tmp_path)[0].save(self.lazy("blue"))
         self.save(tmp_path, "red")
         assert self.sets(tmp_path) == ("red", "red")
         assert sorted(os.listdir(tmp_path)) == ["holdout", "training"]
 
-    def test_a_holdout_alone_may_change(self, tmp_path: Path) -> None:
+    def test_the_holdout_alone_may_change(self, tmp_path: Path) -> None:
         training, holdout = self.pair(tmp_path)
         self.save(tmp_path, "red")
         training.save(self.lazy("red"))

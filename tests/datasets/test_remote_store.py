@@ -44,7 +44,7 @@ def host(name: str, remote: str, tmp_path: Path) -> RemoteImageStoreDataset:
     return RemoteImageStoreDataset(filepath=str(tmp_path / name), remote=remote)
 
 
-def test_what_one_host_ingested_another_loads(remote: str, tmp_path: Path) -> None:
+def test_a_store_ingested_by_one_host_is_loaded_by_another(remote: str, tmp_path: Path) -> None:
     one, other = host("one", remote, tmp_path), host("other", remote, tmp_path)
     assert not other.exists()
     one.save(LAZY)
@@ -60,7 +60,7 @@ def test_what_one_host_ingested_another_loads(remote: str, tmp_path: Path) -> No
     )
 
 
-def test_what_is_shown_of_a_store_has_no_password(tmp_path: Path) -> None:
+def test_descriptions_and_errors_have_no_password(tmp_path: Path) -> None:
     dataset = RemoteImageStoreDataset(
         filepath=str(tmp_path / "one"), remote="memory://me:pa55word@bucket/store?key=s3c"
     )
@@ -73,22 +73,22 @@ def test_what_is_shown_of_a_store_has_no_password(tmp_path: Path) -> None:
     assert "pa55word" not in str(error.value)
 
 
-def test_a_copy_is_brought_once(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_downloaded_once(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = host("one", remote, tmp_path), host("other", remote, tmp_path)
     one.save(LAZY)
     other.load()
-    monkeypatch.setattr(other._files, "get_file", lambda *_: pytest.fail("brought again"))
+    monkeypatch.setattr(other._files, "get_file", lambda *_: pytest.fail("downloaded again"))
     assert len(other.load()) == 30
 
 
-def test_processes_of_one_host_bring_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_one_host_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = f"file://{tmp_path}/shared/store"
     host("one", remote, tmp_path).save(LAZY)
     both = [host("other", remote, tmp_path) for _ in range(2)]
-    brought, get = list[str](), both[0]._files.get_file
+    downloaded, get = list[str](), both[0]._files.get_file
 
     def slow(there: str, here: str) -> None:
-        brought.append(Path(there).name)
+        downloaded.append(Path(there).name)
         time.sleep(0.02)
         get(there, here)
 
@@ -96,10 +96,10 @@ def test_processes_of_one_host_bring_it_once(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(each._files, "get_file", slow)
     with ThreadPoolExecutor() as pool:
         assert [len(store) for store in pool.map(lambda each: each.load(), both)] == [30, 30]
-    assert len(brought) == len(set(brought))
+    assert len(downloaded) == len(set(downloaded))
 
 
-def test_another_store_takes_its_place_everywhere(remote: str, tmp_path: Path) -> None:
+def test_a_new_store_replaces_the_earlier_one_everywhere(remote: str, tmp_path: Path) -> None:
     one, other = host("one", remote, tmp_path), host("other", remote, tmp_path)
     one.save(LAZY)
     other.load()
@@ -109,7 +109,7 @@ def test_another_store_takes_its_place_everywhere(remote: str, tmp_path: Path) -
     assert names == {path.name for path in (tmp_path / "one").iterdir()}
 
 
-def test_half_a_store_is_not_met(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_upload_does_not_count(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = host("one", remote, tmp_path), host("other", remote, tmp_path)
     one.save(LAZY)
     put, times = one._files.put_file, iter(range(99))
@@ -128,7 +128,7 @@ def test_half_a_store_is_not_met(remote: str, tmp_path: Path, monkeypatch: pytes
     assert len(other.load()) == 10
 
 
-def test_a_copy_that_breaks_off_leaves_the_earlier_one(
+def test_an_interrupted_download_keeps_the_earlier_copy(
     remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = host("one", remote, tmp_path), host("other", remote, tmp_path)

@@ -18,24 +18,24 @@ from functools import partial
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.ingestion.lazy_store import LazyImageStore
 from tests.conftest import MADE_BY
-from tests.datasets.test_workers import make_slowly
+from tests.datasets.test_workers import decode_slowly
 from tests.ingestion.shards import FakeShard
 
 if __name__ == "__main__":
-    shards = [FakeShard(partial(make_slowly, sys.argv[1], number)) for number in range(40)]
+    shards = [FakeShard(partial(decode_slowly, sys.argv[1], number)) for number in range(40)]
     ImageStoreDataset(filepath=sys.argv[1]).save(LazyImageStore(MADE_BY, (), lambda: shards, workers=2))
 """
 
 
-def make_slowly(folder: str, number: int) -> Shard:
-    """A shard, half a second after a file says which process makes it."""
+def decode_slowly(folder: str, number: int) -> Shard:
+    """Return a shard after half a second; a file has the number of the process."""
     Path(f"{folder}.{os.getpid()}").touch()
     time.sleep(0.5)
     return Shard(np.full((1, 4, 4, 1), number, np.uint8), np.array([-1]))
 
 
 def lives(process: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:

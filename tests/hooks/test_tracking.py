@@ -1,4 +1,4 @@
-"""Tracking with W&B: what it gets, and that it never stops a run."""
+"""Tracking with W&B: what is logged, and that it never stops a run."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import wandb
 
-from ddpm_kedro.hooks import tracking
+from ddpm_kedro.hooks import tracking, wandb_run
 from ddpm_kedro.hooks.graceful_stop import GracefulStop
 from ddpm_kedro.provenance import flatten
 from tests.conftest import Project
@@ -24,13 +24,14 @@ from tests.hooks.wandb_file import OfflineRun
 from tests.hooks.wandb_server import WandbServer, wandb_server
 
 OFFLINE = "tracking.mode=offline"
-FIGURES = {"loss", "validation_loss", "learning_rate", "gradient_norm", "images_per_second"}
+VALUES = {"loss", "validation_loss", "learning_rate", "gradient_norm", "images_per_second"}
+LOGGERS = {tracking.__name__, wandb_run.__name__}
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """No key and no settings of the person who runs the tests, and no run left open."""
+    """Remove the key and the settings of whoever runs the tests, and leave no run open."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     yield
@@ -49,12 +50,12 @@ def history(project: Project) -> list[dict[str, float]]:
 
 
 def points(tracked: OfflineRun) -> list[dict[str, float]]:
-    """Rows with figures, without pictures."""
+    """Return the rows with values, without figures."""
     rows = [row for row in tracked.rows if "loss" in row]
-    return [{name: row[name] for name in ("images_seen", *FIGURES)} for row in rows]
+    return [{name: row[name] for name in ("images_seen", *VALUES)} for row in rows]
 
 
-def test_everything_is_tracked_at_its_number_of_images(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_logged_at_its_number_of_images(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     tracked = run(project)
     assert points(tracked) == [pytest.approx(row) for row in history(project)]
@@ -88,10 +89,10 @@ def test_every_parameter_is_in_the_configuration(project: Project) -> None:
     assert names <= set(tracked.config)
 
 
-def test_a_killed_run_goes_on_without_a_gap_or_a_double_point(
+def test_a_killed_run_resumes_without_missing_or_repeated_rows(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after a row of the history that no checkpoint has yet: it is trained again, but tracked once."""
+    """A run killed after a row that no checkpoint has: it is trained again, but logged once."""
     parameters = f"{OFFLINE},training.report_interval=16,training.checkpoint_interval=32"
 
     def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
@@ -105,12 +106,12 @@ def test_a_killed_run_goes_on_without_a_gap_or_a_double_point(
     assert len(tracked.files) == 2
     assert len(tracked.ids) == 1
     assert [row["images_seen"] for row in points(tracked)] == [16, 32, 48, 64]
-    names = FIGURES - {"images_per_second"}
+    names = VALUES - {"images_per_second"}
     again = [{name: row[name] for name in names} for row in history(project)]
     assert [{name: row[name] for name in names} for row in points(tracked)] == [pytest.approx(row) for row in again]
 
 
-def test_auto_is_offline_without_a_key_and_a_finished_run_is_not_tracked_again(
+def test_auto_is_offline_without_a_key_and_a_finished_run_is_not_logged_again(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert len(run(project, "tracking.mode=auto").files) == 1
@@ -119,13 +120,13 @@ def test_auto_is_offline_without_a_key_and_a_finished_run_is_not_tracked_again(
     assert len(run(project, "tracking.mode=auto").files) == 1
 
 
-def test_disabled_leaves_nothing(project: Project) -> None:
+def test_disabled_writes_nothing(project: Project) -> None:
     run(project, "tracking.mode=disabled")
     assert not (project.data / "wandb").exists()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name == tracking.__name__ and record.levelno > 20]
+    return [record.message for record in caplog.records if record.name in LOGGERS and record.levelno > 20]
 
 
 def test_online_without_a_key_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +140,7 @@ def test_a_server_that_does_not_answer_is_one_warning(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "ONLINE_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_run, "ONLINE_TIMEOUT", 1.0)
     assert len(points(run(project, "tracking.mode=auto"))) == 2
     [warning] = warnings(caplog)
     assert "cannot be reached, or refuses the key" in warning
@@ -148,7 +149,7 @@ def test_a_server_that_does_not_answer_is_one_warning(
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server that takes what the key of this machine sends."""
+    """Start a server that accepts everything."""
     with wandb_server() as running:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", running.address)
@@ -160,28 +161,28 @@ def test_online_the_server_gets_every_row_and_not_the_key(project: Project, serv
     [run_id] = {run for run, _ in server.lines}
     assert (project.data / "runs" / run_id).is_dir()
     received = [row for row in server.history(run_id) if "loss" in row]
-    assert [{name: row[name] for name in ("images_seen", *FIGURES)} for row in received] == [
+    assert [{name: row[name] for name in ("images_seen", *VALUES)} for row in received] == [
         pytest.approx(row) for row in history(project)
     ]
     assert "optimizer.lr" in server.text
     assert KEY not in server.text
 
 
-def test_a_server_that_falls_silent_costs_a_training_nothing_and_its_end_no_more_than_the_limit(
+def test_a_silent_server_does_not_slow_a_training_and_delays_its_end_by_the_limit(
     project: Project, server: WandbServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
-    monkeypatch.setattr("wandb.apis.public.api.Api._HTTP_TIMEOUT", 1)  # of the one question that logging a model asks
-    log = tracking.Tracking._log
+    monkeypatch.setattr(wandb_run, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr("wandb.apis.public.api.Api._HTTP_TIMEOUT", 1)  # of the request that logging a model makes
+    log = wandb_run.WandbRun.log_history
     spent = []
 
-    def fall_silent(self: tracking.Tracking, rows: list[dict[str, float]]) -> None:
+    def fall_silent(self: wandb_run.WandbRun, rows: list[dict[str, float]]) -> None:
         server.deaf.set()
         start = time.perf_counter()
         log(self, rows)
         spent.append(time.perf_counter() - start)
 
-    monkeypatch.setattr(tracking.Tracking, "_log", fall_silent)
+    monkeypatch.setattr(wandb_run.WandbRun, "log_history", fall_silent)
     start = time.perf_counter()
     assert project.kedro_run("--params", "tracking.mode=online").exit_code == 0
     assert time.perf_counter() - start < 20
@@ -196,7 +197,7 @@ def test_a_server_that_falls_silent_costs_a_training_nothing_and_its_end_no_more
 def test_the_parts_of_a_run_are_joined_when_they_are_uploaded(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the command that the log shows."""
+    """The log shows the command to upload them."""
 
     def kill(self: GracefulStop, dataset_name: str, data: Any) -> None:
         if dataset_name == "checkpoint" and data:
@@ -221,7 +222,7 @@ def test_the_parts_of_a_run_are_joined_when_they_are_uploaded(
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A server that knows no key."""
+    """A server that rejects every key."""
 
     def do_POST(self) -> None:
         self.send_response(401)
@@ -234,7 +235,7 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_key_that_is_refused_is_one_warning(
+def test_a_rejected_key_is_one_warning(
     project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
@@ -248,16 +249,16 @@ def test_a_key_that_is_refused_is_one_warning(
     assert KEY not in caplog.text
 
 
-def test_a_folder_that_cannot_be_made_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     project.data.mkdir(parents=True)
     (project.data / "wandb").write_text("in the way")
     assert project.kedro_run("--params", OFFLINE).exit_code == 0
     [warning] = warnings(caplog)
-    assert "goes on untracked" in warning
+    assert "The run is not tracked" in warning
     assert (project.data / "07_model_output/samples.png").exists()
 
 
-def test_trouble_in_mid_run_is_one_warning(
+def test_an_error_during_a_run_is_one_warning(
     project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -278,7 +279,7 @@ def train(project: Project, parameters: str = OFFLINE) -> None:
 
 
 def steps(tracked: OfflineRun) -> dict[str, list[float]]:
-    """Images seen of the rows of each W&B run."""
+    """Return the images seen of the rows of each W&B run."""
     found: dict[str, list[float]] = {}
     for path in tracked.files:
         part = OfflineRun.of([path])
@@ -299,7 +300,7 @@ def test_a_training_from_scratch_is_a_new_wandb_run_with_all_its_rows(how: str, 
     assert steps(OfflineRun(project.data / "wandb")) == {first: [32, 64], f"{first}_2": [32, 64, 96]}
 
 
-def test_variables_of_wandb_win_over_defaults(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_wandb_override_defaults(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     for name, value in {"MODE": "offline", "PROJECT": "of-the-variable", "NAME": "named", "RUN_GROUP": "some"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
@@ -308,7 +309,7 @@ def test_variables_of_wandb_win_over_defaults(project: Project, monkeypatch: pyt
     assert (run.project, run.display_name, run.run_group) == ("of-the-variable", "named", "some")
 
 
-def test_parameters_win_over_variables_of_wandb(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_override_variables_of_wandb(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"MODE": "disabled", "PROJECT": "of-the-variable", "NAME": "named"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     train(project, f"{OFFLINE},tracking.project=given,tracking.name=mine")
@@ -316,13 +317,13 @@ def test_parameters_win_over_variables_of_wandb(project: Project, monkeypatch: p
     assert (run.project, run.display_name) == ("given", "mine")
 
 
-def test_wandb_mode_disabled_leaves_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_mode_disabled_writes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     train(project, "tracking.mode=auto")
     assert not (project.data / "wandb").exists()
 
 
-def test_under_a_sweep_agent_the_upload_command_names_what_is_there(
+def test_under_a_sweep_agent_the_upload_command_names_existing_files(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     for name, value in {"SWEEP_ID": "sweep", "RUN_ID": "of-the-agent", "DIR": str(tmp_path / "of agent")}.items():
@@ -338,7 +339,7 @@ def test_under_a_sweep_agent_the_upload_command_names_what_is_there(
 def test_a_training_in_a_new_folder_is_a_new_wandb_run_on_the_server(
     project: Project, server: WandbServer, tmp_path: Path
 ) -> None:
-    """A server drops rows that come before the last one of a run."""
+    """A server drops rows with fewer images than the last one of a run."""
     for folder in ("one", "two"):
         train(project, "tracking.mode=online")
         project.data.rename(tmp_path / folder)

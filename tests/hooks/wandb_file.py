@@ -1,4 +1,4 @@
-"""Reads what W&B wrote offline: a LevelDB log of protobuf records after a header of 7 bytes."""
+"""Read W&B's offline files: a LevelDB log of protobuf records after a header of 7 bytes."""
 
 import json
 import struct
@@ -36,10 +36,10 @@ class OfflineRun:
 
     @classmethod
     def of(cls, files: list[Path]) -> "OfflineRun":
-        """These parts alone."""
-        made = cls(Path())
-        made.files = files
-        return made
+        """Return a run with only these parts."""
+        run = cls(Path())
+        run.files = files
+        return run
 
     @property
     def records(self) -> list[Record]:
@@ -51,7 +51,7 @@ class OfflineRun:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One row a call of ``log``."""
+        """Return one row per call of ``log``."""
         return [
             {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
             for record in self.records

@@ -1,4 +1,4 @@
-"""A W&B server on this machine, as far as a run needs one: it takes rows and files, and knows no artifacts."""
+"""A local W&B server with what a run needs: it accepts rows and files, and has no artifacts."""
 
 import gzip
 import json
@@ -13,11 +13,11 @@ STREAM = re.compile(r"/files/\w+/\w+/(?P<run>\w+)/file_stream")
 
 
 class WandbServer:
-    """What was received.
+    """The received data.
 
     Attributes:
         lines: the lines of each run's files, by (run, file).
-        text: all that was said to it, but for headers.
+        text: all requests, without headers.
         deaf: while set, nothing more is answered.
     """
 
@@ -52,7 +52,7 @@ class WandbServer:
         return {}
 
     def bucket(self, run: str) -> dict[str, Any] | None:
-        """What is known of a run when it goes on."""
+        """Return the known state of a run when it resumes."""
         rows = self.lines.get((run, "wandb-history.jsonl"), [])
         if not rows:
             return None
@@ -106,7 +106,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
 
 
 class QuietServer(ThreadingHTTPServer):
-    """W&B closes its connections without a word."""
+    """Ignore connections that W&B closes."""
 
     def handle_error(self, *_: Any) -> None:
         pass
@@ -114,7 +114,7 @@ class QuietServer(ThreadingHTTPServer):
 
 @contextmanager
 def wandb_server() -> Iterator[WandbServer]:
-    """It runs while the block does."""
+    """Run the server inside a block."""
     server = WandbServer()
     http = QuietServer(("127.0.0.1", 0), _handler(server))
     server.address = f"http://127.0.0.1:{http.server_port}"

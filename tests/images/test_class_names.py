@@ -1,4 +1,4 @@
-"""Names of classes become what files, grids and commands can show, before training."""
+"""Class names are made readable for files, grids and commands, before training."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.conftest import MADE_BY
 ODD = ["cat\nblack", "c" * 300, "d" * 300, "../../etc", "<b>bold</b>", "a b", "a-b", "A-B", "猫", "\udcff", "", "[/b]"]
 
 
-def test_names_are_decided_when_images_are_ingested() -> None:
+def test_class_names_are_made_readable_at_ingestion() -> None:
     dataset = DatasetParameters(source="array", download_folder="", path="x", sha256=None, classes=None)
     assert choose_class_names(dataset, ["cat\nblack", "dog", "dog"], "") == [
         "cat\\nblack",
@@ -26,7 +26,7 @@ def test_names_are_decided_when_images_are_ingested() -> None:
     ]
 
 
-def test_usual_names_stay_as_they_are() -> None:
+def test_usual_names_stay_unchanged() -> None:
     usual = ["0", "cat", "black cat", "Ä", "n02085620-Chihuahua"]
     assert readable(usual) == usual
     assert file_names(["0", "cat", "n02085620-Chihuahua"]) == ["0", "cat", "n02085620-Chihuahua"]
@@ -43,7 +43,7 @@ def test_any_names_are_printable_short_and_distinct(names: list[str]) -> None:
     assert all(len(file.encode()) <= LONGEST + 2 and "/" not in file and "." not in file for file in files)
 
 
-def test_classes_never_share_a_file_and_every_file_can_be_written(tmp_path: pytest.TempPathFactory) -> None:
+def test_classes_never_share_a_file_name(tmp_path: pytest.TempPathFactory) -> None:
     names = readable(ODD)
     images = np.zeros((len(names), 8, 8, 1), np.uint8)
     grid, files = render_samples(Samples(images, np.arange(len(names)), tuple(names), MADE_BY))
@@ -54,7 +54,7 @@ def test_classes_never_share_a_file_and_every_file_can_be_written(tmp_path: pyte
     assert grid.width
 
 
-def test_letters_that_no_font_has_become_a_number_with_a_legend() -> None:
+def test_names_without_a_font_become_numbers_with_a_legend() -> None:
     names = ["cat", "Привет", "é", "猫"]
     assert titles(names) == ["cat", "Привет", "é", "#3"]
     assert legend(names) == "#3 猫"

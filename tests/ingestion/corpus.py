@@ -1,4 +1,4 @@
-"""Files as they come: odd ones that are pictures all the same, and bad ones, each with what must be said of it.
+"""Unusual files that are images, and bad files with the reason why each is rejected.
 
 ``python -m tests.ingestion.corpus FOLDER`` writes them.
 """
@@ -49,7 +49,7 @@ def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2
 
 
 def bomb(width: int, height: int) -> bytes:
-    """So many black pixels in a few bytes."""
+    """Return an image of many black pixels in a few bytes."""
     return png(width, height, chunk(b"IDAT", zlib.compress(bytes(1000))))
 
 
@@ -130,7 +130,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "wrong-sum.png": lambda: png(4, 4, chunk(b"IDAT", zlib.compress(bytes(52)), crc=7)),
     "more-behind-it.png": lambda: picture() + noise(500),
 }
-"""What becomes a picture."""
+"""Files that are decoded."""
 
 DAMAGED = "it is (damaged|cut short)|it is no image that can be read"
 MANY = "it has more than [0-9,]+ pixels"
@@ -208,7 +208,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "endless-tags.tif": (lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", DAMAGED),
     "flipped-bits.webp": (lambda: changed(picture("WEBP"), 0.3, noise(20)), DAMAGED),
 }
-"""What is rejected, and a pattern of the reason."""
+"""Files that are rejected, and a pattern of the reason."""
 
 OTHERS = {
     "notes.txt": b"hello",
@@ -220,7 +220,7 @@ OTHERS = {
     "no-suffix": b"x",
     "drawing.svg": b"<svg/>",
 }
-"""What is passed over."""
+"""Files that are skipped."""
 
 
 SPECIAL = {
@@ -231,11 +231,11 @@ SPECIAL = {
     "link-to-itself.png": ("link-to-itself.png", "it is a link to nothing"),
     "pipe.png": (None, "it is no regular file"),
 }
-"""What only a file system can hold: the target of a link, or None for a pipe; and the reason."""
+"""Entries that only a file system can have: the target of a link, or None for a pipe; and the reason."""
 
 
 def write_special(folder: Path) -> None:
-    """Also a link to the folder itself, which must not be followed."""
+    """Write SPECIAL, and a link to the folder itself, which must not be followed."""
     (folder.parent / "outside.png").write_bytes(picture())
     (folder / "elsewhere").mkdir()
     (folder / "loop").symlink_to(folder)
@@ -247,7 +247,7 @@ def write_special(folder: Path) -> None:
 
 
 def write(folder: Path) -> None:
-    """All but what only a file system can hold."""
+    """Write all files but SPECIAL."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in GOOD.items():
         (folder / name).write_bytes(make())

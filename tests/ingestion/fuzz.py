@@ -1,4 +1,4 @@
-"""Files and archives damaged at random: whatever they hold, they are decoded or rejected, and nothing else happens.
+"""Files and archives damaged at random are decoded or rejected, and nothing else happens.
 
 ``python -m tests.ingestion.fuzz --minutes 10`` shows the smallest damage that leads to something else, if any, and the
 seed, which ``--seed N`` repeats.
@@ -63,7 +63,7 @@ def spliced(data: bytes, at: int, length: int, other: bytes, begin: int) -> byte
 
 
 def edits() -> st.SearchStrategy[Edit]:
-    """One small damage."""
+    """Return one small damage."""
     at, length = st.integers(0, 2**14), st.integers(1, 24)
 
     def some(edit: Callable[..., bytes], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Edit]:
@@ -80,7 +80,7 @@ def edits() -> st.SearchStrategy[Edit]:
 
 
 def damaged(whole: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """A few damages of one after the other."""
+    """Return files with a few damages."""
 
     def all_of(data: bytes, some: list[Edit]) -> bytes:
         for edit in some:
@@ -106,7 +106,7 @@ def archive(kind: str, files: list[bytes]) -> bytes:
 
 
 def file_is_decoded_or_rejected(data: bytes) -> str:
-    """What became of a file."""
+    """Decode a file; return the result."""
     try:
         with without_warnings():
             image = decode(data, FORMAT).pixels
@@ -114,11 +114,11 @@ def file_is_decoded_or_rejected(data: bytes) -> str:
     except RejectedImageError as why:
         return str(why)
     assert (image.shape, image.dtype) == ((8, 12, 3), np.uint8)
-    return "a picture"
+    return "an image"
 
 
 def archive_is_read_or_refused(data: bytes) -> str:
-    """What became of an archive."""
+    """Read an archive; return the result."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "archive"
         path.write_bytes(data)
@@ -140,10 +140,10 @@ CHECKS: dict[Callable[[bytes], str], st.SearchStrategy[bytes]] = {
 
 
 def tried(check: Callable[[bytes], str], number: int, examples: int = EXAMPLES) -> Counter[str]:
-    """What became of so many damaged files, of one seed.
+    """Count the results of damaged files, of one seed.
 
     Raises:
-        Exception: whatever a file led to that is neither; the smallest such file is noted.
+        Exception: any other error that a file leads to, with the smallest such file.
     """
     became = Counter[str]()
 
@@ -158,7 +158,7 @@ def tried(check: Callable[[bytes], str], number: int, examples: int = EXAMPLES) 
 
 
 def main(words: list[str]) -> None:
-    """Until the time is over."""
+    """Run until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0, help="the first")

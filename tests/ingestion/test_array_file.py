@@ -1,4 +1,4 @@
-"""Images that lie in one array, and archives that are compressed as a whole."""
+"""Images in one array, and compressed archives."""
 
 import bz2
 import gzip
@@ -59,7 +59,7 @@ def ordered(images: np.ndarray) -> list[bytes]:
 
 @pytest.mark.parametrize("images", [GREY, COLOUR, COLOUR[..., :1]], ids=["grey", "colour", "one channel"])
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_every_image_is_in_one_of_the_parts(images: np.ndarray, suffix: str, tmp_path: Path) -> None:
+def test_each_image_is_in_training_or_holdout(images: np.ndarray, suffix: str, tmp_path: Path) -> None:
     manifest, found, labels = read(saved(tmp_path / f"x.{suffix}", images=images))
     assert found.shape[1:3] == (6, 8)
     assert ordered(found) == ordered(images)
@@ -131,14 +131,14 @@ def test_test_images_without_labels_are_not_the_holdout_of_labelled_ones(
     assert "has arrays that are not used: x_test." in caplog.text
 
 
-def test_another_size(tmp_path: Path) -> None:
+def test_images_are_resized_to_the_size_of_the_parameters(tmp_path: Path) -> None:
     _, found, _ = read(saved(tmp_path / "x.npy", images=np.full((40, 6, 8), 99, dtype=np.uint8)), size=(9, 12))
     assert found.shape == (40, 9, 12, 1)
     assert set(found.reshape(-1)) == {99}
 
 
 class Executed(NamedTuple):
-    """What a pickle may do."""
+    """Executes code when it is unpickled."""
 
     path: str
 
@@ -168,7 +168,7 @@ class Executed(NamedTuple):
         ),
     ],
 )
-def test_what_cannot_be_used_is_said(named: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_arrays_that_cannot_be_used_are_refused(named: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         read(saved(tmp_path / "x.npz", **named))
 
@@ -183,19 +183,19 @@ def test_nothing_in_a_file_is_executed(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", b"something else"])
-def test_what_is_no_array(content: bytes, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"cannot be read as a .npy or .npz file"):
         read(tmp_path / "x.npz")
 
 
-def test_other_ways_to_go_wrong(tmp_path: Path) -> None:
+def test_missing_files_labels_and_checksums_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a file"):
         read(tmp_path / "gone.npy")
     path = saved(tmp_path / "x.npy", images=GREY)
     with pytest.raises(UserError, match=r"dataset.classes is true, but .* has no labels"):
         read(path, classes=True)
-    with pytest.raises(UserError, match=r"is not the file that dataset.sha256 names"):
+    with pytest.raises(UserError, match=r"does not match dataset.sha256"):
         read(path, sha256="00" * 32)
     with pytest.raises(UserError, match=r"needs dataset.path: a .npy or .npz file, or its URL"):
         find_source("array").fetch(changed(dataset(path), path=None))
@@ -226,7 +226,7 @@ def test_a_compressed_archive_is_unpacked_once(kind: str, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("kind", list(PACKERS))
 @pytest.mark.parametrize("spoil", [lambda data: data[:-20], lambda data: data[:30] + b"?" * 20 + data[50:]])
-def test_a_damaged_one_leaves_nothing(kind: str, spoil: Any, tmp_path: Path) -> None:
+def test_a_damaged_archive_leaves_no_files(kind: str, spoil: Any, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         member = tarfile.TarInfo("1.png")
@@ -239,12 +239,12 @@ def test_a_damaged_one_leaves_nothing(kind: str, spoil: Any, tmp_path: Path) -> 
     assert not_locks(tmp_path / "down") == []
 
 
-def test_one_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = tmp_path / "bomb.tar.gz"
     packed.write_bytes(gzip.compress(bytes(50 * 2**20)))
     usage = shutil.disk_usage(tmp_path)
     frees = iter(range(2**30 + 10 * 2**20, 0, -(2**20)))
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=next(frees)))
-    with pytest.raises(UserError, match=r"holds more than [\d,]+ bytes, and .* has no room for more"):
+    with pytest.raises(UserError, match=r"unpacks to more than [\d,]+ bytes, and .* is too full"):
         unpack(packed, tmp_path / "down")
     assert not_locks(tmp_path / "down") == []

@@ -1,4 +1,4 @@
-"""What folders mean: splits, classes, images beside them, links and files of other names."""
+"""Folders: splits, classes, images beside them, links and files of other names."""
 
 import logging
 from collections import Counter
@@ -18,11 +18,11 @@ from tests.ingestion import corpus
 
 SHADES = {"cat": 40, "dog": 200}
 Part = Counter[tuple[str, int]]
-"""How many images of each class have each value."""
+"""Number of images by class and value."""
 
 
 def write(top: Path, counts: dict[str, int], value: int | None = None, suffix: str = "png") -> Path:
-    """Images of one value per folder: that of the class which the folder is called after."""
+    """Write images of one value per folder: the value of the class with the name of the folder."""
     for folder, count in counts.items():
         (top / folder).mkdir(parents=True, exist_ok=True)
         shade = SHADES.get(Path(folder).name, 120) if value is None else value
@@ -37,7 +37,7 @@ def fetch(path: Path, **more: Any) -> dict[str, Any]:
 
 
 def parts(path: Path, **more: Any) -> tuple[Part, Part]:
-    """Training and hold-out."""
+    """Return the training and holdout images."""
     manifest = fetch(path, **more)
     training, holdout = (store.read() for store in prepare_images(manifest, IMAGES))
     return counted(training), counted(holdout)
@@ -62,13 +62,13 @@ def test_splits_with_classes_train_on_train_and_hold_out_validation(
     assert f"{words[0]} (8) is training, {words[1]} (4) is the holdout, {words[2]} (6) is not used" in caplog.text
 
 
-def test_test_is_the_holdout_where_there_is_no_validation(tmp_path: Path) -> None:
+def test_test_is_the_holdout_without_validation(tmp_path: Path) -> None:
     write(tmp_path, {"train": 8}, 10)
     write(tmp_path, {"test": 2}, 250)
     assert parts(tmp_path) == ({("", 10): 8}, {("", 250): 2})
 
 
-def test_splits_are_classes_where_asked_for_and_then_other_images(tmp_path: Path) -> None:
+def test_splits_false_uses_splits_as_classes_with_another_fingerprint(tmp_path: Path) -> None:
     write(tmp_path, {"train": 40, "test": 40})
     as_classes = fetch(tmp_path, splits=False)
     assert as_classes["class_names"] == ["test", "train"]
@@ -109,9 +109,7 @@ def test_every_class_keeps_a_training_image_and_small_ones_are_named(
     assert set(holdout.labels.tolist()) == {0}  # type: ignore[union-attr]
     with caplog.at_level(logging.INFO):
         report_ingestion(training, holdout, manifest)
-    assert (
-        "30 classes have no hold-out image, for they are too small for one: small 0, small 1, small 10," in caplog.text
-    )
+    assert "30 classes have no holdout image; they have too few images: small 0, small 1, small 10," in caplog.text
 
 
 def test_classes_of_one_image_each_all_have_a_training_image(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_a_class_whose_images_cannot_be_read_is_named(tmp_path: Path, caplog: py
     (tmp_path / "eel/000.png").write_bytes(b"x")
     manifest = fetch(tmp_path)
     report_ingestion(*(store.read() for store in prepare_images(manifest, IMAGES)), manifest)
-    assert "1 classes have no training image, for the model cannot learn them: eel" in caplog.text
+    assert "1 classes have no training image; the model cannot learn them: eel" in caplog.text
 
 
 @pytest.mark.parametrize("classes", [None, True])
@@ -141,14 +139,14 @@ def test_images_beside_folders_of_classes_are_named_and_left_out(
     assert "000.png, preview.jpg. They are left out; dataset.classes=false uses all images" in caplog.text
 
 
-def test_images_beside_folders_are_taken_where_classes_are_not_wanted(tmp_path: Path) -> None:
+def test_images_beside_folders_are_used_without_classes(tmp_path: Path) -> None:
     write(tmp_path, {"cat": 20, "dog": 20})
     write(tmp_path, {".": 3}, 99)
     training, holdout = parts(tmp_path, classes=False)
     assert (training + holdout)["", 99] == 3
 
 
-def test_more_images_beside_the_folders_than_in_them_are_asked_about(tmp_path: Path) -> None:
+def test_more_images_beside_the_folders_than_in_them_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"cat": 2, "dog": 2, ".": 5})
     with pytest.raises(
         UserError, match=r"5 images lie beside .*dataset.classes=true leaves them out, dataset.classes="
@@ -159,7 +157,7 @@ def test_more_images_beside_the_folders_than_in_them_are_asked_about(tmp_path: P
 
 
 def linked(tmp_path: Path, links: dict[str, str]) -> Path:
-    """A folder of links to images that lie outside of it."""
+    """Return a folder of links to images outside of it."""
     write(tmp_path / "originals", {"cat": 20, "dog": 20})
     for name, target in links.items():
         (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +170,7 @@ FOLDERS = {name: f"originals/{name}" for name in SHADES}
 
 
 @pytest.mark.parametrize("links", [FILES, FOLDERS], ids=["files", "folders"])
-def test_links_out_of_the_folder_are_said_and_followed_on_demand(links: dict[str, str], tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_reported_and_followed_on_demand(links: dict[str, str], tmp_path: Path) -> None:
     top = linked(tmp_path, links)
     with pytest.raises(UserError, match=r"link out of the folder \(\d+\).* dataset.follow_links=true follows"):
         fetch(top)
@@ -180,7 +178,7 @@ def test_links_out_of_the_folder_are_said_and_followed_on_demand(links: dict[str
     assert training + holdout == {("cat", 40): 20, ("dog", 200): 20}
 
 
-def test_some_links_that_are_not_followed_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_links_that_are_not_followed_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     top = write(linked(tmp_path, {"eel": "originals/dog"}), {"cat": 20, "dog": 20})
     assert fetch(top)["class_names"] == ["cat", "dog"]
     [message] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
@@ -191,7 +189,7 @@ def test_some_links_that_are_not_followed_are_a_warning(tmp_path: Path, caplog: 
 
 
 @pytest.mark.parametrize(("target", "files"), [("top", 40), ("top/cat", 40), (".", 40), ("originals", 80)])
-def test_links_in_a_circle_are_refused(
+def test_links_in_a_circle_are_skipped(
     target: str, files: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     top = linked(tmp_path, {"cat": "originals/cat", "dog": "originals/dog", "eel": target})
@@ -225,7 +223,7 @@ def test_files_of_other_suffixes_are_counted_by_suffix_and_class(
     assert message == "4 other files are skipped: .heic in dog (3), .txt (1)."
 
 
-def test_files_of_other_suffixes_at_the_top_are_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_of_other_suffixes_at_the_top_give_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, {"cat": 10, "dog": 10})
     for name in ("README.txt", ".hidden.png", "cat/.DS_Store"):
         (tmp_path / name).write_bytes(b"x")

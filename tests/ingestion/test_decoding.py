@@ -1,4 +1,4 @@
-"""Decoding: any file becomes the same kind of array, or says in a few words why not."""
+"""Decoding: any file becomes an array of the common format, or is rejected with a reason."""
 
 import re
 import zlib
@@ -27,13 +27,13 @@ def decode(data: bytes, target: ImageFormat) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("name", corpus.GOOD)
-def test_odd_files_become_pictures(name: str, channels: int) -> None:
+def test_unusual_files_are_decoded(name: str, channels: int) -> None:
     image = decode(corpus.GOOD[name](), target(channels=channels))
     assert (image.shape, image.dtype) == ((8, 12, channels), np.uint8)
 
 
 @pytest.mark.parametrize("name", corpus.BAD)
-def test_bad_files_say_why(name: str) -> None:
+def test_bad_files_are_rejected_with_a_reason(name: str) -> None:
     make, pattern = corpus.BAD[name]
     with pytest.raises(RejectedImageError) as why:
         decode(make(), AS_IT_IS)
@@ -68,7 +68,7 @@ def test_floats_become_eight_bits() -> None:
     assert np.abs(image.ravel() - np.linspace(0, 255, 96)).max() <= 0.5
 
 
-def test_what_lies_on_its_side_is_put_upright() -> None:
+def test_rotated_images_are_turned_upright() -> None:
     tall = np.zeros((12, 8, 3), dtype=np.uint8)
     tall[:6] = 255  # bright above, as it is shown
     exif = Image.Exif()
@@ -78,7 +78,7 @@ def test_what_lies_on_its_side_is_put_upright() -> None:
     assert np.array_equal(decode(data, target(12, 8)), tall)
 
 
-def test_what_is_transparent_shows_the_background() -> None:
+def test_transparent_pixels_show_the_background() -> None:
     pixels = np.zeros((8, 12, 4), dtype=np.uint8)
     pixels[:, 6:] = (10, 20, 30, 255)
     data = corpus.saved(Image.fromarray(pixels), "PNG")
@@ -110,7 +110,7 @@ def test_transparent_sixteen_bit_grey_shows_the_background(channels: int, above:
     ],
     ids=["2 bits grey", "4 bits grey", "8 bits grey", "8 bits colour", "16 bits colour"],
 )
-def test_the_transparent_value_of_a_png_is_that_of_its_own_depth(
+def test_the_transparent_value_of_a_png_is_scaled_from_its_depth(
     depth: int, colour: int, rows: tuple[bytes, bytes], transparent: tuple[int, ...]
 ) -> None:
     chunks = (
@@ -122,7 +122,7 @@ def test_the_transparent_value_of_a_png_is_that_of_its_own_depth(
     assert image[1, 0].tolist() == [0xAA] * 3
 
 
-def test_colours_are_taken_from_the_profile() -> None:
+def test_colours_are_converted_from_the_profile() -> None:
     """One whose red is sRGB's blue, and its blue sRGB's red."""
     swapped = corpus.srgb().replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
     red = Image.new("RGB", corpus.SIZE, (255, 0, 0))
@@ -133,7 +133,7 @@ def test_colours_are_taken_from_the_profile() -> None:
     assert other[0, 0].tolist() == pytest.approx([0, 0, 255], abs=2)
 
 
-def test_the_first_picture_of_a_film_is_taken() -> None:
+def test_the_first_frame_of_an_animation_is_used() -> None:
     assert decode(corpus.gif(5), target(channels=1)).max() == 0
 
 
@@ -145,7 +145,7 @@ def striped(height: int, width: int) -> bytes:
     return corpus.saved(Image.fromarray(pixels), "PNG")
 
 
-def test_fits() -> None:
+def test_crop_pad_and_exact_fit_as_documented() -> None:
     data = striped(32, 64)
     cropped, padded, exact = (decode(data, target(16, 16, fit=fit)) for fit in ("crop", "pad", "exact"))
     assert cropped[8, 1:-1, 1].min() > 250  # the middle half alone
@@ -156,7 +156,7 @@ def test_fits() -> None:
     assert exact[-2, -2, 2] > 250
 
 
-def test_making_smaller_does_not_alias() -> None:
+def test_downscaling_does_not_alias() -> None:
     """Fine stripes become grey, not stripes."""
     pixels = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
     image = decode(corpus.saved(Image.fromarray(pixels), "PNG"), target(8, 8, 1))
@@ -172,13 +172,13 @@ def test_a_large_jpeg_is_like_the_same_png() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_can_be_changed_alike(channels: int) -> None:
+def test_pixels_of_arrays_are_converted_like_files(channels: int) -> None:
     pixels = corpus.pixels(channels).reshape(8, 12, channels)
     assert np.array_equal(convert_pixels(pixels, target(channels=channels)), pixels)
     assert convert_pixels(pixels, target(4, 6, 4 - channels)).shape == (4, 6, 4 - channels)
 
 
-def test_a_look_tells_size_and_channels() -> None:
+def test_probing_returns_size_and_channels() -> None:
     assert probe(corpus.picture()) == Probe(8, 12, 3)
     assert probe(corpus.picture(mode="LA")) == Probe(8, 12, 1)
     assert probe(corpus.sixteen_bits()) == Probe(8, 12, 1)

@@ -1,4 +1,4 @@
-"""Files from the web: what servers and connections do to them."""
+"""Downloads from servers and over connections that misbehave."""
 
 import hashlib
 import io
@@ -32,14 +32,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Web(BaseHTTPRequestHandler):
-    """Answers by the first part of a path; what it was asked for is noted."""
+    """Responds as the first part of a path says, and notes the requests."""
 
     def __init__(self, *given: object, noted: list[tuple[str, str | None]], content: bytes) -> None:
         self.noted, self.content = noted, content
         super().__init__(*given)  # type: ignore[arg-type]
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self.noted.append((self.path, self.headers.get("Range")))
@@ -74,15 +74,15 @@ class Web(BaseHTTPRequestHandler):
         self.answer(sized=False)
 
     def breaks(self) -> None:
-        """Twice, the second time further on."""
+        """Break off twice, the second time further on."""
         self.answer(upto=100_000 * self.times() if self.times() < 3 else None)
 
     def forgetful(self) -> None:
-        """Breaks off, and knows no ranges."""
+        """Break off, and support no ranges."""
         self.answer(ranges=False, upto=100_000 if self.times() == 1 else None)
 
     def other(self) -> None:
-        """Breaks off, and then has another version of the file."""
+        """Break off, and then have another version of the file."""
         if self.times() == 1:
             self.content = bytes(len(self.content))
             self.answer(upto=100_000, etag='"0"')
@@ -90,7 +90,7 @@ class Web(BaseHTTPRequestHandler):
             self.answer()
 
     def deaf(self) -> None:
-        """Breaks off, has another version then, and gives its rest whatever If-Range says."""
+        """Break off, then have another version and send its rest, whatever If-Range is."""
         if self.times() == 1:
             self.content = bytes(len(self.content))
             self.answer(upto=100_000, etag='"0"')
@@ -101,7 +101,7 @@ class Web(BaseHTTPRequestHandler):
             self.answer()
 
     def weak(self) -> None:
-        """Breaks off, and has but a weak tag."""
+        """Break off, and have only a weak tag."""
         self.answer(etag='W/"1"', upto=100_000 if self.times() == 1 else None)
 
     def always(self) -> None:
@@ -192,7 +192,7 @@ class Web(BaseHTTPRequestHandler):
         self.wfile.write(self.content[first : last + 1])
 
     def unasked_part(self) -> None:
-        """All of it, as a part."""
+        """Send the whole file as a part."""
         self.part_of(0, len(self.content) - 1)
 
     def unasked_beginning(self) -> None:
@@ -214,7 +214,7 @@ Noted = list[tuple[str, str | None]]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All but locks."""
+    """Return all files but locks."""
     return [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"]
 
 
@@ -258,23 +258,25 @@ def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         *("length_in_words", "unasked_part", "unasked_beginning"),
     ],
 )
-def test_whatever_comes_between_the_file_is_whole(kind: str, web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_the_file_is_complete_after_any_interruption(kind: str, web: tuple[str, Noted], tmp_path: Path) -> None:
     path = download(f"{web[0]}/{kind}/file.zip?version=3", tmp_path / "new", SHA256)
     assert path.read_bytes() == CONTENT
     assert files_below(tmp_path / "new") == [path]
     assert path.name == "file.zip"
 
 
-def test_what_has_come_does_not_come_again(web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_received_bytes_are_not_requested_again(web: tuple[str, Noted], tmp_path: Path) -> None:
     download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
     assert [asked for _, asked in web[1]] == [None, "bytes=100000-", "bytes=200000-"]
     download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
     assert len(web[1]) == 3
 
 
-def test_another_run_goes_on(web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_run_resumes_the_download(
+    web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transferring, "TRIES", 1)
-    with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part, and the same comm"):
+    with pytest.raises(UserError, match=r"in 1 tries: .*100,000 bytes are kept in .*file.zip.part: run the same comm"):
         download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256)
     assert not list(tmp_path.rglob("file.zip"))
     with pytest.raises(UserError, match="200,000 bytes are kept"):
@@ -282,7 +284,7 @@ def test_another_run_goes_on(web: tuple[str, Noted], tmp_path: Path, monkeypatch
     assert download(f"{web[0]}/breaks/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
 
 
-def test_one_that_had_come_whole_before_it_was_checked(web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_a_complete_part_is_checked_and_used(web: tuple[str, Noted], tmp_path: Path) -> None:
     path = download(f"{web[0]}/whole/file.zip", tmp_path, SHA256)
     part = path.rename(path.with_name("file.zip.part"))
     part.with_name("file.zip.part.version").write_text('"1"')
@@ -290,7 +292,7 @@ def test_one_that_had_come_whole_before_it_was_checked(web: tuple[str, Noted], t
     assert web[1][-1][1] == f"bytes={len(CONTENT)}-"
 
 
-def test_a_part_that_is_longer_than_the_file_begins_anew(web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_starts_from_scratch(web: tuple[str, Noted], tmp_path: Path) -> None:
     path = download(f"{web[0]}/whole/file.zip", tmp_path, SHA256)
     path.with_name("file.zip.part").write_bytes(CONTENT + b"more")
     path.with_name("file.zip.part.version").write_text('"1"')
@@ -310,56 +312,58 @@ def test_equal_names_at_other_addresses_are_other_files(web: tuple[str, Noted], 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "is not there: the server says 404 Not Found. Check dataset.path"),
-        ("broken", "could not be downloaded: the server answers with errors only"),
-        ("circle", "is redirected again and again"),
+        ("missing", "was not found: the server returns 404 Not Found. Check dataset.path"),
+        ("broken", "could not be downloaded: the server only returns errors"),
+        ("circle", "is redirected too often"),
         ("always", r"in 5 tries: The connection broke off. 1,000 bytes are kept"),
-        ("trickle", r"in 5 tries: Only \d+ bytes a second came"),
-        ("silent", r"in 5 tries: Nothing came for 0.2 s"),
-        ("no_content", "is not there: the server says 204 No Content"),
+        ("trickle", r"in 5 tries: Only \d+ bytes per second were received"),
+        ("silent", r"in 5 tries: Nothing was received for 0.2 s"),
+        ("no_content", "was not found: the server returns 204 No Content"),
         (
             "malformed_redirect",
-            r"/malformed_redirect/file.zip, or where it is redirected to, cannot be asked for: Inva",
+            r"/malformed_redirect/file.zip, or its redirection, cannot be requested: Inva",
         ),
-        ("other_redirect", r"cannot be asked for: No connection adapters were found for 'gopher://host/x\?…'"),
-        ("other_part", r"in 5 tries: The server has another version of the file by now\.$"),
-        ("nothing_left", r"in 5 tries: The server has another version of the file by now\.$"),
+        ("other_redirect", r"cannot be requested: No connection adapters were found for 'gopher://host/x\?…'"),
+        ("other_part", r"in 5 tries: The file on the server has changed\.$"),
+        ("nothing_left", r"in 5 tries: The file on the server has changed\.$"),
     ],
 )
-def test_what_cannot_be_had_is_said(kind: str, message: str, web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_failed_downloads_are_errors_with_the_reason(
+    kind: str, message: str, web: tuple[str, Noted], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=message):
         download(f"{web[0]}/{kind}/file.zip", tmp_path, SHA256)
     assert not list(tmp_path.rglob("file.zip"))
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_a_refused_connection_is_an_error(tmp_path: Path) -> None:
     with served() as (address, _):
         pass
     with pytest.raises(UserError, match=r"127.0.0.1:\d+/whole/file.zip cannot be reached \(.*refused"):
         download(f"{address}/whole/file.zip", tmp_path, SHA256)
 
 
-def test_another_file_than_it_should_be_is_not_taken(web: tuple[str, Noted], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"is not the file that dataset.sha256 names: its checksum is {SHA256}, not 00"):
+def test_a_file_with_another_checksum_is_refused(web: tuple[str, Noted], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"does not match dataset.sha256: its checksum is {SHA256}, not 00"):
         download(f"{web[0]}/whole/file.zip", tmp_path, "00" * 32)
     assert not files_below(tmp_path)
 
 
-def test_what_was_brought_before_is_brought_again_where_it_is_another_file(
+def test_a_cached_file_with_another_checksum_is_downloaded_again(
     web: tuple[str, Noted], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     address, noted = web
     path = download(f"{address}/whole/file.bin", tmp_path, None)
     path.write_bytes(b"as it was before")
     assert download(f"{address}/whole/file.bin", tmp_path, None).read_bytes() == b"as it was before"
-    assert f"it is not asked for again while {path} is there" in caplog.text
+    assert f"Using the cached {path} of " in caplog.text
     assert len(noted) == 1
     assert download(f"{address}/whole/file.bin", tmp_path, SHA256).read_bytes() == CONTENT
-    assert "is not what dataset.sha256 names: it is brought again" in caplog.text
+    assert "does not have the checksum dataset.sha256: downloading it again" in caplog.text
     assert len(noted) == 2
 
 
-def test_a_checksum_that_nobody_knows_is_told(
+def test_an_unknown_checksum_is_logged(
     web: tuple[str, Noted], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert download(f"{web[0]}/whole/file.zip", tmp_path, None).read_bytes() == CONTENT
@@ -374,7 +378,7 @@ def test_a_checksum_that_nobody_knows_is_told(
         ("too_short", "/too_short/file.zip gave 1,000 bytes, not"),
     ],
 )
-def test_what_comes_in_place_of_an_archive_is_not_kept(
+def test_a_response_that_is_no_archive_is_not_kept(
     kind: str, message: str, web: tuple[str, Noted], tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -384,7 +388,7 @@ def test_what_comes_in_place_of_an_archive_is_not_kept(
     assert len(web[1]) == 2
 
 
-def test_a_web_page_kept_in_place_of_an_archive_is_replaced(web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_a_cached_web_page_is_replaced_by_the_archive(web: tuple[str, Noted], tmp_path: Path) -> None:
     with served(archive_of(b"picture")) as (address, _):
         url = f"{address}/whole/file.zip"
         path = download(url, tmp_path, None)
@@ -395,12 +399,12 @@ def test_a_web_page_kept_in_place_of_an_archive_is_replaced(web: tuple[str, Note
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("endless", r"/endless/file.zip has more than \d[\d,]* bytes, and .* has no room for so many"),
-        ("huge", r"/huge/file.zip has 1,152,921,504,606,846,976 bytes, and .* has no room for so many"),
-        ("whole", r"/whole/file.zip has 300,000 bytes, and .* has no room"),
+        ("endless", r"/endless/file.zip has more than \d[\d,]* bytes, and .* is too full"),
+        ("huge", r"/huge/file.zip has 1,152,921,504,606,846,976 bytes, and .* is too full"),
+        ("whole", r"/whole/file.zip has 300,000 bytes, and .* is too full"),
     ],
 )
-def test_a_body_larger_than_the_disk_leaves_room_on_it(
+def test_a_file_larger_than_the_disk_is_refused(
     kind: str, message: str, web: tuple[str, Noted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = iter(range(transferring.LEFT_FREE + (5 * 2**20 if kind == "endless" else 1000), 0, -(2**20)))
@@ -410,7 +414,7 @@ def test_a_body_larger_than_the_disk_leaves_room_on_it(
     assert sum(file.stat().st_size for file in files_below(tmp_path)) < 1000
 
 
-def test_two_downloads_of_one_url_at_once_fetch_it_once(web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_concurrent_downloads_of_one_url_fetch_it_once(web: tuple[str, Noted], tmp_path: Path) -> None:
     url = f"{web[0]}/slow/file.zip"
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: download(url, tmp_path, SHA256), range(4)))
@@ -419,7 +423,7 @@ def test_two_downloads_of_one_url_at_once_fetch_it_once(web: tuple[str, Noted], 
     assert len(web[1]) == 1
 
 
-def test_two_urls_that_differ_in_what_is_no_secret_share_no_file(web: tuple[str, Noted], tmp_path: Path) -> None:
+def test_urls_share_a_file_only_if_they_differ_in_secrets(web: tuple[str, Noted], tmp_path: Path) -> None:
     url = f"{web[0]}/whole/file.zip".replace("://", "://me:pw@")
     one, same, other = (
         download(f"{url}?{query}", tmp_path, SHA256) for query in ("id=1&token=a", "id=1&token=b&expires=9", "id=2")
@@ -454,27 +458,27 @@ def test_no_message_has_secrets_of_the_url(
 @pytest.mark.parametrize(
     ("path", "name"), [("", "download"), ("/..", "download"), ("/a/%2e%2e%2fb.zip", "b.zip"), ("/a/.hidden", "hidden")]
 )
-def test_names_lead_nowhere_else(path: str, name: str) -> None:
+def test_file_names_cannot_leave_the_folder(path: str, name: str) -> None:
     assert downloading._name(f"http://host{path}?x=/y") == name
 
 
 @pytest.fixture
 def bucket() -> Iterator[str]:
-    """In memory, where a store of objects would be."""
+    """Return a folder of a file system in memory, in place of an object store."""
     files = fsspec.filesystem("memory")
     files.pipe("/bucket/file.zip", CONTENT)
     yield "memory://bucket"
     files.rm("/bucket", recursive=True)
 
 
-def test_a_store_of_objects(bucket: str, tmp_path: Path) -> None:
+def test_files_of_an_object_store_are_downloaded(bucket: str, tmp_path: Path) -> None:
     path = download(f"{bucket}/file.zip", tmp_path, SHA256)
     assert path.read_bytes() == CONTENT
     assert download(path.as_uri(), tmp_path / "copy", SHA256).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("change", [b"", b"another"])
-def test_what_has_come_of_an_object_is_gone_on_with_if_it_is_the_same(
+def test_a_download_from_an_object_store_resumes_unless_it_changed(
     change: bytes, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transferring, "TRIES", 1)
@@ -505,13 +509,15 @@ def test_what_has_come_of_an_object_is_gone_on_with_if_it_is_the_same(
     ],
 )
 @pytest.mark.usefixtures("bucket")
-def test_what_a_store_of_objects_does_not_give(url: str, message: str, tmp_path: Path) -> None:
+def test_missing_objects_and_libraries_are_errors(url: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         download(url, tmp_path, SHA256)
     assert not files_below(tmp_path)
 
 
-def test_a_store_of_objects_that_breaks_off(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_object_store_is_tried_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, times = fsspec.implementations.memory.MemoryFile.read, iter(range(9))
 
     def broken(file: Any, count: int) -> bytes:
@@ -523,7 +529,7 @@ def test_a_store_of_objects_that_breaks_off(bucket: str, tmp_path: Path, monkeyp
     assert download(f"{bucket}/file.zip", tmp_path, SHA256).read_bytes() == CONTENT
 
 
-def test_what_a_url_is() -> None:
+def test_urls_are_distinguished_from_paths() -> None:
     assert is_url("https://host/pictures.zip")
     assert is_url("s3://bucket/pictures.zip")
     assert not is_url("folder://pictures.zip")

@@ -26,7 +26,7 @@ def _nothing_is_remembered() -> None:
 
 
 def flowers(count: int, **more: Any) -> datasets.Dataset:
-    """Pictures of one colour that tells their number; the classes of odd and even ones."""
+    """Return images whose colour is their index, with the classes even and odd."""
     columns = {
         "number": list(range(count)),
         "picture": [Image.new("RGB", (20, 10), (row, 0, 0)) for row in range(count)],
@@ -63,7 +63,7 @@ def rows(shards: list[Any]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["flowers.parquet", "flowers"])
-def test_every_picture_with_its_class_is_in_one_part(name: str, tmp_path: Path) -> None:
+def test_each_image_with_its_class_is_in_training_or_holdout(name: str, tmp_path: Path) -> None:
     manifest, [training, holdout] = made(kept(flowers(40), tmp_path / name), tmp_path)
     assert manifest["class_names"] == ["even", "odd"]
     assert sorted(rows(training) + rows(holdout)) == list(range(40))
@@ -74,7 +74,7 @@ def test_every_picture_with_its_class_is_in_one_part(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_a_split_of_its_own_is_held_out(split: str, tmp_path: Path) -> None:
+def test_a_test_or_validation_split_is_the_holdout(split: str, tmp_path: Path) -> None:
     both = datasets.DatasetDict({split: flowers(6), "train": flowers(12)})
     _, [training, holdout] = made(kept(both, tmp_path / "both"), tmp_path)
     assert (rows(training), rows(holdout)) == (list(range(12)), list(range(6)))
@@ -97,20 +97,20 @@ def test_a_test_split_with_secret_labels_is_not_the_holdout(tmp_path: Path) -> N
     assert (rows(training), rows(holdout)) == (list(range(40)), list(range(5)))
 
 
-def test_images_without_a_class_are_taken_where_classes_are_not_wanted(tmp_path: Path) -> None:
+def test_images_without_a_class_are_used_without_classes(tmp_path: Path) -> None:
     path = kept(flowers(40, kind=[None, -1, *[1] * 38]), tmp_path / "flowers")
     _, [training, holdout] = made(path, tmp_path, classes=False)
     assert sorted(rows(training) + rows(holdout)) == list(range(40))
 
 
-def test_other_sizes_and_no_classes(tmp_path: Path) -> None:
+def test_images_are_converted_without_classes(tmp_path: Path) -> None:
     path = kept(flowers(20), tmp_path / "flowers.parquet")
     manifest, [[shard], _] = made(path, tmp_path, classes=False, size=(10, 14), channels=1)
     assert manifest["class_names"] == []
     assert shard.images.shape[1:] == (10, 14, 1)
 
 
-def test_what_gives_no_picture_is_listed(tmp_path: Path) -> None:
+def test_rows_without_an_image_or_class_are_rejected(tmp_path: Path) -> None:
     cells = [{"bytes": corpus.picture(), "path": None} for _ in range(20)]
     cells[3], cells[4] = {"bytes": b"no picture", "path": None}, None
     data = flowers(20, picture=cells, kind=[None, *[1] * 19]).remove_columns("number")
@@ -123,12 +123,12 @@ def test_what_gives_no_picture_is_listed(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_beside_the_dataset_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_file_beside_the_dataset_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RejectedImageError, match="it cannot be read"):
         hugging_face._content({"bytes": None, "path": str(tmp_path / "gone.png")})
 
 
-def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_that_cannot_be_used_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = find_source("huggingface")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for path, message in {
@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         source.fetch(dataset(bare, tmp_path))
 
 
-def test_shards_hold_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_have_a_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 10 * 20 * 3 * 8)
     _, [training, _] = made(kept(flowers(40), tmp_path / "flowers"), tmp_path)
     assert [len(shard.images) for shard in training] == [8, 8, 8, 8, 4]

@@ -1,4 +1,4 @@
-"""Pictures of one's own: listed, divided, made into shards."""
+"""Image files in folders and archives: listed, split, decoded and stored."""
 
 import errno
 import io
@@ -60,7 +60,7 @@ def reasons(path: Path) -> dict[str, str]:
 
 
 def members(path: Path, files: dict[str, bytes]) -> Path:
-    """An archive with these files, by the name of the archive."""
+    """Write an archive with these files, of the kind that its name says."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in files.items():
@@ -97,7 +97,7 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 
 def small_shards(top: Path, each: int = 6, **more: Any) -> LazyImageStore:
-    """What makes a store of all pictures of a folder, so many in a shard."""
+    """Return a store of all images of a folder, with few images per shard."""
     listing = list_files(top)
     rows = np.arange(len(listing))
     images = ImageFiles(top, listing)
@@ -105,7 +105,7 @@ def small_shards(top: Path, each: int = 6, **more: Any) -> LazyImageStore:
     return LazyImageStore(Provenance({}, {"raw": listing.digest}), ("a", "b"), lambda: shards, **more)
 
 
-def test_twenty_kills_leave_the_store_that_was_never_killed(tmp_path: Path) -> None:
+def test_a_store_killed_twenty_times_equals_one_never_killed(tmp_path: Path) -> None:
     files = {f"{name}/{number}.png": corpus.picture() for name in "ab" for number in range(90)}
     lazy = small_shards(folder_of(tmp_path / "top", files))
     whole, killed = (ImageStoreDataset(filepath=str(tmp_path / name)) for name in ("whole", "killed"))
@@ -128,12 +128,12 @@ def test_twenty_kills_leave_the_store_that_was_never_killed(tmp_path: Path) -> N
 
 
 def save_slowly(folder: str) -> None:
-    """Two processes that decode for a minute."""
+    """Decode for a minute in two processes."""
     slow = LazyImageStore(Provenance({}, {}), (), lambda: [FakeShard(partial(time.sleep, 60))] * 3, 2)
     ImageStoreDataset(filepath=folder).save(slow)
 
 
-def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
     log, code = tmp_path / "log.txt", f"from {__name__} import save_slowly; save_slowly({str(tmp_path / 'store')!r})"
     with log.open("w") as file:
         given: dict[str, Any] = {"cwd": ROOT, "stdout": file, "stderr": file, "start_new_session": True}
@@ -145,14 +145,14 @@ def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     time.sleep(1)  # until they do
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(20)
-    assert time.monotonic() - asked < 5
+    process.wait(55)
+    assert time.monotonic() - asked < 30  # of the 60 s that a shard takes
     said = " ".join(log.read_text().split())
     assert "Stopped. 0 files are done;" in said
     assert said.endswith("KeyboardInterrupt")  # and not that a process was killed
 
 
-def test_a_full_disk_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_resumes_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lazy = small_shards(folder_of(tmp_path / "top", CLASSES), each=1)
     full, whole = (ImageStoreDataset(filepath=str(tmp_path / name)) for name in ("full", "whole"))
     whole.save(lazy)
@@ -185,7 +185,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
-def test_pictures_that_change_while_they_are_read_make_no_store(change: str, tmp_path: Path) -> None:
+def test_images_that_change_while_they_are_read_are_not_stored(change: str, tmp_path: Path) -> None:
     files = {f"{name}/{number}.png": corpus.picture() for name in "ab" for number in range(30)}
     top = folder_of(tmp_path / "top", files)
     source = find_source("folder")
@@ -227,14 +227,14 @@ def test_subfolders_are_classes(kind: str, above: str, tmp_path: Path) -> None:
     ids=["flat", "mixed", "one folder"],
 )
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_else_there_are_no_classes(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
+def test_images_in_one_folder_have_no_classes(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
     listing = list_files(anywhere(kind, tmp_path, files))
     assert listing.class_names == ()
     assert set(listing.labels) == {-1}
     assert len(listing) == len(files)
 
 
-def test_what_a_folder_may_hold(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_decoded_or_rejected_with_a_reason(tmp_path: Path) -> None:
     top = tmp_path / "top"
     corpus.write(top)
     corpus.write_special(top)
@@ -250,7 +250,7 @@ def test_what_a_folder_may_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_names_that_lead_out_are_no_classes(kind: str, tmp_path: Path) -> None:
+def test_folders_of_names_that_lead_out_are_no_classes(kind: str, tmp_path: Path) -> None:
     evil = {"../up.png": corpus.picture(), "/etc/root.png": corpus.picture(), "ant/../../b.png": corpus.picture()}
     listing = list_files(members(tmp_path / f"evil.{kind}", {f"top/{name}": CLASSES[name] for name in CLASSES} | evil))
     assert listing.class_names == ("ant", "cat")
@@ -258,7 +258,7 @@ def test_names_that_lead_out_are_no_classes(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_what_an_archive_may_hold(kind: str, tmp_path: Path) -> None:
+def test_archive_members_that_lead_out_are_rejected(kind: str, tmp_path: Path) -> None:
     files = {"../up.png": corpus.picture(), "/etc/root.png": corpus.picture(), "a/../../b.png": corpus.picture()}
     path = members(tmp_path / f"bad.{kind}", files | {"good.png": corpus.picture()})
     assert reasons(path) == dict.fromkeys(files, "its name leads out")
@@ -312,7 +312,7 @@ def test_members_with_extended_headers_are_found(more: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_what_is_changed_has_another_digest(kind: str, tmp_path: Path) -> None:
+def test_changed_files_have_another_digest(kind: str, tmp_path: Path) -> None:
     path = anywhere(kind, tmp_path, {"1.png": b"x"})
     before = list_files(path).digest
     assert list_files(path).digest == before
@@ -325,7 +325,7 @@ def test_what_is_changed_has_another_digest(kind: str, tmp_path: Path) -> None:
         assert list_files(path).digest != before
 
 
-def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
+def test_hidden_folders_are_skipped(tmp_path: Path) -> None:
     hidden = {".Trash/x/1.png": b"x", ".thumbnails/2.png": b"x", "ant/.3.png": b"x"}
     for kind in ("folder", "zip"):
         listing = list_files(anywhere(kind, tmp_path, CLASSES | hidden))
@@ -333,7 +333,7 @@ def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
         assert len(listing) == len(CLASSES)
 
 
-def test_a_folder_that_may_not_be_read_hides_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_hides_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     top = folder_of(tmp_path / "top", CLASSES)
     (top / "lost+found").mkdir()
     scandir = os.scandir
@@ -352,7 +352,7 @@ def test_a_folder_that_may_not_be_read_hides_no_classes(tmp_path: Path, monkeypa
         list_files(top)
 
 
-def test_files_that_may_be_read_later_are_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_permission_changes_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     top = folder_of(tmp_path / "top", CLASSES)
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, _: not path.endswith(b"ant/0.png"))
@@ -362,9 +362,7 @@ def test_files_that_may_be_read_later_are_other_files(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
-def test_troubles_of_the_machine_are_no_faults_of_a_picture(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_the_machine_end_the_run(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: Any) -> bytes:
         raise error
 
@@ -374,7 +372,7 @@ def test_troubles_of_the_machine_are_no_faults_of_a_picture(
         decoded(top)
 
 
-def test_links_and_devices_of_an_archive_are_not_followed(tmp_path: Path) -> None:
+def test_links_and_devices_of_an_archive_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "links.tar"
     with tarfile.open(path, "w") as archive:
         for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE),
@@ -385,7 +383,7 @@ def test_links_and_devices_of_an_archive_are_not_followed(tmp_path: Path) -> Non
     assert set(reasons(path).values()) == {"it is no regular file"}
 
 
-def test_what_is_encrypted_or_damaged_in_a_zip(tmp_path: Path) -> None:
+def test_encrypted_and_damaged_zip_members_are_rejected(tmp_path: Path) -> None:
     path = members(tmp_path / "bad.zip", {"1.png": corpus.noise(300), "2.png": corpus.picture()})
     data = bytearray(path.read_bytes())
     data[60] ^= 0xFF  # in the first member
@@ -407,7 +405,7 @@ def test_what_is_encrypted_or_damaged_in_a_zip(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"PK"), "neither a folder nor a complete .zip"),
     ],
 )
-def test_what_is_no_source_is_said(make: object, message: str, tmp_path: Path) -> None:
+def test_paths_without_images_are_refused(make: object, message: str, tmp_path: Path) -> None:
     make(tmp_path / "pictures")  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
         list_files(tmp_path / "pictures")
@@ -421,7 +419,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
         list_files(path)
 
 
-def test_a_file_that_goes_or_shrinks_is_rejected(tmp_path: Path) -> None:
+def test_a_file_that_disappears_or_shrinks_is_rejected(tmp_path: Path) -> None:
     top = folder_of(tmp_path / "top", CLASSES)
     listing = list_files(top)
     (top / "ant/0.png").unlink()
@@ -450,7 +448,7 @@ def split(listing: Listing, fraction: float, seed: int) -> tuple[Rows, Rows]:
     return split_holdout(ImageFiles(Path(), listing), images, classes=False)
 
 
-def test_files_that_come_later_move_no_others(tmp_path: Path) -> None:
+def test_added_files_do_not_move_others_between_parts(tmp_path: Path) -> None:
     top = folder_of(tmp_path / "top", {f"{number}.png": b"x" for number in range(400)})
     before = list_files(top)
     training, holdout = split(before, 0.1, 0)
@@ -467,7 +465,7 @@ def test_files_that_come_later_move_no_others(tmp_path: Path) -> None:
         split(before, 1e-9, 0)
 
 
-def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
+def test_size_and_channels_are_chosen_from_the_probes(tmp_path: Path) -> None:
     small = folder_of(tmp_path / "small", {"1.png": corpus.picture(), "2.png": corpus.picture()})
     seen = probe_images(ImageFiles(small, list_files(small)))
     assert seen == [[8, 12, 3, 2]]
@@ -483,7 +481,7 @@ def test_size_and_channels_are_chosen_from_the_pictures(tmp_path: Path) -> None:
         choose_format([], IMAGES)
 
 
-def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_together_are_all_images_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 4 * 8 * 12 * 3)
     top = folder_of(tmp_path / "top", CLASSES | {"bee/broken.png": b"x"})
     listing = list_files(top)
@@ -495,7 +493,7 @@ def test_shards_together_are_all_pictures_in_order(tmp_path: Path, monkeypatch: 
     assert tuple(name for shard in made for name in shard.names) == whole.names
 
 
-def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_and_sizes_of_all_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
     tall, wide = Image.new("L", (31, 70)), Image.new("RGB", (64, 32))
     files = {f"{number}.png": corpus.picture() for number in range(3)}
@@ -514,7 +512,7 @@ def test_what_all_files_held_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_other_processes_make_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_write_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
     path = anywhere(kind, tmp_path, CLASSES | {"bee/broken.png": b"x"})
     listing = list_files(path)
@@ -536,7 +534,7 @@ def test_problems_are_distinct() -> None:
 
 @pytest.mark.parametrize("check", fuzz.CHECKS)
 def test_files_damaged_at_random_are_decoded_or_rejected(check: Callable[[bytes], str]) -> None:
-    """A short time; ``python -m tests.ingestion.fuzz`` goes on for longer."""
+    """Run for a short time; ``python -m tests.ingestion.fuzz`` runs longer."""
     became = fuzz.tried(check, number=0, examples=300)
     assert len(became) > 3
     assert sum(became.values()) >= 300

@@ -1,4 +1,4 @@
-"""Sources: the digits in the package, and torchvision's sets from a server on this machine, in their true formats."""
+"""Small sets: the digits of the package, and torchvision's, in their own formats from a local server."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.conftest import changed
 from tests.pipelines.test_nodes import DATASET
 
 
-def test_the_digits_of_the_package() -> None:
+def test_mnist5k_is_read_from_the_package() -> None:
     source = find_source("mnist5k")
     folder, names = source.download(Path("unused"))
     train, test = source.read(folder)
@@ -47,7 +47,9 @@ def test_cifar10_is_downloaded_checked_and_read(
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_the_family_of_mnist(name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist_and_its_relatives_are_downloaded_and_read(
+    name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arrays = serve_mnist(name, server, monkeypatch)
     source = find_source(name)
     where, names = source.download(tmp_path / "raw")
@@ -59,7 +61,7 @@ def test_the_family_of_mnist(name: str, server: Server, tmp_path: Path, monkeypa
     assert len(test.images) == 4
 
 
-def test_svhn(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_is_downloaded_and_read(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address, folder = server
     images = RNG.integers(0, 256, (32, 32, 3, 5)).astype(np.uint8)
     split_list = {}

@@ -1,4 +1,4 @@
-"""Sets of torchvision whose pictures have many sizes."""
+"""Datasets of torchvision whose images have many sizes."""
 
 import inspect
 from pathlib import Path
@@ -20,7 +20,7 @@ SETS = {name: source for name, source in SOURCES.items() if isinstance(source, T
 
 
 class Flowers:
-    """Like torchvision's, of one colour each that tells its number."""
+    """Like torchvision's; the colour of an image is its index."""
 
     classes = ("rose", ("tulip", "tulipa"))
 
@@ -64,7 +64,7 @@ def test_the_options_are_those_of_torchvision(name: str, monkeypatch: pytest.Mon
     assert callable(kind.__getitem__)
 
 
-def test_pictures_of_all_sizes_become_one_with_their_labels(tmp_path: Path) -> None:
+def test_images_of_all_sizes_get_one_size_and_keep_their_labels(tmp_path: Path) -> None:
     source = find_source("flowers102")
     manifest = source.fetch(dataset(tmp_path))
     assert manifest["class_names"] == ["rose", "tulip"]
@@ -84,7 +84,7 @@ def test_pictures_of_all_sizes_become_one_with_their_labels(tmp_path: Path) -> N
         source.check(manifest)
 
 
-def test_a_part_is_held_out_where_there_is_no_test_split(tmp_path: Path) -> None:
+def test_a_part_is_held_out_without_a_test_split(tmp_path: Path) -> None:
     source = TorchvisionFiles("Flowers102", test=None)
     parts = made(source, source.fetch(dataset(tmp_path)))
     names = [name for part in parts for shard in part for name in (*shard.names, *(bad for bad, _ in shard.rejected))]
@@ -92,13 +92,13 @@ def test_a_part_is_held_out_where_there_is_no_test_split(tmp_path: Path) -> None
     assert sum(len(shard.images) for shard in parts[1]) in {2, 3}
 
 
-def test_what_must_be_brought_by_hand_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_to_download_by_hand_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(UserError, match=r"ImageNet is not there: .*ILSVRC2012_devkit.* Files go to .*imagenet"):
         find_source("imagenet").fetch(dataset(tmp_path, "imagenet"))
 
 
-def test_what_cannot_be_downloaded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("Error downloading:  no route")
 

@@ -1,4 +1,4 @@
-"""What was chosen for images of one's own, or trained on them, is what the next commands use."""
+"""The parameters that were chosen for a user's images, or trained with, are used by the next commands."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def ingest(project: Project, path: Path | str, **more: object) -> str:
 
 
 @pytest.mark.slow
-def test_what_one_command_ingested_and_trained_is_what_the_next_commands_use(project: Project, tmp_path: Path) -> None:
+def test_the_next_commands_use_the_images_and_parameters_of_the_last_training(project: Project, tmp_path: Path) -> None:
     pictures = folder_of(tmp_path / "pictures", FILES)
     given = {"use.dataset": "folder", "training.seed": 3, "optimizer.lr": 1e-4, "training.device": "cpu"}
     run(project, pictures, "--pipelines", "data_ingestion,model_training", **given)
@@ -50,7 +50,7 @@ def test_what_one_command_ingested_and_trained_is_what_the_next_commands_use(pro
 
 
 @pytest.mark.slow
-def test_what_a_later_training_was_given_is_what_the_next_commands_use(project: Project, tmp_path: Path) -> None:
+def test_the_next_commands_use_the_parameters_of_a_later_training(project: Project, tmp_path: Path) -> None:
     ingest(project, folder_of(tmp_path / "pictures", FILES))
     changes = "model.blocks_per_level=2,use.augmentation=none"
     ok(project.kedro_run("--pipelines", "model_training", "--params", changes))
@@ -65,9 +65,7 @@ def test_what_a_later_training_was_given_is_what_the_next_commands_use(project: 
     assert project.parameters("use.model=small")["model"]["channel_multipliers"] == [1, 2, 2, 2]
 
 
-def test_a_folder_that_shares_images_of_another_one_uses_what_was_chosen_there(
-    project: Project, tmp_path: Path
-) -> None:
+def test_a_data_folder_with_shared_images_uses_the_parameters_chosen_for_them(project: Project, tmp_path: Path) -> None:
     ingest(project, folder_of(tmp_path / "pictures", FILES))
     globals_file = project.folder / "conf/smoke/globals.yml"
     globals_file.write_text("data_root: data/second\nimages_root: data/smoke\n")
@@ -80,7 +78,7 @@ def test_a_folder_that_shares_images_of_another_one_uses_what_was_chosen_there(
 
 
 @pytest.mark.slow
-def test_trials_of_a_sweep_choose_nothing(project: Project, tmp_path: Path) -> None:
+def test_trials_of_a_sweep_change_no_chosen_parameters(project: Project, tmp_path: Path) -> None:
     ingest(project, folder_of(tmp_path / "pictures", FILES))
     ok(project.kedro_run("--pipelines", "model_training", "--params", "model.blocks_per_level=2"))
     before = chosen_file(project).read_bytes()
@@ -96,7 +94,7 @@ def test_trials_of_a_sweep_choose_nothing(project: Project, tmp_path: Path) -> N
     assert chosen_file(project).read_bytes() == before
 
 
-def test_a_source_that_is_gone_is_needed_only_where_the_store_has_to_be_made(
+def test_a_missing_folder_is_an_error_only_if_the_store_must_be_made(
     project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures = folder_of(tmp_path / "pictures", FILES)
@@ -105,7 +103,7 @@ def test_a_source_that_is_gone_is_needed_only_where_the_store_has_to_be_made(
     store = project.data / "05_model_input/training_images/store.json"
     before = store.stat().st_mtime_ns, chosen_file(project).read_bytes()
     ok(project.kedro_run("--pipelines", "data_ingestion"))
-    assert f"{pictures} does not exist. The images that were made of it before are used." in caplog.text
+    assert f"{pictures} does not exist. The images made from it earlier are used." in caplog.text
     ingest(project, "pictures")  # the same, from here
     assert (store.stat().st_mtime_ns, chosen_file(project).read_bytes()) == before
     for changes in ("images.size=24", "dataset.classes=false"):
@@ -115,7 +113,7 @@ def test_a_source_that_is_gone_is_needed_only_where_the_store_has_to_be_made(
         assert "Traceback" not in result.output
 
 
-def test_an_archive_from_a_url_is_needed_only_where_the_store_has_to_be_made(
+def test_a_missing_archive_is_an_error_only_if_the_store_must_be_made(
     project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ddpm_kedro.ingestion.transferring.BACKOFF", 0.0)
@@ -134,7 +132,7 @@ def test_an_archive_from_a_url_is_needed_only_where_the_store_has_to_be_made(
     assert "Traceback" not in result.output
 
 
-def test_a_named_set_is_needed_only_where_the_store_has_to_be_made(
+def test_a_missing_torchvision_dataset_is_an_error_only_if_the_store_must_be_made(
     project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_mnist("mnist", server, monkeypatch)
@@ -149,7 +147,9 @@ def test_a_named_set_is_needed_only_where_the_store_has_to_be_made(
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "edited", "a list", "removed", "a folder"])
-def test_a_damaged_choice_is_reported_and_the_store_stays(damage: str, project: Project, tmp_path: Path) -> None:
+def test_a_damaged_file_of_chosen_parameters_is_reported_and_the_store_is_kept(
+    damage: str, project: Project, tmp_path: Path
+) -> None:
     ingest(project, folder_of(tmp_path / "pictures", FILES))
     path, store = chosen_file(project), project.data / "05_model_input/training_images/store.json"
     content, before = path.read_text(), store.read_bytes()
@@ -184,7 +184,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_a_path_of_any_bytes_is_ingested_and_taken_again(
+def test_a_path_of_any_bytes_is_ingested_and_used_again(
     name: bytes, project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / os.fsdecode(name)

@@ -1,4 +1,4 @@
-"""Each artefact of a finished run, damaged, and each pipeline that reads it: no traceback, and no wrong result."""
+"""Damage each artefact of a finished run, and run each pipeline that reads it: no traceback and no wrong result."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Project
 from tests.integration.test_whole_job import failed, ok
 
-TIMED = ("sampling_report.json", "metrics.json", "report.html")  # they say how long it took
+TIMED = ("sampling_report.json", "metrics.json", "report.html")  # they contain durations
 READERS = {
     "05_model_input/training_images/store.json": ("model_training", "evaluation"),
     "05_model_input/training_images/00000.npy": ("model_training",),
@@ -40,7 +40,7 @@ MADE_AGAIN = (
 
 
 def damages(content: bytes) -> Iterator[bytes]:
-    """Cut at three places, and with one byte changed."""
+    """Cut the content at three places, and change one byte of it."""
     middle = len(content) // 2
     yield from (b"", content[:middle], content[:-2])
     yield content[:middle] + bytes([content[middle] ^ 0x11]) + content[middle + 1 :]
@@ -82,8 +82,8 @@ def test_a_damaged_input_is_made_again_by_the_pipeline_that_made_it_and_by_the_p
 ) -> None:
     expected, path = untimed(finished.data), finished.data / name
     maker = "data_ingestion" if name.startswith("05_model_input") else "evaluation"
-    *some, last = damages(path.read_bytes())
-    for damaged, words in [*((each, ("--pipelines", maker)) for each in some), (last, ())]:
+    *first, last = damages(path.read_bytes())
+    for damaged, words in [*((each, ("--pipelines", maker)) for each in first), (last, ())]:
         path.write_bytes(damaged)
         caplog.clear()
         ok(finished.kedro_run(*words))
@@ -92,8 +92,8 @@ def test_a_damaged_input_is_made_again_by_the_pipeline_that_made_it_and_by_the_p
 
 
 @pytest.mark.slow
-def test_a_plain_run_does_not_read_what_it_makes(finished: Project) -> None:
-    """Figures, samples and documents that are damaged, or folders, are replaced."""
+def test_a_plain_run_replaces_its_own_damaged_outputs(finished: Project) -> None:
+    """Damage samples, documents and the model, and put a file in place of a folder."""
     expected = untimed(finished.data)
     for name in ("07_model_output/samples.npz", "08_reporting/metrics.json", "08_reporting/training_history.csv"):
         (finished.data / name).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""To diffusers and back, as a person does it: export, draw there, import, sample, judge, fine-tune."""
+"""To diffusers and back as a user does it: export, sample with diffusers, import, sample, evaluate, fine-tune."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def quiet(pipeline: Any) -> Any:
 
 @pytest.fixture
 def digits(project: Project, smoke_data: Path) -> Project:
-    """A finished run whose weights were replaced by random ones, exported: a short training leaves all but noise."""
+    """A finished and exported run with random weights: a short training would leave only noise."""
     project.adopt(smoke_data)
     dataset = ModelDataset(filepath=str(project.data / "06_models/model"))
     model = dataset.load()
@@ -45,7 +45,7 @@ def digits(project: Project, smoke_data: Path) -> Project:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """Somebody's model of digits, without classes and of another architecture than the parameters of now."""
+    """A published model of digits without classes, with another architecture than the current parameters."""
     network = UNet2DModel(
         sample_size=28,
         in_channels=1,
@@ -64,7 +64,7 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "published"
 
 
-def test_a_run_leaves_a_folder_that_diffusers_draws_with(finished: Project) -> None:
+def test_diffusers_samples_from_the_folder_that_a_run_exports(finished: Project) -> None:
     folder = finished.data / "06_models/diffusers"
     assert {path.name for path in folder.iterdir()} == {
         "ddpm_kedro.json",
@@ -82,8 +82,8 @@ def test_a_run_leaves_a_folder_that_diffusers_draws_with(finished: Project) -> N
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm"])
-def test_diffusers_draws_the_same_pictures(name: str, digits: Project) -> None:
-    """From the same noise: without labels by its pipeline, as this project does with the empty label."""
+def test_diffusers_samples_the_same_images(name: str, digits: Project) -> None:
+    """Start from the same noise. The pipeline of diffusers has no labels; the project uses the empty label."""
     folder, model = digits.data / "06_models/diffusers", model_of(digits)
     plan = SamplingPlan(model.diffusion, name, num_inference_steps=5)
     ours = generate_images(model.network, plan, model.image_shape, SEED, [0])
@@ -100,7 +100,7 @@ def test_diffusers_draws_the_same_pictures(name: str, digits: Project) -> None:
     torch.testing.assert_close((ours / 2 + 0.5).permute(0, 2, 3, 1).numpy(), theirs, rtol=0, atol=1e-3)
 
 
-def test_importing_the_export_gives_back_the_model(digits: Project) -> None:
+def test_importing_the_export_restores_the_model(digits: Project) -> None:
     before = model_of(digits)
     shutil.copytree(digits.data / "06_models/diffusers", digits.folder / "elsewhere")
     shutil.rmtree(digits.data / "06_models")
@@ -111,7 +111,7 @@ def test_importing_the_export_gives_back_the_model(digits: Project) -> None:
         assert all(after.network.state_dict()[n].equal(w) for n, w in before.network.state_dict().items())
 
 
-def test_an_imported_model_is_sampled_and_judged_as_it_is_and_replaced_by_a_run(
+def test_an_imported_model_is_sampled_and_evaluated_and_replaced_by_a_run(
     finished: Project, published: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     project, before = finished, digest(finished.data / "06_models/model")
@@ -128,7 +128,7 @@ def test_an_imported_model_is_sampled_and_judged_as_it_is_and_replaced_by_a_run(
     assert model_of(project, "imported_model").imported
 
 
-def test_the_path_may_stand_in_a_file(project: Project, published: Path) -> None:
+def test_the_path_of_an_import_can_be_set_in_a_file(project: Project, published: Path) -> None:
     shutil.move(published, project.folder / "found")
     parameters = project.folder / "conf/smoke/parameters.yml"
     parameters.write_text(f"{parameters.read_text()}\nimport_model:\n  path: found\n")
@@ -146,10 +146,10 @@ def test_mistakes_of_an_import_are_named(project: Project, published: Path) -> N
     assert not (project.data / "06_models").exists()
 
 
-def test_fine_tuning_an_imported_model(
+def test_an_imported_model_is_fine_tuned_and_resumed(
     project: Project, published: Path, smoke_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says which network is wanted, trains, resumes by the same command, and knows another start from this one."""
+    """Name the network that is needed, train, resume by the same command, and notice other initial weights."""
     shutil.copytree(smoke_data / "05_model_input", project.data / "05_model_input")
     ok(project.kedro_run(*IMPORT, f"import_model.path={published}"))
     start = f"{TINY},training.initial_model=data/smoke/06_models/imported_model"
@@ -175,15 +175,15 @@ def test_fine_tuning_an_imported_model(
     caplog.clear()
     ok(project.kedro_run(*TRAIN, f"{TINY},training.initial_model=data/smoke/mine"))
     assert f"starts from scratch, because it differs from run {tuned.run_id}: initial weights: " in caplog.text
-    told = [record.message for record in caplog.records if record.name == staleness.__name__]
-    assert not told  # a training is given its start, and does not make it
+    warnings = [record.message for record in caplog.records if record.name == staleness.__name__]
+    assert not warnings  # a training reads its initial model and does not make it
     assert model_of(project).run_id != tuned.run_id
     message = failed(project.kedro_run(*TRAIN, f"{TINY},training.initial_model=data/smoke/nowhere"))
     assert "training.initial_model: no model in" in message
     assert "import_model" in message
 
 
-def test_a_model_that_diffusers_cannot_express_leaves_no_folder(
+def test_a_model_without_an_equivalent_in_diffusers_exports_no_folder(
     finished: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

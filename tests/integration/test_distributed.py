@@ -1,4 +1,4 @@
-"""One training in several processes, as torchrun starts them."""
+"""One training in several processes that torchrun starts."""
 
 import csv
 import json
@@ -19,7 +19,6 @@ from tests.integration.test_whole_job import ok
 from tests.processes import Process, run
 
 ONE_HOST = ("--standalone", "--nproc-per-node", "2")
-AS_DOCUMENTED = ("-m", "ddpm_kedro")
 FORKED = ("--start-method", "fork", "--run-path", ddpm_kedro.__main__.__file__)  # ranks need not import torch again
 TRAINING = ("--env", "smoke", "--pipelines", "model_training", "--params")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
@@ -35,7 +34,7 @@ def torchrun(project: Project, *words: str) -> Process:
 
 
 def train_on_two_ranks(project: Project, parameters: str, *options: str) -> Process:
-    return torchrun(project, *ONE_HOST, *(options or FORKED), *TRAINING, parameters)
+    return torchrun(project, *ONE_HOST, *options, *FORKED, *TRAINING, parameters)
 
 
 def free_port() -> int:
@@ -68,19 +67,19 @@ def ingested(project: Project) -> Project:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) -> None:
-    """20 steps, each a row of the history; the second rank writes nothing, previews come from both."""
+def test_two_processes_train_the_same_model_as_one(ingested: Project, tmp_path: Path) -> None:
+    """Compare 20 steps, one row of the history each. Rank 1 writes nothing, and both ranks sample previews."""
     short = params(num_images=160, report_interval=8, checkpoint_interval=160, preview_images=3, batch_size=8)
     process = train_on_two_ranks(ingested, short)
-    said = process.communicate()
-    assert process.returncode == 0, said
-    assert said.count("160 of 160 images") == 1
-    assert "Distributed training in 2 processes." in said
-    assert "WARNING" not in said
+    output = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count("160 of 160 images") == 1
+    assert "Distributed training in 2 processes." in output
+    assert "WARNING" not in output
     again = train_on_two_ranks(ingested, short)
-    said = again.communicate()
-    assert again.returncode == 0, said
-    assert "is already trained" in said
+    output = again.communicate()
+    assert again.returncode == 0, output
+    assert "is already trained" in output
     shared, weights = history(ingested), final_weights(ingested)
     previews = {path.name for path in (ingested.data / "08_reporting/training_previews").rglob("*.png")}
     ingested.data.joinpath("06_models").rename(tmp_path / "models")
@@ -95,8 +94,8 @@ def test_two_processes_learn_what_one_learns(ingested: Project, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -> None:
-    """Of two hosts one is stopped: each has a torchrun of its own."""
+def test_a_stop_ends_all_ranks_at_one_step_and_one_process_resumes(ingested: Project) -> None:
+    """Stop one of two hosts, each with its own torchrun."""
     long = params(num_images=8000, report_interval=80, checkpoint_interval=4000, accumulation_steps=2)
     meet = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
     words = (*meet, "--nproc-per-node", "1", *FORKED, *TRAINING, long)
@@ -129,45 +128,44 @@ def test_a_stop_ends_all_at_one_step_and_any_number_goes_on(ingested: Project) -
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_all(ingested: Project) -> None:
+def test_a_loss_that_is_not_finite_ends_all_ranks(ingested: Project) -> None:
     process = train_on_two_ranks(ingested, params(num_images=800) + ",optimizer.lr=1e30")
-    said = process.communicate()
-    assert process.returncode == 1, said
-    assert "Error: The loss is inf in step 2, after 8 images" in said
+    output = process.communicate()
+    assert process.returncode == 1, output
+    assert "Error: The loss is inf in step 2, after 8 images" in output
     assert (ingested.data / "08_reporting/diverged_batch.safetensors").is_file()
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_is_started_again_from_the_checkpoint(ingested: Project) -> None:
+def test_a_killed_rank_is_restarted_from_the_checkpoint(ingested: Project) -> None:
     long = params(num_images=800, report_interval=80, checkpoint_interval=80)
-    process = train_on_two_ranks(ingested, long, "--max-restarts", "1", *AS_DOCUMENTED)
-    said, killed = [], False
+    process = train_on_two_ranks(ingested, long, "--max-restarts", "1")
+    output, killed = [], False
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if "240 of 800 images" in line and not killed:
             killed = True
-            os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-    text = "".join(said)
+            os.kill(last_rank_of(process), signal.SIGKILL)
+    text = "".join(output)
     assert process.wait() == 0, text
     assert killed
     assert re.search(r"resumes after \d+ images", text), text
     assert [row["images_seen"] for row in history(ingested)] == list(range(80, 801, 80))
 
 
-def rank_of(agent: int, rank: int) -> int:
-    """The process id of a rank."""
-    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
-        if f"\0RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
-            return int(child)
-    raise AssertionError("no such rank")
+def last_rank_of(agent: Process) -> int:
+    """Return the process id of the rank that torchrun started last."""
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    assert len(children) == 2
+    return max(map(int, children))
 
 
 @pytest.mark.slow
-def test_torchrun_is_for_training_alone(project: Project) -> None:
-    process = torchrun(project, *ONE_HOST, *FORKED, "--env", "smoke")
-    said = process.communicate()
+def test_torchrun_refuses_pipelines_other_than_training(project: Project) -> None:
+    process = torchrun(project, *ONE_HOST, "-m", "ddpm_kedro", "--env", "smoke")
+    output = process.communicate()
     assert process.returncode
-    assert said.count("torchrun is only for training: torchrun --nproc-per-node") == 1
+    assert output.count("torchrun is only for training: torchrun --nproc-per-node") == 1
     assert not (project.data / "05_model_input").exists()
 
 

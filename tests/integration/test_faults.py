@@ -1,19 +1,17 @@
-"""A write that fails, or a kill at it, is mended by the same command: a short version of ``make soak``."""
-
-import subprocess
-import sys
+"""After a write that fails or a kill during it, the same command mends the results. A short form of ``make soak``."""
 
 import pytest
 from safetensors import SafetensorError
 
 from ddpm_kedro.datasets import tensors
 from tests.conftest import ROOT, Project
+from tests.processes import run
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0"
 TRAINING = ("--pipelines", "data_ingestion,model_training", "--params", TINY)
 
 
-def test_a_full_disk_while_the_model_is_written_is_one_sentence_and_nothing_half(
+def test_a_full_disk_during_the_export_is_one_message_and_leaves_no_partial_model(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -40,10 +38,9 @@ def test_a_full_disk_while_the_model_is_written_is_one_sentence_and_nothing_half
 
 
 @pytest.mark.slow
-def test_writes_that_fail_are_mended_by_the_same_command() -> None:
-    command = [sys.executable, "-m", "tests.faults", "--every", "140", "--first", "40"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+def test_the_same_command_mends_failed_writes() -> None:
+    done = run(ROOT, "tests.faults", "--every", "190", "--first", "40")
+    assert done.returncode == 0, done.stdout[-7000:]
     counts = {
         line.split(": ")[0]: int(line.split()[-2]) for line in done.stdout.splitlines() if line.endswith("writes")
     }

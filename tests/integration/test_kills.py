@@ -1,4 +1,4 @@
-"""A training that is killed goes on as if it had not been: a short version of ``make soak``."""
+"""A killed training resumes and ends with equal bytes. A short form of ``make soak``."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from tests.soak import soak
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_training_ends_with_equal_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert soak(2, 0, tmp_path, images=560) == []
-    said = capsys.readouterr().out
-    assert said.count("kill ") == 2
-    assert "resumes after" in said
+    output = capsys.readouterr().out
+    assert output.count("kill ") == 2
+    assert "resumes after" in output

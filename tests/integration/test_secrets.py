@@ -1,4 +1,4 @@
-"""Nothing that a run prints or leaves behind has the secrets of a URL."""
+"""No output and no file of a run contains the secrets of a URL."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def check_no_secret(folder: Path, *texts: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_images_from_a_url_leaves_none_of_its_secrets(
+def test_a_run_on_images_from_a_url_writes_none_of_its_secrets(
     project: Project, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -40,7 +40,7 @@ def test_a_run_on_images_from_a_url_leaves_none_of_its_secrets(
 
 
 @pytest.mark.slow
-def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
+def test_a_sweep_on_images_from_a_url_writes_none_of_its_secrets(
     project: Project, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     chosen = f"use.dataset=archive,dataset.path={url_of(server)},images.size=16"
@@ -52,9 +52,9 @@ def test_a_sweep_on_images_from_a_url_leaves_none_of_its_secrets(
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{url}-gone", "pictures.zip?… is not there: the server says 404"),
+        ("{url}-gone", "pictures.zip?… was not found: the server returns 404"),
         ("htps://janedoe:pa55word@127.0.0.1/pictures.zip?token=s3cret", "no file system is known for htps://"),
-        ("http://janedoe:pa55word@[1:2/pictures.zip?token=s3cret", "cannot be asked for"),
+        ("http://janedoe:pa55word@[1:2/pictures.zip?token=s3cret", "cannot be requested"),
         ("http://janedoe:pa55word@127.0.0.1:9/pictures.zip?token=s3cret", "cannot be reached"),
         ("memory://janedoe:pa55word@bucket/pictures.zip?token=s3cret", "cannot be read"),
     ],

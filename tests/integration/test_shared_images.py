@@ -1,4 +1,4 @@
-"""A second data folder that reads the images of the first, while that is in use."""
+"""A second data folder that reads the images of the first one while that one is in use."""
 
 import json
 import shutil
@@ -18,17 +18,17 @@ PIPELINES = ("--pipelines", "model_training,sampling,evaluation,reporting")
 
 @pytest.fixture
 def second(project: Project) -> Path:
-    """The output folder of the environment that the page describes, whose images the smoke environment has ingested."""
+    """The data folder of the environment that the page describes; the smoke environment has ingested its images."""
     ok(project.kedro_run("--pipelines", "data_ingestion"))
     shutil.copytree(project.folder / "conf/smoke", project.folder / "conf/second")
     page = (ROOT / "docs/configuration.md").read_text()
-    [told] = [block for block in page.split("```") if block.startswith("yaml\n") and "images_root" in block]
-    told = told.removeprefix("yaml\n").replace("images_root: data ", "images_root: data/smoke ")
-    (project.folder / "conf/second/globals.yml").write_text(told)
+    [block] = [part for part in page.split("```") if part.startswith("yaml\n") and "images_root" in part]
+    block = block.removeprefix("yaml\n").replace("images_root: data ", "images_root: data/smoke ")
+    (project.folder / "conf/second/globals.yml").write_text(block)
     return project.folder / "data/second"
 
 
-def test_a_second_run_trains_beside_the_first_on_its_images(second: Path, project: Project) -> None:
+def test_a_second_run_trains_on_the_images_of_the_first(second: Path, project: Project) -> None:
     before = digest(project.data / "05_model_input")
     with held(project.data):
         failed(project.kedro_run(), "is in use by process", "Two runs at once")
@@ -40,7 +40,7 @@ def test_a_second_run_trains_beside_the_first_on_its_images(second: Path, projec
     assert not (second / "05_model_input/training_images").exists()
 
 
-def test_a_second_run_takes_what_was_chosen_for_the_images_of_the_first(second: Path, project: Project) -> None:
+def test_a_second_run_uses_the_parameters_chosen_for_the_images_of_the_first(second: Path, project: Project) -> None:
     np.savez(
         project.folder / "mine.npz", images=np.random.default_rng(0).integers(0, 255, (60, 16, 16)).astype(np.uint8)
     )
@@ -58,10 +58,10 @@ def test_a_second_run_that_would_store_other_images_is_refused(second: Path, pro
     assert digest(project.data / "05_model_input") == before
 
 
-def test_images_that_are_replaced_during_a_run_end_it(
+def test_a_run_fails_if_its_images_are_replaced_meanwhile(
     second: Path, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first folder's next ingestion comes between the training and the evaluation of the second."""
+    """Ingest other images in the first folder between the training and the evaluation in the second."""
     from ddpm_kedro.datasets.samples import SamplesDataset  # noqa: PLC0415
 
     save = SamplesDataset.save

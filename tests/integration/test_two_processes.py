@@ -1,6 +1,6 @@
-"""Two processes that are started together in one data folder: one does its work, the other says who does.
+"""Two processes that start at the same time in one data folder: one runs, the other names the process that runs.
 
-``ROUNDS=20 pytest tests/integration/test_two_processes.py`` tries each pair more often.
+``ROUNDS=20 pytest tests/integration/test_two_processes.py`` repeats each pair 20 times.
 """
 
 import json
@@ -33,12 +33,12 @@ def start(project: Project, command: str) -> Process:
 
 
 def start_together(project: Project, *commands: str) -> list[int]:
-    """Run commands at the same time; gives which of them did their work. All others were refused by one that did."""
+    """Run commands at the same time; return the indices of those that succeeded. They refused all others."""
     processes = [start(project, command) for command in commands]
-    said = [process.communicate() for process in processes]
+    outputs = [process.communicate() for process in processes]
     done = [number for number, process in enumerate(processes) if process.returncode == 0]
-    assert done, said
-    for number, text in enumerate(said):
+    assert done, outputs
+    for number, text in enumerate(outputs):
         if number not in done:
             assert "Traceback" not in text
             assert any(f"is in use by process {processes[each].pid} on " in text for each in done), text
@@ -52,10 +52,10 @@ def model_id(project: Project) -> str:
 
 
 @pytest.mark.parametrize("_", range(ROUNDS))
-def test_of_two_trainings_no_file_holds_what_the_other_made(_: int, project: Project) -> None:
+def test_two_trainings_at_once_do_not_mix_their_files(_: int, project: Project) -> None:
     ok(project.kedro_run("--pipelines", "data_ingestion"))
     ids = []
-    for command in (f"{TRAIN} {TINY}", OTHER):  # what each leaves alone
+    for command in (f"{TRAIN} {TINY}", OTHER):  # the results of each alone
         alone = start(project, command)
         assert alone.wait() == 0
         ids.append(model_id(project))
@@ -72,7 +72,7 @@ def test_of_two_trainings_no_file_holds_what_the_other_made(_: int, project: Pro
 
 
 @pytest.mark.parametrize("_", range(ROUNDS))
-def test_of_a_training_and_a_sampling_the_samples_are_those_of_one_model(_: int, finished: Project) -> None:
+def test_a_training_and_a_sampling_at_once_leave_samples_of_one_model(_: int, finished: Project) -> None:
     project = finished
     first = model_id(project)
     done = start_together(project, OTHER, f"{SAMPLE}7,training.num_images=64,training.report_interval=32")
@@ -85,7 +85,7 @@ def test_of_a_training_and_a_sampling_the_samples_are_those_of_one_model(_: int,
 
 
 @pytest.mark.parametrize("_", range(ROUNDS))
-def test_of_two_ingestions_both_stores_are_of_one_set(_: int, project: Project) -> None:
+def test_two_ingestions_at_once_leave_stores_of_one_dataset(_: int, project: Project) -> None:
     values = {"red": 10, "blue": 200}
     for name, value in values.items():
         np.savez(project.folder / f"{name}.npz", images=np.full((400, 16, 16), value, np.uint8))
@@ -97,7 +97,7 @@ def test_of_two_ingestions_both_stores_are_of_one_set(_: int, project: Project) 
         assert found <= {[*values.values()][each] for each in done}
 
 
-def test_a_training_refuses_all_others_until_it_is_killed(finished: Project) -> None:
+def test_a_training_refuses_other_commands_until_it_is_killed(finished: Project) -> None:
     project = finished
     training = start(project, LONG)
     record = project.data / ".lock.json"
@@ -120,7 +120,7 @@ def test_a_training_refuses_all_others_until_it_is_killed(finished: Project) -> 
     assert not Path(project.data / "05_model_input/.training_images.new").exists()
 
 
-def test_a_run_that_waits_follows_the_one_before(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_run_starts_after_the_run_before(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project = finished
     monkeypatch.setenv("DDPM_KEDRO_WAIT", "3600")
     assert start_together(project, OTHER, OTHER.replace("seed=1", "seed=2")) == [0, 1]

@@ -1,6 +1,6 @@
-"""The pipeline and the report as a person sees them, in a real browser.
+"""The pipeline and the report in a real browser.
 
-``make screenshots`` shows the last run of the working folder instead, and keeps the pictures for the documentation.
+``make screenshots`` shows the last run of the working folder instead, and saves the screenshots in docs/.
 """
 
 import os
@@ -33,12 +33,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Shown(NamedTuple):
-    """A finished run: the folder of its project, its data, and where pictures of it are kept."""
+    """A finished run: the folder of its project, its data, and the folder of its screenshots."""
 
     folder: Path
     env: str
     data: Path
-    pictures: Path
+    screenshots: Path
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         bootstrap_project(ROOT)
         return Shown(ROOT, "local", ROOT / "data", ROOT / "docs")
     project = Project(tmp_path_factory.mktemp("viz")).adopt(request.getfixturevalue("smoke_data"))
-    return Shown(project.folder, "smoke", project.data, tmp_path_factory.mktemp("pictures"))
+    return Shown(project.folder, "smoke", project.data, tmp_path_factory.mktemp("screenshots"))
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,14 @@ def address(shown: Shown) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=shown.folder, start_new_session=True, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
+        end = time.monotonic() + 600
         while True:
             try:
                 urllib.request.urlopen(f"{address}/api/main", timeout=60).read()
                 break
             except OSError:
                 assert process.poll() is None, "kedro viz ended by itself"
+                assert time.monotonic() < end, "kedro viz does not answer"
                 time.sleep(0.1)
         yield address
     finally:
@@ -84,7 +86,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that reaches nothing but this machine, and on whose console there must be no error."""
+    """A page that reaches only this machine, and logs no error to its console."""
     opened = browser.new_page(viewport={"width": 1600, "height": 900})
     opened.set_default_timeout(300_000)  # a busy machine is no error
     opened.add_init_script("localStorage.setItem('KedroViz', JSON.stringify({showFeatureHints: false}))")
@@ -105,37 +107,37 @@ def select(page: Page, address: str, name: str) -> None:
     page.locator(".pipeline-metadata__title").wait_for()
 
 
-def drawn(page: Page) -> set[str]:
-    """The names of all that is drawn, once it is."""
+def shown_names(page: Page) -> set[str]:
+    """Return the names of all nodes, once they are shown."""
     page.locator(".pipeline-node__text").first.wait_for()
-    page.wait_for_timeout(1000)  # until everything is at its place
+    page.wait_for_timeout(1000)  # until nothing moves
     return set(page.locator(".pipeline-node__text").all_text_contents())
 
 
 def keep(page: Page, shown: Shown, name: str, part: str = "body") -> None:
-    """A picture for the documentation, in which there is something to see."""
+    """Save a screenshot for the documentation, and check that it is not empty."""
     page.add_style_tag(content="[class*='update-reminder'] {display: none}")  # offline it knows of no newer Kedro-Viz
-    page.locator(part).screenshot(path=shown.pictures / f"{name}.png")
-    with Image.open(shown.pictures / f"{name}.png") as picture:
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    page.locator(part).screenshot(path=shown.screenshots / f"{name}.png")
+    with Image.open(shown.screenshots / f"{name}.png") as image:
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 50
 
 
-def test_at_first_sight_there_are_the_pipelines_and_what_flows_between_them(
+def test_the_first_view_shows_the_pipelines_and_the_datasets_between_them(
     page: Page, address: str, shown: Shown
 ) -> None:
     page.goto(address)
-    names = drawn(page)
+    names = shown_names(page)
     assert set(MAIN_JOB) <= names
     assert {"training_images", "model", "samples", "metrics", "report"} <= names
     assert "train_model" not in names
     keep(page, shown, "pipeline")
 
 
-def test_every_node_is_drawn(page: Page, address: str, shown: Shown) -> None:
+def test_every_node_and_layer_is_shown(page: Page, address: str, shown: Shown) -> None:
     page.goto(f"{address}/?pid=__default__&expandAllPipelines=true")
     packages = [import_module(f"ddpm_kedro.pipelines.{name}") for name in MAIN_JOB]
     pipeline = sum((package.create_pipeline() for package in packages), Pipeline([]))
-    assert {node.short_name for node in pipeline.nodes} | pipeline.all_outputs() <= drawn(page)
+    assert {node.short_name for node in pipeline.nodes} | pipeline.all_outputs() <= shown_names(page)
     layers = page.locator(".pipeline-layer-name").all_text_contents()
     assert layers == ["raw", "model_input", "models", "model_output", "reporting"]
 
@@ -149,19 +151,19 @@ def test_every_node_is_drawn(page: Page, address: str, shown: Shown) -> None:
         ("import_model", {"model_to_import", "convert_model", "model", "imported_model"}),
     ],
 )
-def test_tasks_beside_the_main_job_have_a_view_of_their_own(
+def test_tasks_outside_the_main_job_have_their_own_view(
     name: str, shown_there: set[str], page: Page, address: str
 ) -> None:
     page.goto(f"{address}/?pid={name}&expandAllPipelines=true")
-    assert shown_there <= drawn(page)
+    assert shown_there <= shown_names(page)
 
 
-def test_the_workflow_shows_what_the_run_took(page: Page, address: str, shown: Shown) -> None:
+def test_the_workflow_view_shows_a_successful_run(page: Page, address: str, shown: Shown) -> None:
     page.goto(address)
-    drawn(page)
+    shown_names(page)
     page.locator("[data-test='global-toolbar-workflow-btn']").click()
     page.get_by_text("Run execution completed successfully").wait_for()
-    assert {"train_model", "samples", "report"} <= drawn(page)
+    assert {"train_model", "samples", "report"} <= shown_names(page)
     keep(page, shown, "workflow")
 
 
@@ -177,14 +179,14 @@ def test_the_workflow_shows_what_the_run_took(page: Page, address: str, shown: S
         "contact_sheet",
     ],
 )
-def test_pictures_are_shown(name: str, page: Page, address: str) -> None:
+def test_figures_have_a_preview(name: str, page: Page, address: str) -> None:
     select(page, address, name)
     image = page.locator(".pipeline-metadata img").first
     image.wait_for()
     page.wait_for_function("() => document.querySelector('.pipeline-metadata img').naturalWidth > 100")
 
 
-def test_plots_and_tables_are_shown(page: Page, address: str) -> None:
+def test_plots_and_tables_have_a_preview(page: Page, address: str) -> None:
     for name in ("training_history", "training_plot", "loss_by_timestep_plot"):
         select(page, address, name)
         page.locator(".pipeline-metadata .js-plotly-plot").first.wait_for()
@@ -213,7 +215,7 @@ def test_the_training_node_shows_network_code_and_parameters(page: Page, address
     )
 
 
-def test_the_report_needs_nothing_else(page: Page, shown: Shown) -> None:
+def test_the_report_loads_without_requests(page: Page, shown: Shown) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if request.url.startswith("http") else None)
     page.goto((shown.data / "08_reporting/report.html").as_uri())
@@ -227,7 +229,7 @@ def test_the_report_needs_nothing_else(page: Page, shown: Shown) -> None:
     assert "KID(classifier)" in page.locator("table").nth(1).inner_text()
 
 
-# Okabe and Ito (2008): told apart by the colour-blind
+# Okabe and Ito (2008): distinguishable for colour-blind readers
 SCHEDULES = {
     "linear": "#0072B2",
     "scaled_linear": "#E69F00",
@@ -237,7 +239,7 @@ SCHEDULES = {
 }
 
 
-def test_the_schedules_are_drawn_for_the_documentation(page: Page, shown: Shown) -> None:
+def test_the_schedules_are_plotted_for_the_documentation(page: Page, shown: Shown) -> None:
     figure = make_subplots(rows=1, cols=2, subplot_titles=["alpha", "log SNR = log(alpha² / sigma²)"])
     for name, colour in SCHEDULES.items():
         target = "velocity" if name == "flow" else "v"

@@ -1,4 +1,4 @@
-"""Whole runs of the ``smoke`` environment, as a person starts them."""
+"""Whole runs of the ``smoke`` environment, as a user starts them."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from kedro.framework.startup import bootstrap_project
 from kedro.inspection import get_project_snapshot
 from PIL import Image
 
@@ -24,6 +25,7 @@ from tests.conftest import ROOT, Project
 from tests.processes import Process, run
 
 TINY = "training.num_images=16,training.report_interval=8,training.preview_images=0,sampling.num_images=10"
+TO_SAMPLES = ("--pipelines", "data_ingestion,model_training,sampling")
 
 
 def digest(folder: Path) -> dict[str, bytes]:
@@ -31,7 +33,7 @@ def digest(folder: Path) -> dict[str, bytes]:
 
 
 def results(project: Project) -> dict[str, bytes]:
-    """The model and the samples; not how long they took."""
+    """Return the files of the model and the samples, without durations."""
     found = digest(project.data / "06_models/model") | digest(project.data / "07_model_output")
     return {name: content for name, content in found.items() if name != "sampling_report.json"}
 
@@ -42,7 +44,7 @@ def ok(result: Result) -> Result:
 
 
 def failed(result: Result, *words: str) -> str:
-    """The one message of a person's mistake."""
+    """Check that a run failed with one message for the user, and return it."""
     assert result.exit_code == 1
     assert "Traceback" not in result.output
     *_, message = result.output.split("Error: ")
@@ -51,7 +53,26 @@ def failed(result: Result, *words: str) -> str:
     return message
 
 
-def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture(scope="module")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of one run of TINY; to be copied, not changed."""
+    made = Project(tmp_path_factory.mktemp("tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        bootstrap_project(made.folder)
+        ok(made.kedro_run("--params", TINY))
+    return made.data
+
+
+@pytest.fixture
+def trained(project: Project, tiny_data: Path) -> Project:
+    """A project in which a run of TINY has finished."""
+    return project.adopt(tiny_data)
+
+
+def test_a_run_makes_model_samples_and_archive_and_the_second_run_changes_nothing(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     ok(project.kedro_run())
     config = json.loads((project.data / "06_models/model/config.json").read_text())
     assert config["images_seen"] == 64
@@ -95,8 +116,8 @@ def test_from_nothing_to_pictures_and_again(project: Project, caplog: pytest.Log
 
 
 @pytest.mark.slow
-def test_threads_and_one_thread_make_equal_bytes(project: Project) -> None:
-    """Weights with dropout, and the feature extractor, are made at the same time."""
+def test_thread_runner_and_sequential_runner_write_equal_bytes(project: Project) -> None:
+    """Train the network, with dropout, and the feature extractor at the same time."""
     options = "model.dropout=0.2,training.activation_checkpointing=true,evaluation.fit_images=640"
 
     def made() -> dict[str, bytes]:
@@ -117,56 +138,56 @@ def test_threads_and_one_thread_make_equal_bytes(project: Project) -> None:
         (("--async",), "--async cannot run this project"),
     ],
 )
-def test_runners_that_cannot_run_this_are_refused_before_any_node(
+def test_unsupported_runners_are_refused_before_any_node(
     arguments: tuple[str, ...], words: str, project: Project
 ) -> None:
     failed(project.kedro_run(*arguments), words)
     assert not project.data.exists()
 
 
-def test_the_log_does_not_recommend_what_is_refused(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_does_not_recommend_async(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     ok(project.kedro_run("--nodes", "data_ingestion.download_images"))
     assert "Running node" in caplog.text
     assert "--async" not in caplog.text
 
 
-def test_other_parameters_start_anew_and_lose_nothing(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    ok(project.kedro_run("--params", TINY))
-    earlier = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
-    kept = digest(project.data / "runs" / earlier)
+def test_other_parameters_start_from_scratch_and_the_earlier_run_is_kept(
+    trained: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = digest(trained.data / "runs" / earlier)
     caplog.set_level("INFO")
-    ok(project.kedro_run("--params", f"{TINY},optimizer.lr=1e-3"))
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", f"{TINY},optimizer.lr=1e-3"))
     assert f"starts from scratch, because it differs from run {earlier}: optimizer.lr: 0.003 → 0.001" in caplog.text
-    now = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
+    now = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
     assert now != earlier
-    after = digest(project.data / "runs" / earlier)
+    after = digest(trained.data / "runs" / earlier)
     assert kept.items() <= after.items()
     assert set(after) - set(kept) == {"checkpoint.pt", "best_checkpoint.pt"}
 
 
-def test_going_back_to_an_earlier_run_takes_up_its_checkpoint(
-    project: Project, caplog: pytest.LogCaptureFixture
+def test_the_parameters_of_an_earlier_run_restore_its_checkpoint(
+    trained: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ok(project.kedro_run("--params", TINY))
-    first = results(project)
-    ok(project.kedro_run("--params", f"{TINY},training.seed=1"))
-    other = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
-    assert results(project) != first
+    first = results(trained)
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.seed=1"))
+    other = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
+    assert results(trained) != first
     caplog.clear()
-    ok(project.kedro_run("--params", TINY))
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", TINY))
     assert "it resumes from its own checkpoint" in caplog.text
     assert "is already trained" in caplog.text
-    assert results(project) == first
-    assert (project.data / "runs" / other / "checkpoint.pt").exists()
+    assert results(trained) == first
+    assert (trained.data / "runs" / other / "checkpoint.pt").exists()
 
 
-def test_a_training_that_goes_wrong_keeps_its_batch_and_its_last_checkpoint(
+def test_a_diverged_training_keeps_its_batch_and_its_last_checkpoint(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = f"{TINY},optimizer.lr=1e30,optimizer.max_grad_norm=1e30,optimizer.warmup_images=0"
-    said = "The loss is", "in step 2, after 8 images", "The last checkpoint is of 8 images"
-    failed(project.kedro_run("--params", f"{wrong},training.checkpoint_interval=8"), *said)
+    words = "The loss is", "in step 2, after 8 images", "The last checkpoint is of 8 images"
+    failed(project.kedro_run("--params", f"{wrong},training.checkpoint_interval=8"), *words)
     assert "The batch of that step is kept in" in caplog.text
     batch = TensorsDataset(filepath=str(project.data / "08_reporting/diverged_batch.safetensors")).load()
     assert int(batch["step"]) == 1
@@ -175,19 +196,18 @@ def test_a_training_that_goes_wrong_keeps_its_batch_and_its_last_checkpoint(
     assert not (project.data / "06_models/model").exists()
 
 
-def test_the_same_training_once_more_ends_the_same_and_keeps_the_first(
-    project: Project, caplog: pytest.LogCaptureFixture
+def test_resume_never_trains_again_to_equal_bytes_and_keeps_the_first_checkpoint(
+    trained: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ok(project.kedro_run("--params", TINY))
-    first = results(project)
+    first = results(trained)
     caplog.set_level("INFO")
-    ok(project.kedro_run("--params", f"{TINY},training.resume=never"))
+    ok(trained.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.resume=never"))
     assert "already trained" not in caplog.text
-    assert results(project) == first
-    assert len(list(project.data.glob("runs/*/retired_1/checkpoint.pt"))) == 1
+    assert results(trained) == first
+    assert len(list(trained.data.glob("runs/*/retired_1/checkpoint.pt"))) == 1
 
 
-def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_trials_do_not_resume_from_each_other(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     fake = SimpleNamespace(report=lambda *_: None, should_prune=lambda: False)
     for images, words in ((16, "starts"), (24, "starts"), (32, "continues run")):
@@ -198,31 +218,30 @@ def test_trials_do_not_go_on_from_each_other(project: Project, caplog: pytest.Lo
         assert words in caplog.text
 
 
-def test_two_runs_of_one_configuration_are_equal_to_the_bit(project: Project, tmp_path: Path) -> None:
-    ok(project.kedro_run("--params", TINY))
+def test_two_runs_of_one_configuration_write_equal_bytes(project: Project, tmp_path: Path) -> None:
+    ok(project.kedro_run(*TO_SAMPLES, "--params", TINY))
     first = results(project)
     project.data.rename(tmp_path / "elsewhere")
-    ok(project.kedro_run("--params", TINY))
+    ok(project.kedro_run(*TO_SAMPLES, "--params", TINY))
     assert results(project) == first
 
 
-def test_sampling_alone_from_the_exported_model(project: Project) -> None:
-    ok(project.kedro_run("--params", TINY))
-    before = digest(project.data / "06_models")
-    ok(project.kedro_run("--pipelines", "sampling", "--params", "sampling.num_images=16,sampling.seed=7"))
-    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+def test_sampling_alone_uses_the_exported_model_and_its_seed(trained: Project) -> None:
+    before = digest(trained.data / "06_models")
+    ok(trained.kedro_run("--pipelines", "sampling", "--params", "sampling.num_images=16,sampling.seed=7"))
+    with np.load(trained.data / "07_model_output/samples.npz") as arrays:
         first = arrays["arr_0"]
     assert len(first) == 16
-    assert len(list((project.data / "07_model_output/samples").glob("*.png"))) == 16
+    assert len(list((trained.data / "07_model_output/samples").glob("*.png"))) == 16
     ok(
-        project.kedro_run(
+        trained.kedro_run(
             "--pipelines", "sampling", "--params", "sampling.num_images=2,sampling.seed=7,sampling.label=1"
         )
     )
-    with np.load(project.data / "07_model_output/samples.npz") as arrays:
+    with np.load(trained.data / "07_model_output/samples.npz") as arrays:
         assert arrays["arr_1"].tolist() == [1, 1]
         assert np.array_equal(arrays["arr_0"][1], first[1])  # image 1 of seed 7 again, alone or among others
-    assert digest(project.data / "06_models") == before
+    assert digest(trained.data / "06_models") == before
 
 
 class TestMistakes:
@@ -240,50 +259,48 @@ class TestMistakes:
             ("sampling.label=cat", ["sampling.label = 'cat' is not a class of this model"]),
         ],
     )
-    def test_wrong_parameters(self, parameters: str, words: list[str], project: Project) -> None:
+    def test_wrong_parameters_are_named(self, parameters: str, words: list[str], project: Project) -> None:
         message = failed(project.kedro_run("--params", f"{TINY},{parameters}"), *words)
         assert len(message.strip().splitlines()) == 1
 
-    def test_no_model(self, project: Project) -> None:
+    def test_sampling_without_a_model_is_refused(self, project: Project) -> None:
         failed(project.kedro_run("--pipelines", "sampling"), "No trained model in", "run `kedro run` first")
 
-    def test_no_images(self, project: Project) -> None:
+    def test_training_without_images_is_refused(self, project: Project) -> None:
         failed(project.kedro_run("--pipelines", "model_training"), "No images in", "data_ingestion` first")
 
-    def test_a_model_of_another_configuration(self, project: Project) -> None:
-        ok(project.kedro_run("--params", TINY))
-        before = digest(project.data)
-        message = failed(project.kedro_run("--pipelines", "sampling", "--params", "model.width=16"))
+    def test_sampling_with_another_network_is_refused(self, trained: Project) -> None:
+        before = digest(trained.data)
+        message = failed(trained.kedro_run("--pipelines", "sampling", "--params", "model.width=16"))
         assert "made with another configuration: model.width: 8 → 16" in message
-        assert digest(project.data) == before
+        assert digest(trained.data) == before
 
-    def test_a_damaged_checkpoint(self, project: Project) -> None:
-        ok(project.kedro_run("--params", TINY))
-        path = project.data / "06_models/checkpoint.pt"
+    def test_a_damaged_checkpoint_is_named_and_kept(self, trained: Project) -> None:
+        path = trained.data / "06_models/checkpoint.pt"
         path.write_bytes(path.read_bytes()[:1000])
-        before = digest(project.data)
-        failed(project.kedro_run("--params", TINY), "checkpoint.pt is damaged", "Move it away")
-        assert digest(project.data) == before
+        before = digest(trained.data)
+        failed(trained.kedro_run("--params", TINY), "checkpoint.pt is damaged", "Move it away")
+        assert digest(trained.data) == before
 
-    def test_an_unknown_pipeline(self, project: Project) -> None:
+    def test_an_unknown_pipeline_is_refused(self, project: Project) -> None:
         failed(project.kedro_run("--pipelines", "samplin"), "Unknown pipeline 'samplin'", "Did you mean 'sampling'")
 
-    def test_an_unknown_environment(self, project: Project) -> None:
+    def test_an_unknown_environment_is_refused(self, project: Project) -> None:
         failed(project.kedro_run(env="somke"), "conf/somke", "Check --env")
 
-    def test_a_file_that_is_not_yaml(self, project: Project) -> None:
+    def test_a_file_that_is_not_yaml_is_named(self, project: Project) -> None:
         (project.folder / "conf/smoke/parameters.yml").write_text("training: {")
         failed(project.kedro_run(), "conf/smoke/parameters.yml", "Check its indentation")
 
-    def test_a_data_folder_that_cannot_be_written(self, project: Project) -> None:
+    def test_a_file_in_place_of_the_data_folder_is_named(self, project: Project) -> None:
         (project.folder / "data").write_text("a file stands where the folder should be")
         failed(project.kedro_run(), "data/smoke", "cannot be written")
 
-    def test_a_data_folder_on_a_read_only_file_system(self, project: Project) -> None:
+    def test_a_data_folder_on_a_read_only_file_system_is_named(self, project: Project) -> None:
         (project.folder / "conf/smoke/globals.yml").write_text("data_root: /proc/data")  # not even root writes there
         failed(project.kedro_run(), "The data folder /proc/data cannot be written")
 
-    def test_a_data_folder_of_somebody_else(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_data_folder_of_another_user_is_named(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         def forbidden(*_: Any, **__: Any) -> None:
             raise PermissionError(13, "Permission denied")
 
@@ -295,11 +312,11 @@ class TestMistakes:
         monkeypatch.setattr("os.geteuid", lambda: owner + 1)
         failed(project.kedro_run(), f"belongs to user {owner}, and this is user {owner + 1}", "--user", "chown")
 
-    def test_a_configuration_without_its_base(self, project: Project) -> None:
+    def test_a_configuration_without_its_base_is_named(self, project: Project) -> None:
         (project.folder / "conf/base").rename(project.folder / "conf/elsewhere")
         failed(project.kedro_run(), "conf/base", "conf/local, not over conf")
 
-    def test_no_network(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_download_is_named(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         from torchvision import datasets  # noqa: PLC0415
 
         monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/x.tar.gz")
@@ -317,7 +334,7 @@ class TestMistakes:
 def stop_in_mid_training(project: Project, number: signal.Signals) -> tuple[str, ...]:
     """Start a run in a process of its own, send it a signal after the first report, and return its command."""
     parameters = "training.num_images=400,training.report_interval=80,training.preview_images=0"
-    command = ("ddpm_kedro", "--env", "smoke", "--params", parameters)
+    command = ("ddpm_kedro", "--env", "smoke", *TO_SAMPLES, "--params", parameters)
     process = Process(project.folder, *command)
     for line in process.stdout:
         if "80 of 400 images" in line:
@@ -345,25 +362,25 @@ def test_a_run_stopped_by_sigterm_resumes_to_the_same_images(project: Project, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_ctrl_c_and_a_lost_terminal_keep_a_checkpoint(number: signal.Signals, project: Project) -> None:
+def test_ctrl_c_and_a_hangup_keep_a_checkpoint(number: signal.Signals, project: Project) -> None:
     stop_in_mid_training(project, number)
     assert (project.data / "06_models/checkpoint.pt").exists()
 
 
-def test_a_lost_terminal_that_nohup_ignores_is_ignored(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[Any] = []
+def test_a_hangup_that_nohup_ignores_is_ignored(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[Any] = []
 
-    def hear(*_: Any) -> None:
-        heard.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
+    def record(*_: Any) -> None:
+        handlers.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
 
-    monkeypatch.setattr("ddpm_kedro.ingestion.small_sets.checksums", hear)
+    monkeypatch.setattr("ddpm_kedro.ingestion.small_sets.checksums", record)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         project.kedro_run("--pipelines", "data_ingestion")
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert heard[1] is signal.SIG_IGN
-    assert heard[0] not in {signal.SIG_IGN, signal.SIG_DFL}
+    assert handlers[1] is signal.SIG_IGN
+    assert handlers[0] not in {signal.SIG_IGN, signal.SIG_DFL}
 
 
 def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) -> None:
@@ -383,7 +400,7 @@ def test_a_second_signal_or_one_outside_training_ends_at_once(project: Project) 
         guard.after_dataset_saved("checkpoint", SimpleNamespace(images_seen=8))
 
 
-def test_one_line_says_why_no_gpu_computes(
+def test_one_line_of_the_log_says_why_no_gpu_is_used(
     project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ddpm_kedro.hardware.cuda_of_driver", lambda: (12, 4))
@@ -392,7 +409,7 @@ def test_one_line_says_why_no_gpu_computes(
         monkeypatch.setitem(AVAILABLE, device, lambda there=there: there)
     ok(project.kedro_run("--pipelines", "data_ingestion", "--params", TINY))
     assert "GPU" not in caplog.text  # nothing to compute
-    for arguments in ([], ["--pipelines", "sampling"]):
+    for arguments in (TO_SAMPLES, ("--pipelines", "sampling")):
         caplog.clear()
         ok(project.kedro_run(*arguments, "--params", TINY))
         [line] = [record.message for record in caplog.records if "GPU" in record.message]
@@ -404,15 +421,15 @@ def test_one_line_says_why_no_gpu_computes(
     failed(project.kedro_run("--pipelines", "sampling", "--params", f"{TINY},sampling.device=cuda"), "too old")
 
 
-def test_signals_are_given_back_after_a_run(project: Project) -> None:
+def test_signal_handlers_are_restored_after_a_run(project: Project) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     ok(project.kedro_run("--pipelines", "data_ingestion"))
     failed(project.kedro_run("--params", "training.batch_size=5000"))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_a_stop_gives_signals_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a sweep other runs follow: a guard that took its own handler for the one before would call itself for ever."""
+def test_signal_handlers_are_restored_after_a_stop(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep runs again in the process: a guard that saved its own handler would call itself for ever."""
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("ddpm_kedro.hooks.graceful_stop.Event", lambda: SimpleNamespace(is_set=lambda: True))
     assert project.kedro_run("--params", TINY).exit_code == 128
@@ -420,7 +437,7 @@ def test_a_stop_gives_signals_back(project: Project, monkeypatch: pytest.MonkeyP
 
 
 def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    ok(project.kedro_run("--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
+    ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
     lines = {line.split(": ", 1)[0]: line for line in caplog.messages if ": " in line}
     assert "optimizer sgd" in lines["use"]
     assert "lr 0.125, momentum 0.95" in lines["optimizer"]
@@ -431,18 +448,17 @@ def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.Lo
     assert "optimizer" not in printed  # sampling does not use it
 
 
-def test_a_run_keeps_what_it_made_and_nothing_that_lay_there(project: Project) -> None:
-    ok(project.kedro_run("--params", TINY))
-    ok(project.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
-    run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
-    kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir())
+def test_a_training_archives_only_its_own_files(trained: Project) -> None:
+    ok(trained.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
+    run_id = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
+    kept = sorted(path.name for path in (trained.data / "runs" / run_id).iterdir())
     assert kept == ["model", "parameters.json", "training_history.csv"]  # the samples are of the first run
 
 
-def test_a_run_keeps_nothing_that_was_made_from_another_run(
+def test_a_training_archives_no_metrics_of_samples_of_another_run(
     project: Project, smoke_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The samples that are evaluated here are those of the run before."""
+    """Evaluate the samples of the earlier run."""
     project.adopt(smoke_data)
     command = ("--pipelines", "model_training,evaluation,reporting", "--params", f"{TINY},training.seed=1")
     ok(project.kedro_run(*command))
@@ -452,8 +468,8 @@ def test_a_run_keeps_nothing_that_was_made_from_another_run(
     assert f"metrics is not kept: it was not made from the outputs of run {run_id}." in caplog.text
 
 
-def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: Project) -> None:
-    ok(project.kedro_run("--params", f"{TINY},sampling.seed=3"))
+def test_archived_parameters_are_those_of_the_archived_files(project: Project) -> None:
+    ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},sampling.seed=3"))
     ok(
         project.kedro_run(
             "--pipelines", "model_training", "--params", f"{TINY},sampling.seed=4,training.preview_images=1"
@@ -465,7 +481,7 @@ def test_kept_parameters_are_those_that_the_kept_files_were_made_with(project: P
     assert parameters["training"]["preview_images"] == 1
 
 
-def test_a_run_whose_copy_fails_is_not_listed_as_finished(
+def test_a_run_whose_archive_fails_is_not_finished(
     project: Project, smoke_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: Path, target: Path) -> None:
@@ -482,7 +498,7 @@ def test_a_run_whose_copy_fails_is_not_listed_as_finished(
     assert (run / "parameters.json").exists()
 
 
-def test_a_finished_training_outlives_a_new_one_that_is_killed(
+def test_a_finished_training_is_kept_while_its_repetition_is_killed(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("--pipelines", "model_training", "--params")
@@ -502,7 +518,7 @@ def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeyp
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     for wanted in (True, False):
-        ok(project.kedro_run("--params", f"{TINY},training.deterministic={str(wanted).lower()}"))
+        ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.deterministic={str(wanted).lower()}"))
         assert torch.are_deterministic_algorithms_enabled() == wanted
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 

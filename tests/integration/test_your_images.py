@@ -1,4 +1,4 @@
-"""From a folder of pictures to samples."""
+"""From a folder of images to samples."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def report(project: Project) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_pictures_become_samples(kind: str, project: Project, tmp_path: Path) -> None:
+def test_samples_are_generated_from_a_folder_and_an_archive(kind: str, project: Project, tmp_path: Path) -> None:
     broken = {"circles/broken.png": b"not a picture", "squares/empty.jpg": b""}
     top = tmp_path / "pictures"
     path = folder_of(top, FILES | broken) if kind == "folder" else members(tmp_path / "pictures.zip", FILES | broken)
@@ -58,7 +58,7 @@ def test_pictures_become_samples(kind: str, project: Project, tmp_path: Path) ->
     assert (project.data / "07_model_output/samples.png").is_file()
 
 
-def test_unchanged_pictures_are_not_decoded_again(
+def test_unchanged_images_are_not_decoded_again(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     top = folder_of(tmp_path / "pictures", FILES)
@@ -71,12 +71,12 @@ def test_unchanged_pictures_are_not_decoded_again(
     assert {part["channels"] for part in report(project).values()} == {1}
 
 
-def test_a_plain_run_takes_them_again_with_what_suits_them(
+def test_a_plain_run_uses_the_ingested_images_and_the_chosen_parameters(
     project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "ddpm_kedro")
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion", **{"images.fit": "pad"})
-    assert "Chosen for these pictures: use.augmentation flips, model.width 32, " in caplog.text
+    assert "Chosen for these images: use.augmentation flips, model.width 32, " in caplog.text
     plain = project.parameters()
     assert plain["use"] | {"dataset": "pictures", "model": "chosen", "augmentation": "flips"} == plain["use"]
     assert plain["dataset"]["path"] == str(tmp_path / "pictures")
@@ -86,7 +86,7 @@ def test_a_plain_run_takes_them_again_with_what_suits_them(
     with monkeypatch.context() as patch:
         patch.setattr("ddpm_kedro.ingestion.image_files.decode", lambda *_: pytest.fail("decoded again"))
         ok(project.kedro_run("--pipelines", "data_ingestion,model_training,sampling"))
-    assert f"{tmp_path}/pictures: 60 pictures of 2 classes." in caplog.text
+    assert f"{tmp_path}/pictures: 60 images of 2 classes." in caplog.text
     config = json.loads((project.data / "06_models/model/config.json").read_text())
     assert config["class_names"] == ["circles", "squares"]
     assert config["image_shape"] == [3, 16, 16]
@@ -102,21 +102,21 @@ STRONGER: dict[str, dict[str, Any]] = {
 }
 
 
-def test_whatever_is_asked_for_is_stronger(project: Project, tmp_path: Path) -> None:
+def test_given_parameters_override_chosen_ones(project: Project, tmp_path: Path) -> None:
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion")
     for changes, expected in STRONGER.items():
         found = dict(flatten(project.parameters(changes)))
         assert {name: found[name] for name in expected} == expected, changes
 
 
-def test_classes_may_be_left_out_later(project: Project, tmp_path: Path) -> None:
+def test_a_second_ingestion_may_leave_out_the_classes(project: Project, tmp_path: Path) -> None:
     top = folder_of(tmp_path / "pictures", FILES)
     run(project, top, "--pipelines", "data_ingestion")
     run(project, top, "--pipelines", "data_ingestion", **{"dataset.classes": "false"})
     assert {tuple(part["images_per_class"]) for part in report(project).values()} == {()}  # type: ignore[call-overload]
 
 
-def test_another_set_puts_an_end_to_it(project: Project, tmp_path: Path) -> None:
+def test_another_dataset_replaces_the_images(project: Project, tmp_path: Path) -> None:
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion")
     ok(project.kedro_run("--pipelines", "data_ingestion", "--params", "use.dataset=mnist5k"))
     assert project.parameters()["use"]["dataset"] == "mnist5k"
@@ -131,7 +131,7 @@ def test_another_set_puts_an_end_to_it(project: Project, tmp_path: Path) -> None
         (FILES | {f"x/{n}.png": b"x" for n in range(20)}, {}, "more than images.max_rejected_fraction = 0.1 allows"),
     ],
 )
-def test_what_cannot_be_used_is_said_without_a_traceback(
+def test_unusable_images_are_reported_without_a_traceback(
     files: dict[str, bytes], more: dict[str, str], message: str, project: Project, tmp_path: Path
 ) -> None:
     top = folder_of(tmp_path / "pictures", files)
@@ -144,7 +144,7 @@ def test_what_cannot_be_used_is_said_without_a_traceback(
     assert "Traceback" not in result.output
 
 
-def test_a_path_is_asked_for(project: Project) -> None:
+def test_a_folder_without_a_path_is_refused(project: Project) -> None:
     result = project.kedro_run("--pipelines", "data_ingestion", "--params", "dataset.source=folder")
     assert result.exit_code == 1
     assert "dataset.source=folder needs dataset.path" in result.output
@@ -161,7 +161,7 @@ def test_images_without_classes_are_trained_sampled_and_reported(
 
 
 @pytest.mark.slow
-def test_odd_class_names_fail_nothing_after_training(project: Project, tmp_path: Path) -> None:
+def test_odd_class_names_work_in_every_pipeline(project: Project, tmp_path: Path) -> None:
     odd = ["null", "01", "<b>bold<", "猫", "c" * 250, "two\nlines", "[b]", "a-b", "a b"]
     files = {f"{name}/{number}.png": corpus.picture() for name in odd for number in range(8)}
     run(project, folder_of(tmp_path / "pictures", files), "--pipelines", "data_ingestion")

@@ -1,4 +1,4 @@
-"""Features and neighbours are the same on every device."""
+"""Features and nearest images are the same on every device."""
 
 import numpy as np
 import pytest
@@ -10,21 +10,23 @@ from ddpm_kedro.metrics.neighbours import nearest_images
 from tests.conftest import MADE_BY, make_store
 
 
-def test_features_are_computed_where_the_network_is(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_computed_on_the_device_of_the_network(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ddpm_kedro.metrics.extractor.BATCH", 7)
     store = make_store(20)
     extractor = FeatureExtractor("classifier", Classifier(1, 3).eval(), store.image_shape, store.class_names, MADE_BY)
     on_cpu = extractor(store.images)
-    seen: list[torch.device] = []
-    extractor.network.to(device).register_forward_hook(lambda _, given, __: seen.append(given[0].device))
+    devices: list[torch.device] = []
+    extractor.network.to(device).register_forward_hook(lambda _, inputs, __: devices.append(inputs[0].device))
     for found, expected in zip(extractor(store.images), on_cpu, strict=True):
         assert found.device.type == "cpu"
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert {each.type for each in seen} == {device.type}
+    assert {each.type for each in devices} == {device.type}
 
 
-def test_neighbours_are_found_on_every_device(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bright images that differ in a single pixel: coarse products would not tell them apart."""
+def test_nearest_images_are_found_on_every_device(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bright images that differ in a single pixel: coarse products could not distinguish them."""
     monkeypatch.setattr("ddpm_kedro.metrics.neighbours.CHUNK", 16)
     if device.type == "cuda":
         monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")

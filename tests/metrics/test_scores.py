@@ -1,4 +1,4 @@
-"""Figures against other implementations, and against images that are bad on purpose."""
+"""Metrics compared with other implementations, and on images that are spoiled on purpose."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from tests.pipelines.test_nodes import DATASET
 
 
 class Identity(nn.Module):
-    """Features that torchmetrics takes as they are."""
+    """An extractor for torchmetrics that returns features unchanged."""
 
     num_features = 12
 
@@ -48,7 +48,7 @@ def features() -> tuple[Tensor, Tensor]:
     return torch.randn(90, 12) @ mix + 0.3, torch.randn(90, 12) @ mix
 
 
-def test_the_frechet_distance_is_that_of_torchmetrics(features: tuple[Tensor, Tensor]) -> None:
+def test_the_frechet_distance_equals_torchmetrics(features: tuple[Tensor, Tensor]) -> None:
     other = FrechetInceptionDistance(feature=Identity(), input_img_size=(12,)).set_dtype(torch.float64)
     other.update(features[1].double(), real=True)
     other.update(features[0].double(), real=False)
@@ -61,14 +61,14 @@ def test_the_frechet_distance_of_known_distributions() -> None:
     assert frechet_distance(a, 3 * b + 2) == pytest.approx(4 * 2**2 + 4 * (3 - 1) ** 2, rel=0.02)
 
 
-def test_the_kernel_distance_is_that_of_torchmetrics_where_a_subset_is_all(features: tuple[Tensor, Tensor]) -> None:
+def test_the_kernel_distance_equals_torchmetrics_if_a_subset_has_all_images(features: tuple[Tensor, Tensor]) -> None:
     other = KernelInceptionDistance(feature=Identity(), subsets=1, subset_size=90)
     other.update(features[1], real=True)
     other.update(features[0], real=False)
     assert kernel_distance(*features, subsets=1)[0] == pytest.approx(float(other.compute()[0]), rel=1e-4)
 
 
-def test_the_inception_score_is_that_of_torchmetrics() -> None:
+def test_the_inception_score_equals_torchmetrics() -> None:
     logits = 3 * torch.randn(200, 7)
     other = InceptionScore(feature=Identity(), splits=1)
     other.update(logits)
@@ -91,19 +91,19 @@ def test_precision_and_recall_follow_their_definition(features: tuple[Tensor, Te
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[ImageStore, ImageStore, FeatureExtractor]:
-    """Training digits, the hold-out, and a classifier that has seen enough of them."""
+    """Training digits, holdout digits, and a classifier that was trained long enough."""
     training, holdout = (lazy.read() for lazy in prepare_images(download_images(DATASET), IMAGES))
     network = fit_classifier(training, EVALUATION.model_copy(update={"fit_images": 12_800}))
     return training, holdout, FeatureExtractor("classifier", network, (1, 28, 28), training.class_names, MADE_BY)
 
 
-def judged(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> dict[str, Score]:
+def scores_of(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> dict[str, Score]:
     training, holdout, extractor = digits
-    seen = (Features(*extractor(part)) for part in (images, training.images, holdout.images))
-    return {figure.name.split("(")[0]: figure for figure in all_scores(*seen, "classifier", 10)}
+    features = (Features(*extractor(part)) for part in (images, training.images, holdout.images))
+    return {score.name.split("(")[0]: score for score in all_scores(*features, "classifier", 10)}
 
 
-def copies(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> str:
+def verdict_on(images: np.ndarray, digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> str:
     training, holdout = (store.images for store in digits[:2])
     found = copying(nearest_images(images, training), nearest_images(holdout, training), len(training))
     verdict: str = found["verdict"]
@@ -116,18 +116,18 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_real_images_are_good_and_new(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
-    found = judged(digits[1].images, digits)
+def test_real_images_score_well_and_are_no_copies(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
+    found = scores_of(digits[1].images, digits)
     assert abs(found["KID"].value) < 3 * found["KID"].spread
     assert found["KID"].holdout_value == found["KID"].value_at_holdout_n
     assert found["precision"].value > 0.7
     assert found["recall"].value > 0.7
-    assert copies(digits[1].images, digits) == "no sign of copying"
+    assert verdict_on(digits[1].images, digits) == "no sign of copying"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spoil", "figure"),
+    ("spoil", "metric"),
     [
         (lambda images: np.repeat(images[:1], len(images), axis=0), "recall"),
         (lambda images: images[np.arange(len(images)) % 50], "recall"),  # one class alone
@@ -136,10 +136,10 @@ def test_real_images_are_good_and_new(digits: tuple[ImageStore, ImageStore, Feat
     ],
     ids=["one image again and again", "a few images again and again", "blurred", "inverted"],
 )
-def test_what_is_wrong_shows(
-    spoil: Callable[[Any], Any], figure: str, digits: tuple[ImageStore, ImageStore, FeatureExtractor]
+def test_spoiled_images_score_badly(
+    spoil: Callable[[Any], Any], metric: str, digits: tuple[ImageStore, ImageStore, FeatureExtractor]
 ) -> None:
-    found = judged(spoil(digits[1].images), digits)[figure]
+    found = scores_of(spoil(digits[1].images), digits)[metric]
     if found.better == "lower":
         assert found.value > 10 * abs(found.holdout_value) + 3 * found.spread
     else:
@@ -147,29 +147,31 @@ def test_what_is_wrong_shows(
 
 
 @pytest.mark.slow
-def test_copies_are_noticed(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
+def test_copies_are_detected(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
     training, holdout, _ = digits
-    assert copies(training.images[:300], digits) == "copies training images"
+    assert verdict_on(training.images[:300], digits) == "copies training images"
     noisy = training.images[:300].astype(int) + np.random.default_rng(0).normal(0, 8, training.images[:300].shape)
-    assert copies(noisy.clip(0, 255).astype(np.uint8), digits) == "copies training images"
+    assert verdict_on(noisy.clip(0, 255).astype(np.uint8), digits) == "copies training images"
     mixed = np.concatenate([training.images[:30], holdout.images[:270]])
-    assert copies(mixed, digits) == "copies training images"
-    assert copies(blurred(holdout.images), digits) == "no sign of copying"
+    assert verdict_on(mixed, digits) == "copies training images"
+    assert verdict_on(blurred(holdout.images), digits) == "no sign of copying"
 
 
 def test_the_nearest_image_is_found_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.metrics.neighbours.CHUNK", 7)
     images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3)).astype(np.uint8)
-    wanted = images[[3, 39, 20]].copy()
-    wanted[0, 0, 0, 0] ^= 64
-    found = nearest_images(wanted, images)
+    queries = images[[3, 39, 20]].copy()
+    queries[0, 0, 0, 0] ^= 64
+    found = nearest_images(queries, images)
     assert found.indices.tolist() == [3, 39, 20]
     assert found.distances.tolist() == pytest.approx([64 / 48**0.5, 0, 0], abs=0.1)
     assert found.ratios[0] < 0.2
 
 
-def test_the_floor_is_of_all_classes_alike(digits: tuple[ImageStore, ImageStore, FeatureExtractor]) -> None:
-    """Stores are sorted by class: their first images would be of one."""
+def test_the_holdout_value_is_computed_from_all_classes_equally(
+    digits: tuple[ImageStore, ImageStore, FeatureExtractor],
+) -> None:
+    """Stores are sorted by class: the first images would all be of one class."""
     _, holdout, extractor = digits
     chosen = Features(*extractor(holdout.images), torch.from_numpy(holdout.labels)).subset(100)
     assert chosen.labels.unique().tolist() == list(range(10))
@@ -178,32 +180,38 @@ def test_the_floor_is_of_all_classes_alike(digits: tuple[ImageStore, ImageStore,
     )
 
 
-def test_figures_that_need_more_samples_say_how_many() -> None:
-    def seen(count: int) -> Features:
+def test_scores_that_need_more_samples_name_the_number() -> None:
+    def random_features(count: int) -> Features:
         return Features(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
 
-    figures = {figure.name: figure for figure in all_scores(seen(3), seen(300), seen(100), "classifier", 2)}
-    assert figures["FD(classifier)"].value is None
-    assert "at least 65 samples: sampling.num_images=65" in figures["FD(classifier)"].note
-    assert "at least 20 samples" in figures["KID(classifier)"].note
-    assert "at least 4 samples" in figures["precision(classifier)"].note
-    figures = {figure.name: figure for figure in all_scores(seen(80), seen(300), seen(30), "classifier", 2)}
-    assert figures["FD(classifier)"].value > 0
-    assert "no holdout value: there are fewer than 65" in figures["FD(classifier)"].note
-    assert {figures[name].holdout_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
+    scores = {
+        score.name: score
+        for score in all_scores(random_features(3), random_features(300), random_features(100), "classifier", 2)
+    }
+    assert scores["FD(classifier)"].value is None
+    assert "at least 65 samples: sampling.num_images=65" in scores["FD(classifier)"].note
+    assert "at least 20 samples" in scores["KID(classifier)"].note
+    assert "at least 4 samples" in scores["precision(classifier)"].note
+    scores = {
+        score.name: score
+        for score in all_scores(random_features(80), random_features(300), random_features(30), "classifier", 2)
+    }
+    assert scores["FD(classifier)"].value > 0
+    assert "no holdout value: there are fewer than 65" in scores["FD(classifier)"].note
+    assert {scores[name].holdout_n for name in ("KID(classifier)", "accuracy of classes")} == {30}
 
 
 @pytest.mark.parametrize(
     ("samples", "training", "holdout"), [(1, 1, 1), (30, 10, 2), (80, 10, 1), (80, 300, 1), (80, 1, 300), (300, 80, 4)]
 )
-def test_few_images_give_no_nan_but_a_reason(samples: int, training: int, holdout: int) -> None:
-    def seen(count: int) -> Features:
+def test_too_few_images_give_a_reason_in_place_of_nan(samples: int, training: int, holdout: int) -> None:
+    def random_features(count: int) -> Features:
         return Features(torch.randn(count, 64), torch.randn(count, 10), torch.zeros(count, dtype=torch.int64))
 
-    figures = all_scores(seen(samples), seen(training), seen(holdout), "classifier", 2)
-    json.dumps([figure.as_dict() for figure in figures], allow_nan=False)
-    assert all(figure.note for figure in figures if figure.value is None or figure.holdout_value is None)
-    notes = {figure.name.split("(")[0]: figure.note for figure in figures}
+    scores = all_scores(random_features(samples), random_features(training), random_features(holdout), "classifier", 2)
+    json.dumps([score.as_dict() for score in scores], allow_nan=False)
+    assert all(score.note for score in scores if score.value is None or score.holdout_value is None)
+    notes = {score.name.split("(")[0]: score.note for score in scores}
     if samples >= 80 and training == 10:
         assert notes["KID"] == "needs at least 20 training images"
         assert notes["FD"] == "needs at least 65 training images"
@@ -211,10 +219,12 @@ def test_few_images_give_no_nan_but_a_reason(samples: int, training: int, holdou
         assert notes["KID"] == "no holdout value: there are fewer than 20 holdout images"
 
 
-def test_a_number_that_is_not_finite_is_absent_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_not_finite_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpm_kedro.metrics.scores.frechet_distance", lambda *_: float("nan"))
-    seen = Features(torch.randn(80, 64), torch.randn(80, 10))
-    [distance] = [figure for figure in all_scores(seen, seen, seen, "classifier", 1) if figure.name.startswith("FD")]
+    features = Features(torch.randn(80, 64), torch.randn(80, 10))
+    [distance] = [
+        score for score in all_scores(features, features, features, "classifier", 1) if score.name.startswith("FD")
+    ]
     assert (distance.value, distance.holdout_value, distance.value_at_holdout_n) == (None, None, None)
     assert "no finite number" in distance.note
 
@@ -238,17 +248,18 @@ def test_few_images_give_no_verdict_on_copying(samples: int, training: int, hold
     assert words in found["verdict"]
 
 
-def test_noise_is_no_copy_of_noise_with_the_least_number_of_images() -> None:
+def test_noise_is_no_copy_of_other_noise_with_the_smallest_number_of_images() -> None:
     rng = np.random.default_rng(0)
     images, references, others = (rng.integers(0, 256, (count, 4, 4, 1)).astype(np.uint8) for count in (100, 100, 100))
     found = copying(nearest_images(images, references), nearest_images(others, references), 100)
     assert found["verdict"] == "no sign of copying"
 
 
-def test_only_inceptions_figures_bear_the_names_of_the_literature() -> None:
-    seen = Features(torch.randn(30, 4), torch.randn(30, 3), torch.zeros(30, dtype=torch.int64))
+def test_only_scores_by_inception_have_the_names_of_the_literature() -> None:
+    features = Features(torch.randn(30, 4), torch.randn(30, 3), torch.zeros(30, dtype=torch.int64))
     names = {
-        name: [figure.name for figure in all_scores(seen, seen, seen, name, 1)] for name in ("inception", "classifier")
+        name: [score.name for score in all_scores(features, features, features, name, 1)]
+        for name in ("inception", "classifier")
     }
     assert names["inception"] == ["KID", "FID", "precision", "recall", "IS"]
     assert all("(classifier)" in name for name in names["classifier"][:-1])

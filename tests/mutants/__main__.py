@@ -1,11 +1,10 @@
-"""Plant every known bug in a copy of the project, one at a time, and see that the fast tests fail.
+"""Plant every known bug in a copy of the project, one at a time, and check that the fast tests fail.
 
-``python -m tests.mutants [WORD …]`` takes only the mutants whose names hold one of the words.
+``python -m tests.mutants [WORD …]`` plants only the mutants whose names contain one of the words.
 
-What is run is the fast tests (those not marked slow): first those of the changed module and the rest of its folder,
-then, where they let the bug through, those of the other ``FOLDERS``; each until ``MAXFAIL`` of them have failed.
-Those of ``APART`` are left out.
-A bug that all let through ends in exit status 1.
+The fast tests (not marked slow) run in two rounds: first the tests of the changed module and of its folder; if all of
+them pass, the tests of the other ``FOLDERS``. A round ends after ``MAXFAIL`` failures. ``APART`` does not run.
+The exit status is 1 if no test catches a bug.
 """
 
 import os
@@ -23,20 +22,20 @@ from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("src", "tests", "conf", "pyproject.toml")
-FOLDERS = ("diffusion", "models", "training", "images", "datasets", "pipelines")
+FOLDERS = ("diffusion", "models", "training", "ingestion", "images", "datasets", "pipelines")
 HEALTHY = Mutant("no bug at all")
 MAXFAIL = 3
 WIDTH = max(len(mutant.name) for mutant in MUTANTS)
-SECONDS = 300  # after which a test run counts as hung
+SECONDS = 3600  # after this time a test run counts as hung
 PYTEST = ("-m", "pytest", "-q", "-rfE", "--tb=no", "--no-cov", "-p", "no:cacheprovider", "-p", "no:xdist")
-APART = "tests/training/test_loader.py"  # its worker processes take ten seconds, and none of the bugs is theirs
+APART = "tests/training/test_loader.py"  # its worker processes take ten seconds, and it catches none of the bugs
 
 
 def failures(mutant: Mutant) -> list[str]:
-    """The fast tests that fail with this bug, at most ``MAXFAIL``.
+    """Return the fast tests that fail with this bug, at most ``MAXFAIL``.
 
     Raises:
-        RuntimeError, TimeoutExpired: where the tests could not be run to their end.
+        RuntimeError, TimeoutExpired: if the tests did not run to their end.
     """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
@@ -46,7 +45,7 @@ def failures(mutant: Mutant) -> list[str]:
 
 
 def run_tests(project: Path, tests: Sequence[str]) -> list[str]:
-    """Which of these tests fail in the project in this folder."""
+    """Return the names of these tests that fail in the project in this folder."""
     command = [
         sys.executable,
         *PYTEST,
@@ -57,7 +56,7 @@ def run_tests(project: Path, tests: Sequence[str]) -> list[str]:
         *tests,
     ]
     environment = os.environ | {"PYTHONPATH": str(project / "src"), "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("CI", None)  # where a skipped test is an error
+    environment.pop("CI", None)  # it turns skipped tests into errors
     result = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
@@ -68,7 +67,7 @@ def run_tests(project: Path, tests: Sequence[str]) -> list[str]:
 
 
 def copy_project(target: Path) -> None:
-    """What the tests need, without what is compiled or personal."""
+    """Copy the files that the tests need, without compiled and personal ones."""
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -77,7 +76,7 @@ def copy_project(target: Path) -> None:
 
 
 def selection_for(mutant: Mutant) -> list[list[str]]:
-    """The tests near the bug, those of the very module first; and then the folders of all others."""
+    """Return the tests near the bug, those of the changed module first, and then the folders of all others."""
     files = [Path(edit.file) for edit in mutant.edits]
     own = [f"tests/{file.parent}/test_{file.stem}.py" for file in files]
     near = {file.parts[0] for file in files}
@@ -88,23 +87,23 @@ def selection_for(mutant: Mutant) -> list[list[str]]:
 
 
 def judge(mutant: Mutant) -> tuple[bool, str]:
-    """Whether a bug is caught, and its row."""
+    """Return whether the tests catch a bug, and its row."""
     try:
         found = failures(mutant)
-    except (RuntimeError, subprocess.TimeoutExpired) as error:  # the others are tested all the same
+    except (RuntimeError, subprocess.TimeoutExpired) as error:  # the other bugs are still tested
         return False, f"{mutant.name:<{WIDTH}}   ?  NOT TESTED: {error}"
     return bool(found), row(mutant.name, found)
 
 
 def row(name: str, found: Sequence[str]) -> str:
-    """A bug, how many tests caught it, and which."""
+    """Return the row of a bug: its name, the number of tests that caught it, and their names."""
     count = f"{len(found)}+" if len(found) == MAXFAIL else len(found)
     tests = dict.fromkeys(test.split("[")[0] for test in found)  # without their parameters
     return f"{name:<{WIDTH}} {count:>3}  {', '.join(tests) or 'SURVIVES'}"
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit status: 0 where every bug is caught, and healthy code is not."""
+    """Return the exit status: 0 if every bug is caught and the tests pass without a bug."""
     mutants = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
     if not mutants:
         raise ValueError(f"no bug has one of these words in its name: {', '.join(words)}")

@@ -1,4 +1,4 @@
-"""What a mutant is."""
+"""A mutant: a known bug as edits of the source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ PACKAGE = Path("src/ddpm_kedro")
 
 @dataclass(frozen=True)
 class Edit:
-    """A piece of the source that is replaced.
+    """The replacement of one piece of the source.
 
     Attributes:
-        file: below the package.
-        right: the text as it is, which stands there exactly once.
-        wrong: what takes its place.
+        file: the path below the package.
+        right: the correct text, which occurs exactly once in the file.
+        wrong: the text that replaces it.
     """
 
     file: str
@@ -21,10 +21,10 @@ class Edit:
     wrong: str
 
     def of(self, root: Path) -> str:
-        """The source file of the project at ``root``, with the bug.
+        """Return the source file of the project at ``root`` with the bug.
 
         Raises:
-            ValueError: where the text is not there exactly once.
+            ValueError: if the text does not occur exactly once.
         """
         source = (root / PACKAGE / self.file).read_text()
         if (count := source.count(self.right)) != 1:
@@ -33,13 +33,13 @@ class Edit:
 
 
 class Mutant:
-    """A known bug: one edit, or several that only together make it."""
+    """A known bug: one edit, or several edits that make the bug together."""
 
     def __init__(self, name: str, *edits: Edit) -> None:
         self.name, self.edits = name, edits
 
     def check(self, root: Path) -> None:
-        """Raise ValueError where an edit cannot be made to the project at ``root``, or leaves no Python behind."""
+        """Raise ValueError if an edit does not apply to the project at ``root``, or if the result does not compile."""
         for edit in self.edits:
             try:
                 compile(edit.of(root), edit.file, "exec")

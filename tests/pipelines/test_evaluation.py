@@ -75,18 +75,18 @@ def evaluate(samples: Samples, store: ImageStore, **changes: Any) -> Any:
     return evaluate_samples(samples, REPORT, store, make_store(25), fitted, parameters)
 
 
-def test_every_figure_stands_with_what_it_must_be_read_with(samples: Samples, store: ImageStore) -> None:
-    metrics, picture = evaluate(samples, store)
+def test_scores_come_with_the_conditions_they_were_measured_in(samples: Samples, store: ImageStore) -> None:
+    metrics, grid = evaluate(samples, store)
     assert metrics.samples == REPORT
     assert (metrics.extractor, metrics.reference_images) == ("classifier", 40)
     assert set(metrics.made_by.inputs) == {"samples", "training_images", "holdout_images", "feature_extractor"}
     kid = next(score for score in metrics.scores if score.name == "KID(classifier)")
     assert kid.n == kid.holdout_n == 24
     assert kid.value > kid.holdout_value
-    assert picture.width == 76 + 3 * 60 + 4
+    assert grid.width == 76 + 3 * 60 + 4
 
 
-def test_labels_that_the_classifier_does_not_know_are_not_judged(samples: Samples, store: ImageStore) -> None:
+def test_labels_unknown_to_the_classifier_are_not_evaluated(samples: Samples, store: ImageStore) -> None:
     for other in (samples._replace(class_names=("a", "b", "c")), samples._replace(labels=None, class_names=())):
         assert "accuracy of classes" not in {score.name for score in evaluate(other, store)[0].scores}
 
@@ -112,11 +112,11 @@ def test_samples_of_another_shape_are_refused(samples: Samples, store: ImageStor
         evaluate(samples._replace(images=samples.images[:, :, :4]), store)
 
 
-def test_no_more_training_images_than_asked_for_are_compared_with(samples: Samples, store: ImageStore) -> None:
+def test_the_number_of_reference_images_is_limited(samples: Samples, store: ImageStore) -> None:
     assert evaluate(samples, store, reference_images=30)[0].reference_images == 30
 
 
-def test_metrics_are_kept_and_shown_as_a_table(samples: Samples, store: ImageStore, tmp_path: Path) -> None:
+def test_metrics_are_saved_and_shown_as_a_table(samples: Samples, store: ImageStore, tmp_path: Path) -> None:
     dataset = MetricsDataset(filepath=str(tmp_path / "metrics.json"))
     with pytest.raises(DatasetError, match="No metrics in"):
         dataset.load()
@@ -128,7 +128,7 @@ def test_metrics_are_kept_and_shown_as_a_table(samples: Samples, store: ImageSto
     assert "needs at least 65 samples" in str(table["data"])
 
 
-def test_an_extractor_is_kept_and_not_fitted_again(store: ImageStore, tmp_path: Path) -> None:
+def test_a_saved_extractor_is_not_fitted_again(store: ImageStore, tmp_path: Path) -> None:
     dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
     with pytest.raises(DatasetError, match="No feature extractor in"):
         dataset.load()
@@ -147,7 +147,7 @@ def test_an_extractor_is_kept_and_not_fitted_again(store: ImageStore, tmp_path: 
     assert fit_feature_extractor(replace(store, made_by=Provenance({}, {})), EVALUATION).made_by != fitted.made_by
 
 
-def test_inceptions_weights_that_are_not_there_or_others(store: ImageStore, tmp_path: Path) -> None:
+def test_missing_or_other_inception_weights_are_an_error(store: ImageStore, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     parameters = changed(EVALUATION, extractor="inception", inception_weights=str(path))
     with pytest.raises(
@@ -161,7 +161,9 @@ def test_inceptions_weights_that_are_not_there_or_others(store: ImageStore, tmp_
         fit_feature_extractor(store, parameters).read()
 
 
-def test_inceptions_weights_that_cannot_be_downloaded(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_weights_that_cannot_be_downloaded_are_an_error(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_network(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
@@ -171,16 +173,16 @@ def test_inceptions_weights_that_cannot_be_downloaded(store: ImageStore, monkeyp
 
 
 @pytest.mark.slow
-def test_inception_takes_grey_and_coloured_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With random weights: the published ones cannot be here."""
+def test_inception_accepts_grey_and_colour_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights, since the published ones cannot be part of the tests."""
     from torch_fidelity import feature_extractor_inceptionv3 as fidelity  # noqa: PLC0415
 
     monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
-    made = fidelity.FeatureExtractorInceptionV3("inception", ["2048"])
+    network = fidelity.FeatureExtractorInceptionV3("inception", ["2048"])
     monkeypatch.undo()
     path = tmp_path / "weights.pth"
-    torch.save(made.state_dict(), path)
+    torch.save(network.state_dict(), path)
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", "")
     parameters = changed(EVALUATION, extractor="inception", inception_weights=str(path))
     dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
@@ -192,7 +194,7 @@ def test_inception_takes_grey_and_coloured_images(tmp_path: Path, monkeypatch: p
         assert features.std() > 0
 
 
-def test_the_loss_by_timestep_is_that_of_training(model: TrainedModel, store: ImageStore) -> None:
+def test_the_loss_by_timestep_is_finite_and_repeatable(model: TrainedModel, store: ImageStore) -> None:
     rows = measure_loss_by_timestep(model, store, EVALUATION)
     assert [row["timestep"] for row in rows] == [12, 37, 62, 87]
     assert all(0 < row["validation_loss"] < 100 for row in rows)
@@ -200,7 +202,7 @@ def test_the_loss_by_timestep_is_that_of_training(model: TrainedModel, store: Im
     assert plot_loss_by_timestep(rows).data[0].x == (12, 37, 62, 87)
 
 
-def test_curves_of_one_row_and_of_none() -> None:
+def test_curves_need_at_least_one_row() -> None:
     figure = plot_training([ROW])
     assert [trace.name for trace in figure.data] == ["training loss", "validation loss", "learning rate"]
     assert all(trace.mode == "lines+markers" for trace in figure.data)  # a line alone would show nothing
@@ -208,25 +210,25 @@ def test_curves_of_one_row_and_of_none() -> None:
         plot_training([])
 
 
-def test_the_film_has_the_previews_of_this_run_alone(model: TrainedModel) -> None:
+def test_the_animation_has_only_the_previews_of_this_run(model: TrainedModel) -> None:
     def preview(shade: int) -> Any:
         return lambda: Image.new("RGB", (60, 20), (shade, shade, shade))
 
     previews = {f"{model.run_id}/images_seen_{seen:010d}": preview(seen) for seen in range(0, 90, 10)}
-    strip, film = film_training(previews | {"other/images_seen_0000000001": preview(255)}, model, REPORTING)
-    assert [frame.getpixel((100, 10))[0] for frame in film.images] == [0, 20, 50, 80]
+    strip, animation = film_training(previews | {"other/images_seen_0000000001": preview(255)}, model, REPORTING)
+    assert [frame.getpixel((100, 10))[0] for frame in animation.images] == [0, 20, 50, 80]
     assert strip.height == 4 * 24 + 4
     assert len(film_training({}, model, REPORTING)[1].images) == 1
 
 
-def test_a_film_is_kept(tmp_path: Path) -> None:
+def test_an_animation_is_saved(tmp_path: Path) -> None:
     dataset = AnimationDataset(filepath=str(tmp_path / "film.gif"))
     dataset.save(Frames([Image.new("RGB", (9, 9), colour) for colour in ("red", "blue", "white")]))
     assert [frame.getpixel((0, 0)) for frame in dataset.load().images] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
     assert dataset.preview().startswith("R0lGOD")  # base64 of a GIF's first bytes
 
 
-def test_no_pictures_are_an_empty_folder(tmp_path: Path) -> None:
+def test_a_folder_without_figures_loads_as_empty(tmp_path: Path) -> None:
     dataset = FigureFolderDataset(
         path=str(tmp_path), dataset="ddpm_kedro.datasets.figure.FigureDataset", filename_suffix=".png"
     )
@@ -240,8 +242,8 @@ def test_no_pictures_are_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_the_trajectory_ends_in_the_images(model: TrainedModel) -> None:
-    picture = np.asarray(draw_trajectory(model, REPORTING))
-    assert picture.shape == (2 * 2 * 60 + 4, 76 + 3 * 60 + 4, 3)
+    grid = np.asarray(draw_trajectory(model, REPORTING))
+    assert grid.shape == (2 * 2 * 60 + 4, 76 + 3 * 60 + 4, 3)
 
 
 def report(
@@ -270,7 +272,7 @@ def report(
     )
 
 
-def test_the_report_says_what_was_trained_and_how_well(
+def test_the_report_describes_images_model_and_samples(
     model: TrainedModel, samples: Samples, store: ImageStore
 ) -> None:
     page = report(model, samples, store)
@@ -287,14 +289,15 @@ def test_the_report_says_what_was_trained_and_how_well(
 
 def test_class_names_with_html_are_escaped(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
     names = ("<script>alert(1)</script>", "a & b", "猫<b>")
-    page = report(replace(model, class_names=names), samples, store)
+    page = report(replace(model, record=replace(model.record, class_names=names)), samples, store)
     assert "#2 猫&lt;b&gt;" in page
     assert "猫<b>" not in page
     groups = {**model.made_by.parameters, "dataset": {"source": names[0]}}
-    page = report(replace(model, made_by=replace(model.made_by, parameters=groups)), samples, store)
+    made_by = replace(model.made_by, parameters=groups)
+    page = report(replace(model, record=replace(model.record, made_by=made_by)), samples, store)
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in page
     assert names[0] not in page
 
 
-def test_curves_of_another_training_are_called_so(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
+def test_curves_of_another_training_run_are_noted(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
     assert "8 images, but the model has seen 16" in report(model, samples, store, [ROW | {"images_seen": 8.0}])

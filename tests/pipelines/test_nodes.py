@@ -1,4 +1,4 @@
-"""Every node by itself, the pipelines in memory, and the types of their parameters."""
+"""Each node alone, the pipelines in memory, and the types of their parameters."""
 
 import inspect
 from dataclasses import replace
@@ -80,9 +80,9 @@ GROUPS = {
     "import_model": IMPORT_MODEL,
 }
 PIPELINES = (data_ingestion, model_training, sampling)
-JUDGING = (evaluation, reporting)
+EVALUATING = (evaluation, reporting)
 TASKS = (image_to_image, inpainting, interpolation, import_model)
-NODES = [node for package in (*PIPELINES, *JUDGING, *TASKS) for node in package.create_pipeline().nodes]
+NODES = [node for package in (*PIPELINES, *EVALUATING, *TASKS) for node in package.create_pipeline().nodes]
 
 
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
@@ -124,7 +124,7 @@ class TestIngestion:
         training, holdout = (lazy.read() for lazy in prepare_images(manifest, IMAGES))
         assert (len(training), len(holdout)) == (12, 4)
 
-    def test_the_fingerprint_follows_files_and_division(self) -> None:
+    def test_the_fingerprint_depends_on_files_and_split(self) -> None:
         manifest = download_images(DATASET)
         marks = {
             prepare_images(m, p)[0].made_by.fingerprint
@@ -133,7 +133,7 @@ class TestIngestion:
         }
         assert len(marks) == 6
 
-    def test_the_report_counts(self) -> None:
+    def test_the_ingestion_report_counts_files_and_images(self) -> None:
         raw = {"source": "folder", "files": 39, "others": 2, "looks": [[40, 30, 3, 7], [8, 8, 1, 2]]}
         report, sheet = report_ingestion(make_store(30), make_store(6, classes=0), raw)
         assert report["raw"] == {
@@ -142,15 +142,13 @@ class TestIngestion:
             "others": 2,
             "sizes_of_some": {"height 40, width 30, colour": 7, "height 8, width 8, grey": 2},
         }
-        assert sheet.width == 3 * 2 * 60 + 4  # two columns a class
+        assert sheet.width == 3 * 2 * 60 + 4  # two columns per class
         assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
         assert report["training"] | {"height": 8, "width": 8, "channels": 1, "images": 30} == report["training"]
         assert report["holdout"]["images_per_class"] == {}
         assert "also_in_training" not in report["holdout"]
 
-    def test_the_report_knows_what_is_in_both_parts_and_says_what_gave_no_picture(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_images_in_both_parts_and_rejected_files_are_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         training, holdout = (
             replace(make_store(len(hashes)), hashes=np.array(hashes, dtype="S2"), statistics={"rejected": rejected})
             for hashes, rejected in (
@@ -162,8 +160,8 @@ class TestIngestion:
             report, _ = report_ingestion(training, holdout, {"source": "folder"})
         assert report["holdout"]["also_in_training"] == 2
         assert caplog.messages == [
-            "2 of 3 pictures of the hold-out are in training, too.",
-            "6 files gave no picture: it is damaged (3), it is cut short (1), x (1), and more. "
+            "2 of 3 holdout images are training images, too.",
+            "6 files gave no image: it is damaged (3), it is cut short (1), x (1), and more. "
             "ingestion_report.json lists them.",
         ]
 
@@ -191,7 +189,7 @@ class TestTraining:
         assert names == [f"{run_id}/images_seen_0000000032", f"{run_id}/images_seen_0000000064"]
         assert all(isinstance(p, Image.Image) for previews, _, _, _ in outputs for p in previews.values())
 
-    def test_a_finished_run_yields_once_and_trains_no_more(
+    def test_a_finished_run_yields_once_without_training(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
@@ -199,13 +197,13 @@ class TestTraining:
         assert train(store, finished) == [({}, finished.history, NOTHING, NOTHING)]
         assert f"Run {finished.run_id} is already trained: 64 images seen." in caplog.text
 
-    def test_an_unfinished_run_goes_on(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_unfinished_run_is_resumed(self, store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         unfinished = train(store)[0][3]
         assert [row["images_seen"] for row in train(store, unfinished)[-1][1]] == [32, 64]
         assert "resumes after 32 images" in caplog.text
 
-    def test_a_run_that_asks_for_no_more_than_was_trained_takes_it_over(
+    def test_a_shorter_run_takes_over_the_checkpoint_of_a_longer_one(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         unfinished = train(store)[0][3]
@@ -216,7 +214,7 @@ class TestTraining:
         assert taken.run_id != unfinished.run_id
         assert export_model(taken, None, TRAINING).run_id == taken.run_id
 
-    def test_what_went_on_with_other_parameters_is_a_warning(
+    def test_resuming_with_other_parameters_is_a_warning(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
@@ -225,7 +223,7 @@ class TestTraining:
         assert f"continues run {unfinished.run_id} after 32 images; changed: training.seed: 0 → 5." in caplog.text
         assert "would lead to another model" in caplog.text
 
-    def test_the_best_checkpoint_is_exported_when_asked_for(self, store: ImageStore) -> None:
+    def test_the_best_checkpoint_can_be_exported(self, store: ImageStore) -> None:
         first, last = (output[3] for output in train(store))
         best = changed(TRAINING, export="best")
         assert export_model(last, first, TRAINING).images_seen == 64
@@ -237,7 +235,7 @@ class TestTraining:
             with pytest.raises(UserError, match="the best checkpoint on disk is of another run"):
                 export_model(last, wrong, best)
 
-    def test_other_parameters_start_anew_and_say_what_differs(
+    def test_other_parameters_start_from_scratch_and_the_differences_are_logged(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
@@ -251,7 +249,7 @@ class TestTraining:
         )
         assert f"training images: {store.made_by.fingerprint} → {other.fingerprint}" in caplog.text
 
-    def test_a_stop_is_noticed(self, store: ImageStore) -> None:
+    def test_a_stop_request_ends_training(self, store: ImageStore) -> None:
         stop = Event()
         stop.set()
         images = AugmentedImages(store, NO_AUGMENTATION)
@@ -264,7 +262,7 @@ class TestTraining:
         assert checkpoint.record.class_names == ()
         assert export_model(checkpoint, None, TRAINING).network.class_embedding is None
 
-    def test_the_exported_weights_are_the_average(self, store: ImageStore) -> None:
+    def test_the_exported_weights_are_the_ema_weights(self, store: ImageStore) -> None:
         checkpoint = train(store)[-1][3]
         model = export_model(checkpoint, None, TRAINING)
         for name, tensor in model.network.state_dict().items():
@@ -279,7 +277,7 @@ class TestSampling:
     def model(self, store: ImageStore) -> Any:
         return export_model(train(store)[-1][3], None, TRAINING)
 
-    def test_every_class_is_drawn_equally_often(self, model: Any) -> None:
+    def test_every_class_is_sampled_equally_often(self, model: Any) -> None:
         samples, report = sample_images(model, changed(SAMPLING, num_images=7))
         assert (report["num_images"], report["network_evaluations"]) == (7, 2 * SAMPLING.num_inference_steps)
         assert samples.images.shape == (7, 8, 8, 1)
@@ -287,7 +285,7 @@ class TestSampling:
         assert samples.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
 
     @pytest.mark.parametrize("label", [1, "class 1"])
-    def test_one_class_by_name_or_number(self, label: Any, model: Any) -> None:
+    def test_a_class_is_chosen_by_name_or_number(self, label: Any, model: Any) -> None:
         assert sample_images(model, changed(SAMPLING, label=label))[0].labels.tolist() == [1] * 6
 
     @pytest.mark.parametrize("label", [3, -1, "class 4"])
@@ -320,7 +318,7 @@ class TestSampling:
     def test_network_evaluations_are_counted(self, changes: dict[str, Any], evaluations: int, model: Any) -> None:
         assert sample_images(model, changed(SAMPLING, **changes))[1]["network_evaluations"] == evaluations
 
-    def test_without_label_dropout_there_is_no_guidance_by_default_and_a_warning_where_it_is_asked_for(
+    def test_without_label_dropout_guidance_is_off_by_default_and_otherwise_a_warning(
         self, store: ImageStore, model: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         never_empty = export_model(train(store, training=changed(TRAINING, label_dropout=0.0))[-1][3], None, TRAINING)
@@ -335,7 +333,7 @@ class TestSampling:
             "sampling.guidance_scale = 1.5, but this model has never learnt images without a label"
         )
 
-    def test_images_of_no_class_from_a_model_without_an_empty_label_are_warned_about(
+    def test_images_without_a_class_from_a_model_without_an_empty_label_are_a_warning(
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         never_empty = export_model(train(store, training=changed(TRAINING, label_dropout=0.0))[-1][3], None, TRAINING)
@@ -370,14 +368,14 @@ class TestSampling:
             sample_images(model, changed(SAMPLING, num_inference_steps=101))
 
     @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm_solver++", "heun"])
-    def test_pictures_do_not_depend_on_the_batch_size(self, sampler: str, model: Any) -> None:
-        drawn = [
+    def test_samples_do_not_depend_on_the_batch_size(self, sampler: str, model: Any) -> None:
+        sampled = [
             sample_images(model, changed(SAMPLING, sampler=sampler, batch_size=size))[0].images.astype(int)
             for size in (1, 4, 6)
         ]
-        assert np.abs(drawn[0] - drawn[2]).max() <= 1
-        assert np.abs(drawn[1] - drawn[2]).max() <= 1
-        assert drawn[0].std() > 1
+        assert np.abs(sampled[0] - sampled[2]).max() <= 1
+        assert np.abs(sampled[1] - sampled[2]).max() <= 1
+        assert sampled[0].std() > 1
 
     @pytest.mark.parametrize(
         "change",
@@ -412,7 +410,7 @@ class TestSampling:
         grid, files = render_samples(Samples(images, np.arange(11) % 2, ("a/b", "c"), MADE_BY))
         assert list(files)[:4] == ["00_a-b", "01_c", "02_a-b", "03_c"]
         assert np.asarray(files["03_c"]).min() == 255
-        assert grid.width == 2 * 2 * 60 + 4  # two columns a class
+        assert grid.width == 2 * 2 * 60 + 4  # two columns per class
         _, files = render_samples(Samples(images, None, (), MADE_BY))
         assert list(files)[10] == "10"
 
@@ -424,7 +422,7 @@ def test_the_whole_job_in_memory() -> None:
     inputs |= {f"params:{name}": group for name, group in GROUPS.items()}
     catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in inputs.items()})
     for name in ("resume_checkpoint", "initial_model"):
-        catalog[name] = Nothing()
+        catalog[name] = Missing()
     for name in pipeline.all_outputs():
         catalog[name] = MemoryDataset(copy_mode="assign")
     SequentialRunner().run(pipeline, catalog)
@@ -433,7 +431,7 @@ def test_the_whole_job_in_memory() -> None:
     assert catalog.load("training_history")[-1]["images_seen"] == 64
 
 
-class Nothing(MemoryDataset):
+class Missing(MemoryDataset):
     def load(self) -> None:
         return None
 
@@ -463,7 +461,7 @@ def test_every_node_has_a_name_a_tag_and_a_description() -> None:
     "image_shape", [(1, 28, 28), (3, 32, 32), (4, 30, 50), (3, 64, 64), (1, 96, 48), (3, 256, 256)]
 )
 @pytest.mark.parametrize("classes", [True, False])
-def test_what_suits_pictures_is_a_network_that_takes_them(image_shape: tuple[int, int, int], classes: bool) -> None:
+def test_a_suitable_model_accepts_the_images(image_shape: tuple[int, int, int], classes: bool) -> None:
     model = ModelParameters(**suitable_model(image_shape, classes=classes))
     network = UNet(model, image_shape[0], 2 if model.class_conditional else 0)
     with torch.no_grad():

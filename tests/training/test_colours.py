@@ -1,4 +1,4 @@
-"""What a short training learns is sampled with every spacing of timesteps, also where steps do not divide them."""
+"""A short training is sampled with every timestep spacing, also if the steps do not divide the timesteps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every tensor is moved to where the network is: told without a GPU, by a fake one."""
+"""Every tensor is moved to the device of the network; a fake GPU detects those that are not."""
 
 from collections.abc import Iterator
 
@@ -47,7 +47,7 @@ def test_making_a_batch_does_not_wait_for_the_device(store: ImageStore) -> None:
 
 @pytest.fixture
 def autocast() -> Iterator[None]:
-    """Of a GPU, which torch.autocast turns off where there is none."""
+    """Turn on autocast for GPUs, which torch leaves off without a GPU."""
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)
     torch.set_autocast_dtype("cuda", torch.bfloat16)
@@ -65,7 +65,7 @@ def test_norms_stay_in_the_precision_of_their_input() -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_norms_are_those_of_torch(precision: torch.dtype, device: torch.device) -> None:
+def test_norms_equal_those_of_torch(precision: torch.dtype, device: torch.device) -> None:
     torch.manual_seed(0)
     ours, torchs = (kind(4, 8).to(device) for kind in (GroupNorm, torch.nn.GroupNorm))
     for norm in (ours, torchs):
@@ -76,6 +76,6 @@ def test_norms_are_those_of_torch(precision: torch.dtype, device: torch.device) 
 
 
 def test_validation_leaves_nothing_on_the_cpu(store: ImageStore) -> None:
-    """A fake has no values: what ends the test is that the finished loss is read."""
+    """A fake tensor has no values: the test ends when the final loss is read."""
     with fake_gpu(), pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
         make_trainer(store, GPU).validation_loss()

@@ -1,4 +1,4 @@
-"""Guards, resuming by rule, and ways to compute the same with less memory or in other places."""
+"""Stops, divergence, resume plans, and other ways to compute the same training."""
 
 import math
 import platform
@@ -28,7 +28,7 @@ from tests.training.test_loader import read
 from tests.training.test_loop import make_run, run_training, same, weights
 from tests.training.test_step import make_trainer
 
-MEASURED = "images_per_second"  # the one figure of the history that is no result
+MEASURED = "images_per_second"  # the only value of the history that is not reproducible
 
 
 def figures(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -42,7 +42,7 @@ def at_end(reports: list[Report]) -> Checkpoint:
 
 class TestStops:
     @pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 7])
-    def test_the_history_is_that_of_a_training_never_stopped(self, stop_at: int, store: ImageStore) -> None:
+    def test_a_resumed_training_has_the_history_of_an_uninterrupted_one(self, stop_at: int, store: ImageStore) -> None:
         run = make_run(store, training={"report_interval": 24}, model={"dropout": 0.1})
         whole, stopped = run_training(run, store), run_training(run, store, stop_at=stop_at)
         resumed = run_training(run, store, resume=at_end(stopped))
@@ -52,7 +52,7 @@ class TestStops:
             report.checkpoint is not None for report in resumed
         ]
 
-    def test_the_speed_of_an_interval_counts_the_time_before_a_stop(self, store: ImageStore) -> None:
+    def test_images_per_second_include_the_time_before_a_stop(self, store: ImageStore) -> None:
         meter = loop.Meter(World(), 8, {"steps": 3, "loss": 3.0, "norm": 6.0, "seconds": 1000.0})
         meter.add(torch.tensor(1.0), torch.tensor(2.0), 0.1)
         row = meter.row(32)
@@ -61,12 +61,12 @@ class TestStops:
 
     def test_a_stop_is_noticed_between_the_parts_of_a_batch(self, store: ImageStore) -> None:
         run = make_run(store, training={"accumulation_steps": 4})
-        stopped = run_training(run, store, stop_at=6)  # asked once a part: in the second step
+        stopped = run_training(run, store, stop_at=6)  # checked once per part: in the second step
         assert stopped[-1].images_seen == 8
         resumed = run_training(run, store, resume=at_end(stopped))
         assert same(weights(resumed), weights(run_training(run, store)))
 
-    def test_a_step_that_is_given_up_changes_nothing(self, store: ImageStore) -> None:
+    def test_an_abandoned_step_changes_nothing(self, store: ImageStore) -> None:
         trainer = make_trainer(store, training={"accumulation_steps": 2})
         before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
         assert trainer.step(0, trainer.pixels[0], lambda: True) is None
@@ -74,9 +74,9 @@ class TestStops:
         assert not trainer.optimizer.state
 
 
-class TestGuards:
+class TestDivergence:
     @pytest.mark.parametrize("watched", ["loss", "gradient"])
-    def test_what_is_not_finite_ends_it_with_all_that_is_needed_to_find_out_why(
+    def test_a_loss_or_gradient_that_is_not_finite_raises_with_its_batch(
         self, watched: str, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run = make_run(store, training={"checkpoint_interval": 16, "report_interval": 16})
@@ -102,11 +102,11 @@ class TestGuards:
         for name, expected in {"images": x0, "timesteps": timesteps, "noise": noise, "labels": labels}.items():
             assert torch.equal(batch[name], expected)
 
-    def test_no_checkpoint_is_written_after_it_on_a_device_that_is_seldom_looked_at(
+    def test_no_checkpoint_is_made_after_divergence_on_a_device_that_is_rarely_checked(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         state = loop.TrainingState(make_trainer(store), None)
-        state.trainer.device = torch.device("meta")  # not the CPU
+        state.trainer.device = torch.device("meta")  # not a CPU
         for step in range(1, 4):
             state.add(step, torch.tensor(math.inf if step >= 2 else 1.0), torch.tensor(1.0), 0.1)
         for attempt in (state.stop, lambda: state.report(False)):
@@ -115,7 +115,7 @@ class TestGuards:
                 with pytest.raises(DivergedError, match=r"The loss is inf in step 3"):
                     attempt()
 
-    def test_watching_does_not_wait_for_the_device(self, store: ImageStore) -> None:
+    def test_counting_a_step_does_not_wait_for_the_device(self, store: ImageStore) -> None:
         trainer = make_trainer(store)
         state = loop.TrainingState(trainer, None)
         trainer.device = torch.device("meta")
@@ -123,13 +123,13 @@ class TestGuards:
             state.add(1, torch.tensor(1.0), torch.tensor(1.0), 0.1)
         assert seen.count == 0
 
-    def test_overflowing_gradients_of_fp16_are_the_scalers_business(self, store: ImageStore) -> None:
+    def test_overflowing_fp16_gradients_are_left_to_the_scaler(self, store: ImageStore) -> None:
         state = loop.TrainingState(make_trainer(store, choose_hardware("cpu", "fp16")), None)
         state.add(0, torch.tensor(1.0), torch.tensor(math.inf), 0.1)
         with pytest.raises(DivergedError):
             state.add(1, torch.tensor(math.nan), torch.tensor(1.0), 0.1)
 
-    def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
+    def test_the_best_checkpoint_has_the_lowest_validation_loss(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         losses = iter([0.5, 0.3, 0.4, 0.2])
@@ -140,7 +140,7 @@ class TestGuards:
         assert [report.best for report in run_training(run, store, resume=at_end(first))] == [False, True]
 
 
-class TestStart:
+class TestResumePlan:
     @pytest.fixture
     def run(self, store: ImageStore) -> Run:
         return make_run(store)
@@ -149,16 +149,16 @@ class TestStart:
     def checkpoint(self, run: Run, store: ImageStore) -> Checkpoint:
         return at_end(run_training(run, store, stop_at=4))
 
-    def test_nothing_there(self, run: Run) -> None:
+    def test_without_a_checkpoint_a_run_starts_from_scratch_unless_resume_is_required(self, run: Run) -> None:
         assert ResumePlan.of(run, None).checkpoint is None
         with pytest.raises(UserError, match=r"resume = require, but there is no checkpoint"):
             ResumePlan.of(with_training(run, resume="require"), None)
 
-    def test_the_same_run_goes_on_unless_it_never_shall(self, run: Run, checkpoint: Checkpoint) -> None:
+    def test_the_same_run_resumes_unless_resume_is_never(self, run: Run, checkpoint: Checkpoint) -> None:
         for resume in ("auto", "require"):
-            start = ResumePlan.of(with_training(run, resume=resume), checkpoint)
-            assert start.checkpoint is checkpoint
-            assert start.other is None
+            plan = ResumePlan.of(with_training(run, resume=resume), checkpoint)
+            assert plan.checkpoint is checkpoint
+            assert plan.other is None
         assert ResumePlan.of(with_training(run, resume="never"), checkpoint).checkpoint is None
 
     @pytest.mark.parametrize(
@@ -167,64 +167,66 @@ class TestStart:
             {"optimizer": {"lr": 2e-3}},
             {"training": {"seed": 1}},
             {"training": {"batch_size": 4}},
-            {"training": {"num_images": 16}},  # less than was seen
+            {"training": {"num_images": 16}},  # less than the checkpoint has seen
             {"training": {"num_images": 128, "seed": 1}},
             {"diffusion": {"target": "x0"}},
             {"augmentation": {"horizontal_flip": True}},
         ],
     )
-    def test_what_shapes_the_result_begins_anew(
+    def test_changes_that_affect_the_result_start_from_scratch(
         self, groups: dict[str, Any], checkpoint: Checkpoint, store: ImageStore
     ) -> None:
         run = make_run(store, **groups)
-        start = ResumePlan.of(run, checkpoint)
-        assert start.checkpoint is None
-        assert start.run == run
-        assert start.other == checkpoint.run_id
-        assert len(start.changed) == sum(len(group) for group in groups.values())
+        plan = ResumePlan.of(run, checkpoint)
+        assert plan.checkpoint is None
+        assert plan.run == run
+        assert plan.other == checkpoint.run_id
+        assert len(plan.changed) == sum(len(group) for group in groups.values())
 
-    def test_other_images_begin_anew(self, run: Run, checkpoint: Checkpoint) -> None:
-        start = ResumePlan.of(replace(run, training_images="others"), checkpoint)
-        assert start.checkpoint is None
-        assert start.changed == (f"training images: {run.training_images} → others",)
+    def test_other_images_start_from_scratch(self, run: Run, checkpoint: Checkpoint) -> None:
+        plan = ResumePlan.of(replace(run, training_images="others"), checkpoint)
+        assert plan.checkpoint is None
+        assert plan.changed == (f"training images: {run.training_images} → others",)
 
-    def test_a_longer_training_with_a_constant_learning_rate_is_as_if_never_ended(self, store: ImageStore) -> None:
+    def test_a_longer_training_with_a_constant_learning_rate_equals_an_uninterrupted_one(
+        self, store: ImageStore
+    ) -> None:
         constant = {"lr_schedule": "constant"}
         short, long = (
             make_run(store, optimizer=constant),
             make_run(store, optimizer=constant, training={"num_images": 128}),
         )
         ended = at_end(run_training(short, store))
-        start = ResumePlan.of(long, ended)
-        assert start.checkpoint is ended
-        assert not start.finished
-        assert start.run.run_id == long.run_id != short.run_id
-        longer, whole = run_training(start.run, store, resume=ended), run_training(long, store)
+        plan = ResumePlan.of(long, ended)
+        assert plan.checkpoint is ended
+        assert not plan.finished
+        assert plan.run.run_id == long.run_id != short.run_id
+        longer, whole = run_training(plan.run, store, resume=ended), run_training(long, store)
         assert same(weights(longer), weights(whole))
         assert figures(longer[-1].history) == figures(whole[-1].history)
         assert at_end(longer).run_id == at_end(whole).run_id
         assert at_end(longer).record.tracking_id == short.run_id
 
-    def test_a_longer_training_whose_learning_rate_had_fallen_already_has_a_name_of_its_own(
+    def test_a_longer_training_after_the_learning_rate_fell_has_its_own_run_id(
         self, run: Run, store: ImageStore
     ) -> None:
         ended = at_end(run_training(run, store))
         long = with_training(run, num_images=128)
-        start = ResumePlan.of(long, ended)
-        assert start.checkpoint is ended
-        assert start.run.continued_from == f"{run.run_id}@64"
-        assert start.run.run_id not in {run.run_id, long.run_id}
-        longer = at_end(run_training(start.run, store, resume=ended))
+        plan = ResumePlan.of(long, ended)
+        assert plan.checkpoint is ended
+        assert plan.run.continued_from == f"{run.run_id}@64"
+        assert plan.run.run_id not in {run.run_id, long.run_id}
+        longer = at_end(run_training(plan.run, store, resume=ended))
         again = ResumePlan.of(long, longer)  # the same command once more
         assert again.finished
         assert again.other is None
 
-    def test_require_goes_on_whatever_differs_and_says_so(self, run: Run, checkpoint: Checkpoint) -> None:
+    def test_require_resumes_with_any_changes_and_lists_them(self, run: Run, checkpoint: Checkpoint) -> None:
         other = with_training(replace(run, optimizer=changed(run.optimizer, lr=5e-4)), resume="require")
-        start = ResumePlan.of(other, checkpoint)
-        assert start.checkpoint is checkpoint
-        assert start.changed == ("optimizer.lr: 0.001 → 0.0005",)
-        assert start.run.continued_from == f"{run.run_id}@32"
+        plan = ResumePlan.of(other, checkpoint)
+        assert plan.checkpoint is checkpoint
+        assert plan.changed == ("optimizer.lr: 0.001 → 0.0005",)
+        assert plan.run.continued_from == f"{run.run_id}@32"
 
     @pytest.mark.parametrize(
         ("groups", "words"),
@@ -233,14 +235,14 @@ class TestStart:
             ({"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}}, "optimizer.name: adam → sgd"),
         ],
     )
-    def test_require_cannot_go_on_with_another_network_or_optimizer(
+    def test_require_rejects_another_network_or_optimizer(
         self, groups: dict[str, Any], words: str, checkpoint: Checkpoint, store: ImageStore
     ) -> None:
         groups = groups | {"training": {"resume": "require"}}
         with pytest.raises(UserError, match=words):
             ResumePlan.of(make_run(store, **groups), checkpoint)
 
-    def test_what_does_not_shape_the_result_goes_on(self, run: Run, checkpoint: Checkpoint) -> None:
+    def test_changes_that_do_not_affect_the_result_resume(self, run: Run, checkpoint: Checkpoint) -> None:
         quiet = with_training(run, report_interval=8, loader_workers=3, device="auto", accumulation_steps=2)
         assert ResumePlan.of(quiet, checkpoint).checkpoint is checkpoint
 
@@ -261,7 +263,7 @@ class TestWaysToCompute:
         for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
-    def test_every_part_has_a_dropout_of_its_own(self, store: ImageStore) -> None:
+    def test_every_part_of_a_batch_has_its_own_dropout(self, store: ImageStore) -> None:
         trainer = make_trainer(store, model={"dropout": 0.5}, training={"accumulation_steps": 2})
         batch = tuple(t if t is None else t[:4] for t in trainer.batch(0, trainer.pixels[0]))
         torch.nn.init.normal_(trainer.network.conv_out.weight)
@@ -270,7 +272,7 @@ class TestWaysToCompute:
         assert losses[0] == losses[2] != losses[1]
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-    def test_activations_computed_twice_give_the_same_training(self, precision: Any, store: ImageStore) -> None:
+    def test_activation_checkpointing_gives_equal_weights(self, precision: Any, store: ImageStore) -> None:
         plain, twice = (
             make_run(store, model={"dropout": 0.2}, training={"activation_checkpointing": flag})
             for flag in (False, True)
@@ -299,7 +301,7 @@ class TestWaysToCompute:
     ) -> None:
         monkeypatch.setitem(loader.FREE_MEMORY, device.type, lambda: 10 * store.images.nbytes)
         monkeypatch.setattr(loader, "COPIED_AT_ONCE", 7)
-        store.images.setflags(write=False)  # as a memory-mapped store's are, of which torch warns once a process
+        store.images.setflags(write=False)  # like a memory-mapped store's, about which torch warns once per process
         torch.set_warn_always(True)
         with warnings.catch_warnings(action="error"):
             batches = list(read(store, TRAINING, range(3), device.type))
@@ -309,67 +311,67 @@ class TestWaysToCompute:
         assert all(torch.equal(batch.cpu(), expected[step]) for step, batch in enumerate(batches))
 
     @pytest.mark.parametrize(("times", "kept"), [(3, False), (5, True)])
-    def test_they_stay_there_only_where_they_leave_room(
+    def test_images_stay_on_the_device_only_if_they_leave_room(
         self, times: int, kept: bool, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(loader.FREE_MEMORY, "cpu", lambda: times * store.images.nbytes)
-        made: list[Any] = []
-        monkeypatch.setattr(loader, "DevicePixels", lambda *args: made.append(args) or DevicePixels(*args))
+        copies: list[Any] = []
+        monkeypatch.setattr(loader, "DevicePixels", lambda *args: copies.append(args) or DevicePixels(*args))
         list(read(store, TRAINING, range(2)))
-        assert bool(made) == kept
+        assert bool(copies) == kept
         list(read(store, changed(TRAINING, loader_workers=1), range(2)))
-        assert len(made) == kept  # who asks for workers gets workers
+        assert len(copies) == kept  # loader workers read from the store
 
-    def test_a_training_goes_on_where_weights_lie_otherwise_in_memory(self, store: ImageStore) -> None:
-        """As between a GPU, or float32, and a CPU's bfloat16: the optimizer's state must follow the weights."""
+    def test_a_training_resumes_with_another_memory_format(self, store: ImageStore) -> None:
+        """As between a GPU, or float32, and bfloat16 on a CPU: the optimizer's state must follow the weights."""
         channels_last = choose_hardware("cpu", "fp32")
         assert channels_last.memory_format == torch.channels_last
         contiguous = OtherLayout(channels_last.device, "fp32", "")
         run = make_run(store)
         checkpoint = at_end(run_training(run, store, stop_at=4))
-        images, made = AugmentedImages(store, run.augmentation), []
+        images, trained = AugmentedImages(store, run.augmentation), []
         for hardware in (channels_last, contiguous):
             reports = list(train(run, images, store, hardware, checkpoint, lambda: False))
-            made.append(weights(reports))
-        assert made[1]["conv_in.weight"].is_contiguous()
-        for name, tensor in made[0].items():
-            torch.testing.assert_close(made[1][name], tensor, rtol=0, atol=3e-4)  # 1.2e-3 where it does not
+            trained.append(weights(reports))
+        assert trained[1]["conv_in.weight"].is_contiguous()
+        for name, tensor in trained[0].items():
+            torch.testing.assert_close(trained[1][name], tensor, rtol=0, atol=3e-4)  # 1.2e-3 if it does not
 
-    def test_a_batch_that_parts_do_not_divide(self) -> None:
+    def test_a_batch_that_parts_do_not_divide_is_rejected(self) -> None:
         with pytest.raises(ValueError, match=r"accumulation_steps = 3 does not divide batch_size = 8"):
             TRAINING.model_validate(TRAINING.model_dump() | {"accumulation_steps": 3})
 
     @pytest.mark.parametrize("compile_mode", ["default"])
-    def test_a_compiled_network_is_compiled_as_asked(
+    def test_the_network_is_compiled_in_the_requested_mode(
         self, compile_mode: Any, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[Any] = []
+        calls: list[Any] = []
         compiler = torch.compile
 
         def spy(function: Any, **options: Any) -> Any:
-            asked.append(options)
+            calls.append(options)
             return compiler(function, backend="aot_eager")
 
         monkeypatch.setattr(torch, "compile", spy)
         compiled = make_trainer(store, training={"compile": compile_mode})
         plain = make_trainer(store)
         losses = [float(trainer.step(0, trainer.pixels[0])[0]) for trainer in (compiled, plain)]
-        assert asked == [{"mode": compile_mode}]
+        assert calls == [{"mode": compile_mode}]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
         assert set(compiled.network.state_dict()) == set(plain.network.state_dict())
 
 
-class TestShares:
+class TestDistributed:
     @pytest.mark.parametrize(("count", "parts"), [(1, 1), (2, 1), (2, 2), (4, 2), (8, 1)])
     def test_the_rows_of_all_processes_are_the_batch(self, count: int, parts: int) -> None:
         rows = [World(rank, count).rows(8, parts) for rank in range(count)]
         assert sorted(torch.cat(rows).tolist()) == list(range(8))
-        for part in range(parts):  # each part is one stretch of the batch, whoever computes it
+        for part in range(parts):  # each part is one slice of the batch, on all processes together
             size = 8 // parts
-            together = torch.cat([own.chunk(parts)[part] for own in rows])
-            assert together.tolist() == list(range(part * size, (part + 1) * size))
+            slices = torch.cat([own.chunk(parts)[part] for own in rows])
+            assert slices.tolist() == list(range(part * size, (part + 1) * size))
 
-    def test_gradients_of_a_small_network_are_exchanged_at_once_on_a_cpu(self, store: ImageStore) -> None:
+    def test_gradients_of_a_small_network_are_exchanged_in_one_bucket_on_a_cpu(self, store: ImageStore) -> None:
         run = make_run(store, model={"width": 64})
         exchanged: list[int] = []
 
@@ -382,27 +384,27 @@ class TestShares:
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         try:
             images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
-            trainer = Trainer(run, images, store, hardware, World(0, 2))  # the other half is not needed
+            trainer = Trainer(run, images, store, hardware, World(0, 2))  # the other process is not needed
             trainer.distributed.register_comm_hook(None, hook)
-            for step in range(2):  # after the first step they are divided anew
+            for step in range(2):  # torch divides buckets again after the first step
                 trainer.step(step, trainer.pixels[step])
         finally:
             torch.distributed.destroy_process_group()
         assert exchanged == [sum(weight.nbytes for weight in trainer.network.parameters())] * 2
         assert exchanged[0] > 2**20
 
-    def test_each_computes_its_rows_of_the_one_batch(self, store: ImageStore) -> None:
+    def test_each_process_computes_its_rows_of_the_global_batch(self, store: ImageStore) -> None:
         run = make_run(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
         images = AugmentedImages(store, run.augmentation)
-        alone = make_trainer(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
-        expected = alone.batch(3, alone.pixels[3])
+        single = make_trainer(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
+        expected = single.batch(3, single.pixels[3])
         for rank in range(2):
             rows = World(rank, 2).rows(8, 1)
             pixels = StepPixels(store, TRAINING.seed, 8, rows)
             batch = Trainer(run, images, store, choose_hardware("cpu", "fp32")).batch(3, pixels[3], rows)
             assert all(torch.equal(ours, whole[rows]) for ours, whole in zip(batch, expected, strict=True))
 
-    def test_more_processes_than_images_to_validate_or_to_draw(
+    def test_more_processes_than_validation_or_preview_images(
         self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(World, "_reduce", lambda self, value, operation: value)
@@ -410,21 +412,23 @@ class TestShares:
         run = make_run(store, training={"validation_images": 1, "preview_images": 1})
         images, hardware = AugmentedImages(store, run.augmentation), choose_hardware("cpu", "fp32")
         trainer = Trainer(run, images, store, hardware)
-        losses, drawn = [], []
+        losses, previews = [], []
         for rank in range(2):
             trainer.world = World(rank, 2)
             losses.append(trainer.validation_loss())
-            drawn.append(len(trainer.preview()[0]))
+            previews.append(len(trainer.preview()[0]))
         assert losses[0] > losses[1] == 0
-        assert drawn == [1, 0]
+        assert previews == [1, 0]
 
-    def test_a_batch_that_processes_do_not_divide(self, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_batch_that_processes_do_not_divide_is_rejected(
+        self, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(World, "current", classmethod(lambda cls: cls(0, 3)))
         with pytest.raises(UserError, match=r"batch_size = 8 cannot be divided among 3 processes; .* multiple of 3"):
             run_training(make_run(store), store)
 
 
-def test_memory_that_was_freed_is_used_again_without_the_kernel() -> None:
+def test_freed_memory_is_reused_without_the_kernel() -> None:
     """In a process of its own: it is for good."""
     code = (
         "import resource, torch; from ddpm_kedro.hardware import keep_freed_memory\n"

@@ -1,4 +1,4 @@
-"""A training that starts from a model: from its weights, as a run of its own, resumed to the bit."""
+"""A training that starts from the weights of a model: its own run, resumed to equal weights."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,34 +30,34 @@ def initial(
 
 def run_from(start: TrainedModel | None, store: ImageStore, **groups: dict[str, Any]) -> Run:
     bases = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING}
-    made = {name: changed(base, **groups.get(name, {})) for name, base in bases.items()}
-    return Run.of(AugmentedImages(store, NO_AUGMENTATION), **made, initial_model=start)
+    parameters = {name: changed(base, **groups.get(name, {})) for name, base in bases.items()}
+    return Run.of(AugmentedImages(store, NO_AUGMENTATION), **parameters, initial_model=start)
 
 
-def test_a_training_that_moves_nothing_keeps_the_initial_loss(store: ImageStore) -> None:
+def test_a_tiny_learning_rate_keeps_the_initial_loss(store: ImageStore) -> None:
     start = initial()
     run = run_from(start, store, optimizer={"lr": 1e-12})
     trainer = Trainer(run, AugmentedImages(store, NO_AUGMENTATION), store, choose_hardware("cpu", "fp32"))
     trainer.ema.load_state_dict(start.network.state_dict())
-    wanted = trainer.validation_loss()
+    expected = trainer.validation_loss()
     reports = run_training(run, store)
-    assert [row["validation_loss"] for row in reports[-1].history] == pytest.approx([wanted] * 2, rel=1e-6)
-    from_nothing = run_training(run_from(None, store, optimizer={"lr": 1e-12}), store)[-1].history[0]
-    assert abs(from_nothing["validation_loss"] - wanted) > 0.01
+    assert [row["validation_loss"] for row in reports[-1].history] == pytest.approx([expected] * 2, rel=1e-6)
+    from_random = run_training(run_from(None, store, optimizer={"lr": 1e-12}), store)[-1].history[0]
+    assert abs(from_random["validation_loss"] - expected) > 0.01
     assert reports[-1].checkpoint is not None
     for states in (reports[-1].checkpoint.network, reports[-1].checkpoint.ema):
         for name, tensor in start.network.state_dict().items():
             torch.testing.assert_close(states[name], tensor)
 
 
-def test_the_initial_model_itself_is_left_as_it_is(store: ImageStore) -> None:
+def test_the_initial_model_is_not_changed(store: ImageStore) -> None:
     start = initial()
     before = {name: tensor.clone() for name, tensor in start.network.state_dict().items()}
     assert not same(weights(run_training(run_from(start, store), store)), before)
     assert same(start.network.state_dict(), before)
 
 
-def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(store: ImageStore) -> None:
+def test_a_stopped_fine_tuning_resumes_to_equal_weights(store: ImageStore) -> None:
     run = run_from(initial(), store)
     whole = weights(run_training(run, store))
     stopped = run_training(run, store, stop_at=3)[-1].checkpoint
@@ -68,7 +68,7 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(store: ImageStore) -> No
     assert not same(weights(run_training(run_from(None, store), store)), whole)
 
 
-def test_another_initial_model_is_another_run_and_the_same_elsewhere_is_not(store: ImageStore) -> None:
+def test_run_ids_follow_the_weights_of_the_initial_model_and_not_its_path(store: ImageStore) -> None:
     runs = [run_from(start, store) for start in (None, initial(), initial(scale=0.2))]
     assert len({run.run_id for run in runs}) == 3
     path = run_from(initial(), store, training={"initial_model": "elsewhere"})
@@ -90,13 +90,15 @@ def test_another_initial_model_is_another_run_and_the_same_elsewhere_is_not(stor
         (initial(changed(MODEL, width=16), classes=5), ["model.width: 8 → 16", "classes: 3 → 5"]),
     ],
 )
-def test_another_network_is_refused_with_what_differs(start: TrainedModel, words: list[str], store: ImageStore) -> None:
+def test_an_initial_model_with_another_network_is_rejected_with_the_differences(
+    start: TrainedModel, words: list[str], store: ImageStore
+) -> None:
     with pytest.raises(UserError) as error:
         run_from(start, store)
     for word in [*words, "training.initial_model", "Take over its model parameters"]:
         assert word in str(error.value)
 
 
-def test_dropout_and_the_names_of_classes_may_differ() -> None:
+def test_an_initial_model_may_differ_in_dropout_and_class_names() -> None:
     run = run_from(initial(changed(MODEL, dropout=0.1)), make_store(), model={"dropout": 0.2})
     assert run.class_names == ("class 0", "class 1", "class 2")

@@ -1,4 +1,4 @@
-"""Reading ahead."""
+"""Batches that loader workers read ahead."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from tests.training.test_loop import make_run, run_training, same, weights
 
 
 class Usage(NamedTuple):
-    """What shutil.disk_usage gives."""
+    """The result of shutil.disk_usage."""
 
     total: int
     used: int
@@ -34,14 +34,14 @@ def read(store: ImageStore, training: TrainingParameters, steps: range, device: 
     return read_steps(pixels, training, steps, torch.device(device))
 
 
-def test_the_pixels_of_a_step_are_those_of_its_indices(store: ImageStore) -> None:
+def test_a_step_reads_the_pixels_of_its_indices(store: ImageStore) -> None:
     pixels = StepPixels(store, seed=3, batch_size=8)[5]
     assert pixels.dtype == torch.uint8
     assert torch.equal(pixels, torch.from_numpy(store.images[batch_indices(3, 5, 8, 40).numpy()]))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_any_number_of_workers_reads_the_same(workers: int, store: ImageStore) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(workers: int, store: ImageStore) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     batches = list(read(store, changed(TRAINING, loader_workers=workers), range(2, 9)))
@@ -51,13 +51,13 @@ def test_any_number_of_workers_reads_the_same(workers: int, store: ImageStore) -
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_any_number_of_workers_learns_the_same(store: ImageStore) -> None:
+def test_trained_weights_do_not_depend_on_the_number_of_workers(store: ImageStore) -> None:
     alone, helped = (make_run(store, training={"loader_workers": count}) for count in (0, 2))
     assert alone.run_id == helped.run_id
     assert same(weights(run_training(alone, store)), weights(run_training(helped, store)))
 
 
-def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_ignore_ctrl_c(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
     batches = read(store, changed(TRAINING, loader_workers=2), range(50))
     next(batches), next(batches)  # one of each worker: both are ready
     for worker in multiprocessing.active_children():
@@ -66,8 +66,8 @@ def test_ctrl_c_leaves_the_workers_to_their_parent(store: ImageStore, caplog: py
     assert "died" not in caplog.text
 
 
-def test_a_worker_that_dies_costs_no_batch(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A stop signal to all processes of a job ends the workers, but the last checkpoint has still to be written."""
+def test_no_batch_is_lost_if_a_worker_dies(store: ImageStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A stop signal to all processes of a job ends the workers before the last checkpoint is written."""
     batches = read(store, changed(TRAINING, loader_workers=1), range(50))
     seen = [next(batches)]
     [worker] = multiprocessing.active_children()
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_costs_no_batch(store: ImageStore, caplog: pytest.Log
     assert "A loader worker died" in caplog.text
 
 
-def test_an_error_of_the_reading_itself_is_no_dead_worker(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_error_is_not_mistaken_for_a_dead_worker(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("a bug")
 
@@ -89,7 +89,7 @@ def test_an_error_of_the_reading_itself_is_no_dead_worker(store: ImageStore, mon
         list(read(store, TRAINING, range(2)))
 
 
-def test_too_little_shared_memory_is_said_before_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_shared_memory_is_an_error_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(40, size=(256, 256), channels=4)  # 0.25 MiB a picture, 2 MiB a batch
     monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path)
     for free, fits in ((10 * 2**20, True), (10 * 2**20 - 1, False)):
@@ -102,7 +102,7 @@ def test_too_little_shared_memory_is_said_before_work_begins(tmp_path: Path, mon
     read(store, TRAINING, range(1))  # without workers nothing is shared
 
 
-def test_where_nothing_is_mounted_for_shared_memory_nothing_is_checked(
+def test_shared_memory_is_not_checked_if_it_is_not_mounted(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path / "none")

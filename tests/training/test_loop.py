@@ -1,4 +1,4 @@
-"""The training loop, and the tests that a first course on diffusion models should come with."""
+"""The training loop, and the tests that a course on diffusion models should include."""
 
 import math
 from dataclasses import replace
@@ -26,8 +26,10 @@ from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAININ
 
 def make_run(store: ImageStore, **groups: dict[str, Any]) -> Run:
     bases = {"model": MODEL, "diffusion": DIFFUSION, "augmentation": NO_AUGMENTATION, "optimizer": OPTIMIZER}
-    made = {name: changed(base, **groups.get(name, {})) for name, base in (bases | {"training": TRAINING}).items()}
-    return Run.of(AugmentedImages(store, made.pop("augmentation")), **made)
+    parameters = {
+        name: changed(base, **groups.get(name, {})) for name, base in (bases | {"training": TRAINING}).items()
+    }
+    return Run.of(AugmentedImages(store, parameters.pop("augmentation")), **parameters)
 
 
 def run_training(
@@ -79,7 +81,7 @@ def test_previews_without_label_dropout_are_not_guided(store: ImageStore) -> Non
     assert torch.equal(guided.preview, plain.preview)
 
 
-def test_previews_are_pictures_with_labels(store: ImageStore) -> None:
+def test_previews_are_uint8_images_with_labels(store: ImageStore) -> None:
     report = run_training(make_run(store), store)[0]
     assert report.preview.shape == (6, 8, 8, 1)
     assert report.preview.dtype == torch.uint8
@@ -97,26 +99,26 @@ def test_the_loss_falls(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_learns_too(precision: str, device: torch.device) -> None:
+def test_the_loss_falls_in_lower_precision(precision: str, device: torch.device) -> None:
     store = make_store(8)
     run = make_run(store, training={"num_images": 800, "report_interval": 400}, optimizer={"lr": 3e-3})
     history = run_training(run, store, device.type, precision)[-1].history
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
-def test_one_picture_is_learnt_by_heart_and_drawn(device: torch.device) -> None:
-    """One-batch overfitting, judged by a forward process and a loss written out here.
+def test_a_network_memorises_one_image_and_generates_it(device: torch.device) -> None:
+    """Overfit one batch, and test it with a forward process and a loss written out here.
 
-    A wrong coefficient of the noise in training (variance for deviation, say) is learnt as happily as the right one;
-    but at the right x_t, with the coefficient of eq. 4, such a network errs by far more than this bound.
+    A network also learns with a wrong coefficient of the noise, such as the variance in place of the deviation; but at
+    the right x_t, with the coefficient of eq. 4, such a network has a far larger error than this bound.
     """
     torch.manual_seed(0)
     p = changed(DIFFUSION, target="noise", schedule="linear", num_timesteps=100, beta_end=0.1)
     schedule, target = make_schedule(p), TARGETS["noise"]
     with seeded(torch.device("cpu"), 1):
         network = UNet(changed(MODEL, width=16), 1).to(device)
-    picture = torch.linspace(-0.9, 0.9, 64).view(1, 1, 8, 8).to(device)
-    x0 = picture.expand(32, -1, -1, -1)
+    image = torch.linspace(-0.9, 0.9, 64).view(1, 1, 8, 8).to(device)
+    x0 = image.expand(32, -1, -1, -1)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for step in range(400):
         for group in optimizer.param_groups:
@@ -131,10 +133,10 @@ def test_one_picture_is_learnt_by_heart_and_drawn(device: torch.device) -> None:
     cumprod = torch.cumprod(1 - betas, 0)[30:].to(device)[:, None, None, None]
     noise = torch.randn(70, 1, 8, 8).to(device)
     with torch.no_grad():
-        predicted = network(cumprod.sqrt() * picture + (1 - cumprod).sqrt() * noise, torch.arange(30, 100).to(device))
+        predicted = network(cumprod.sqrt() * image + (1 - cumprod).sqrt() * noise, torch.arange(30, 100).to(device))
     assert float(((predicted - noise) ** 2).mean()) < 0.03
-    drawn = generate_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
-    assert float((drawn - picture).abs().mean()) < 0.05
+    samples = generate_images(network, SamplingPlan(p, "ddim", 50), (1, 8, 8), 0, range(4))
+    assert float((samples - image).abs().mean()) < 0.05
 
 
 def test_training_noise_is_normal_and_timesteps_are_uniform(store: ImageStore, device: torch.device) -> None:
@@ -150,7 +152,7 @@ def test_training_noise_is_normal_and_timesteps_are_uniform(store: ImageStore, d
     assert all(tensor.device.type == device.type for tensor in batches[0])
 
 
-def test_batches_hold_the_images_with_their_labels_and_some_empty_ones(store: ImageStore) -> None:
+def test_batches_contain_images_with_their_labels_and_some_empty_labels(store: ImageStore) -> None:
     run = make_run(store, training={"batch_size": 40, "label_dropout": 0.3})
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
     batches = [batch_of(trainer, step) for step in range(20)]
@@ -163,7 +165,7 @@ def test_batches_hold_the_images_with_their_labels_and_some_empty_ones(store: Im
     assert float((labels == 3).float().mean()) == pytest.approx(0.3, abs=0.06)
 
 
-def test_two_trainings_of_one_seed_are_equal_to_the_bit(store: ImageStore) -> None:
+def test_two_trainings_with_one_seed_are_bit_identical(store: ImageStore) -> None:
     run = make_run(store, model={"dropout": 0.1}, augmentation={"horizontal_flip": True})
     torch.manual_seed(1)
     first = run_training(run, store)
@@ -190,13 +192,13 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_other_hyperparameters_lead_elsewhere(change: str, store: ImageStore) -> None:
+def test_other_hyperparameters_give_another_run_and_other_weights(change: str, store: ImageStore) -> None:
     base, other = make_run(store), make_run(store, **CHANGES[change])
     assert base.run_id != other.run_id
     assert not same(weights(run_training(base, store)), weights(run_training(other, store)))
 
 
-def test_what_does_not_shape_the_weights_leaves_them_alone(store: ImageStore) -> None:
+def test_parameters_outside_the_fingerprint_do_not_change_the_weights(store: ImageStore) -> None:
     base = make_run(store)
     quiet = {"report_interval": 64, "checkpoint_interval": 64, "preview_images": 0, "validation_images": 3}
     other = make_run(store, training=quiet)
@@ -211,7 +213,7 @@ def test_other_images_are_another_run(store: ImageStore) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 7])
-def test_a_stopped_training_goes_on_to_the_same_weights(stop_at: int, store: ImageStore) -> None:
+def test_a_stopped_training_resumes_to_equal_weights(stop_at: int, store: ImageStore) -> None:
     run = make_run(store, model={"dropout": 0.1})
     whole = run_training(run, store)
     stopped = run_training(run, store, stop_at=stop_at)
@@ -222,14 +224,14 @@ def test_a_stopped_training_goes_on_to_the_same_weights(stop_at: int, store: Ima
     assert resumed[-1].history[-1]["images_seen"] == 64
 
 
-def test_a_stop_waits_for_no_validation_and_no_preview(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_does_not_wait_for_validation_or_previews(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(_: Trainer) -> None:
-        raise AssertionError("a stop does not wait for this")
+        raise AssertionError("a stop must not wait for this")
 
     monkeypatch.setattr(Trainer, "validation_loss", slow)
     monkeypatch.setattr(Trainer, "preview", slow)
     run = make_run(store, training={"report_interval": 16})
-    [report] = run_training(run, store, stop_at=2)  # where a report would be due, too
+    [report] = run_training(run, store, stop_at=2)  # at a step with a report
     assert report.checkpoint is not None
     assert report.checkpoint.images_seen == 16
     assert report.history == []
@@ -244,7 +246,7 @@ def test_the_learning_rate_of_the_schedule_is_used(store: ImageStore) -> None:
         assert [group["lr"] for group in trainer.optimizer.param_groups] == [expected]
 
 
-def test_a_loss_that_is_no_number_ends_the_training(store: ImageStore) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training(store: ImageStore) -> None:
     run = make_run(store, optimizer={"lr": 1e30, "max_grad_norm": 1e30, "warmup_images": 0})
     with pytest.raises(UserError, match=r"The loss is (nan|inf) in step \d, after .* images, learning rate"):
         run_training(run, store)
@@ -262,25 +264,25 @@ def test_a_model_without_classes_ignores_the_labels(store: ImageStore) -> None:
     assert "class_embedding.weight" not in weights(reports)
 
 
-def test_images_without_labels_are_learnt_too() -> None:
+def test_images_without_labels_can_be_trained_on() -> None:
     store = make_store(classes=0)
     reports = run_training(make_run(store), store)
     assert reports[-1].images_seen == 64
 
 
-def test_the_average_and_not_the_network_is_drawn_and_validated(store: ImageStore) -> None:
+def test_validation_and_previews_use_the_ema_weights(store: ImageStore) -> None:
     run = make_run(store)
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
-    loss, (pictures, _) = trainer.validation_loss(), trainer.preview()
+    loss, (previews, _) = trainer.validation_loss(), trainer.preview()
     randomise(trainer.network)
     assert trainer.validation_loss() == loss
-    assert torch.equal(trainer.preview()[0], pictures)
+    assert torch.equal(trainer.preview()[0], previews)
     randomise(trainer.ema)
     assert trainer.validation_loss() != loss
-    assert not torch.equal(trainer.preview()[0], pictures)
+    assert not torch.equal(trainer.preview()[0], previews)
 
 
-def test_validation_and_previews_know_no_dropout(store: ImageStore) -> None:
+def test_validation_and_previews_have_no_dropout(store: ImageStore) -> None:
     run = make_run(store, model={"dropout": 0.5})
     trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, choose_hardware("cpu", "fp32"))
     randomise(trainer.ema)
@@ -288,7 +290,7 @@ def test_validation_and_previews_know_no_dropout(store: ImageStore) -> None:
     assert torch.equal(trainer.preview()[0], trainer.preview()[0])
 
 
-def test_pixels_survive_the_way_to_floats_and_back() -> None:
+def test_pixels_are_unchanged_after_conversion_to_floats_and_back() -> None:
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     floats = values.float() / 127.5 - 1
     assert torch.equal(to_uint8(floats)[0, :, :, 0], values[0, 0])

@@ -1,4 +1,4 @@
-"""The parts of the training loop: order, learning rate, average, hardware."""
+"""The parts of the training loop: order of images, learning rate, EMA, hardware."""
 
 import math
 import sys
@@ -13,7 +13,7 @@ from torch import nn
 from ddpm_kedro import hardware
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
-from ddpm_kedro.parameters.training import OPTIMIZERS
+from ddpm_kedro.parameters.optimizer import OPTIMIZERS
 from ddpm_kedro.training import randomness
 from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, update_ema
 from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
@@ -21,7 +21,7 @@ from tests.conftest import DEVICES, OPTIMIZER, changed
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 3), (7, 7), (5, 4)])
-def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(count: int, batch_size: int) -> None:
+def test_every_epoch_has_every_image_once_in_its_own_order(count: int, batch_size: int) -> None:
     row = torch.cat([batch_indices(0, step, batch_size, count) for step in range(6 * count)])
     epochs = row[: 6 * count].view(6, count)
     assert (epochs.sort(dim=1).values == torch.arange(count)).all()
@@ -29,7 +29,7 @@ def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(count: int, ba
     assert not torch.equal(batch_indices(0, 0, count, count), batch_indices(1, 0, count, count))
 
 
-def test_the_batch_of_a_step_depends_on_nothing_drawn_before() -> None:
+def test_the_batch_of_a_step_does_not_depend_on_earlier_random_numbers() -> None:
     torch.manual_seed(0)
     first = batch_indices(3, 17, 8, 100)
     torch.manual_seed(1)
@@ -38,24 +38,24 @@ def test_the_batch_of_a_step_depends_on_nothing_drawn_before() -> None:
     assert torch.equal(first, batch_indices(3, 17, 8, 100))
 
 
-def test_seeded_blocks_repeat_and_leave_the_global_state_alone(device: torch.device) -> None:
+def test_seeded_blocks_repeat_and_restore_the_global_state(device: torch.device) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    draws = []
+    numbers = []
     for counters in ((1, 2), (1, 2), (1, 3)):
         with seeded(device, *counters):
-            draws.append(torch.rand(4, device=device))
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+            numbers.append(torch.rand(4, device=device))
+    assert torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[0], numbers[2])
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_streams_are_independent() -> None:
-    draws = []
+    numbers = []
     for stream in Stream:
         with seeded(torch.device("cpu"), 0, stream, 0):
-            draws.append(tuple(torch.rand(3).tolist()))
-    assert len(set(draws)) == len(Stream)
+            numbers.append(tuple(torch.rand(3).tolist()))
+    assert len(set(numbers)) == len(Stream)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_no_warm_up_starts_at_the_peak() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_goes_downhill(name: str, device: torch.device) -> None:
+def test_every_optimizer_minimises_a_parabola(name: str, device: torch.device) -> None:
     own = {"betas": None, "momentum": 0.9} if name == "sgd" else {}
     weight = nn.Parameter(torch.tensor([3.0], device=device))
     optimizer = make_optimizer([weight], changed(OPTIMIZER, name=name, lr=0.05, **own))
@@ -103,24 +103,24 @@ def test_momentum_and_weight_decay_are_used() -> None:
     assert all(optimizer.defaults["fused"] for optimizer in (sgd, adamw))
 
 
-def test_average_is_warmed_up_and_then_exponential() -> None:
-    average, network = nn.Linear(1, 1), nn.Linear(1, 1)
-    nn.init.constant_(average.weight, 0.0)
+def test_ema_is_warmed_up_and_then_exponential() -> None:
+    ema, network = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.constant_(ema.weight, 0.0)
     nn.init.constant_(network.weight, 1.0)
-    update_ema(average, network, step=0, decay=0.99)
-    assert average.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
-    update_ema(average, network, step=10_000, decay=0.99)
-    assert average.weight.item() == pytest.approx(0.99 * 0.9 + 0.01)
+    update_ema(ema, network, step=0, decay=0.99)
+    assert ema.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
+    update_ema(ema, network, step=10_000, decay=0.99)
+    assert ema.weight.item() == pytest.approx(0.99 * 0.9 + 0.01)
 
 
-def test_average_leaves_buffers_alone() -> None:
-    average, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+def test_ema_leaves_buffers_alone() -> None:
+    ema, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     network.running_mean.fill_(5.0)
-    update_ema(average, network, step=10, decay=0.5)
-    assert average.running_mean.item() == 0.0
+    update_ema(ema, network, step=10, decay=0.5)
+    assert ema.running_mean.item() == 0.0
 
 
-def test_auto_takes_a_device_that_is_there() -> None:
+def test_auto_chooses_an_available_device() -> None:
     assert choose_hardware("auto", "auto").device.type in DEVICES
 
 
@@ -134,7 +134,7 @@ def test_auto_takes_a_device_that_is_there() -> None:
         ({"cpu"}, False, ("cpu", "fp32")),
     ],
 )
-def test_auto_takes_bf16_only_where_it_is_native(
+def test_auto_chooses_bf16_only_if_it_is_native(
     there: set[str], native: bool, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("cuda", "mps", "cpu"):
@@ -153,20 +153,20 @@ def test_a_cpu_without_bf16_instructions_computes_in_fp32(
     assert choose_hardware("cpu", "auto").precision == expected
 
 
-def test_a_gpu_is_asked_for_bf16_without_emulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(including_emulation))
+def test_emulated_bf16_on_a_gpu_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: calls.append(including_emulation))
     hardware.NATIVE_BF16["cuda"]()
-    assert asked == [False]
+    assert calls == [False]
 
 
-def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_device_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(hardware.AVAILABLE, "cuda", lambda: False)
     with pytest.raises(UserError, match=r"device = cuda is not available here; this machine has: .*cpu"):
         choose_hardware("cuda", "auto")
 
 
-def test_what_is_asked_for_is_taken(device: torch.device) -> None:
+def test_the_requested_device_and_precision_are_used(device: torch.device) -> None:
     chosen = choose_hardware(device.type, "bf16")
     with chosen.autocast():
         out = torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)
@@ -193,7 +193,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize(("cuda", "driver", "variables", "words"), CAUSES.values(), ids=CAUSES)
-def test_why_no_gpu(
+def test_the_reason_for_no_gpu_is_reported(
     cuda: str | None,
     driver: tuple[int, int] | None,
     variables: tuple[str, ...],
@@ -217,7 +217,7 @@ def test_why_no_gpu(
 
 
 @pytest.mark.parametrize(("status", "expected"), [(0, (12, 4)), (100, None)])
-def test_the_driver_says_its_cuda(
+def test_the_cuda_version_of_the_driver_is_read(
     status: int, expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Library:
@@ -230,7 +230,7 @@ def test_the_driver_says_its_cuda(
     assert hardware.cuda_of_driver() == expected
 
 
-def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_is_no_cuda_version(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(name)
 
@@ -238,26 +238,26 @@ def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.cuda_of_driver() is None
 
 
-def test_the_driver_is_there_where_cuda_is() -> None:
+def test_a_machine_with_cuda_has_a_driver_version() -> None:
     assert (hardware.cuda_of_driver() is not None) or "cuda" not in DEVICES
 
 
 def test_threads_do_not_disturb_each_others_global_random_numbers() -> None:
-    def drawn(seed: int) -> list[float]:
+    def random_numbers(seed: int) -> list[float]:
         found = []
         for step in range(200):
             with seeded(torch.device("cpu"), seed, step):
                 found += [float(torch.rand(())) for _ in range(10)]
         return found
 
-    alone = [drawn(seed) for seed in range(4)]
+    one_by_one = [random_numbers(seed) for seed in range(4)]
     before = torch.random.get_rng_state()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as pool:
-            together = list(pool.map(drawn, range(4)))
+            in_threads = list(pool.map(random_numbers, range(4)))
     finally:
         sys.setswitchinterval(interval)
-    assert together == alone
+    assert in_threads == one_by_one
     assert torch.equal(torch.random.get_rng_state(), before)

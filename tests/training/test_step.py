@@ -1,4 +1,4 @@
-"""One step: its gradient, and its own random numbers."""
+"""One training step: its gradient and its random numbers."""
 
 import copy
 from typing import Any
@@ -37,19 +37,19 @@ def test_a_step_follows_the_clipped_gradient_of_its_own_batch(store: ImageStore)
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_gradients_of_fp16_are_clipped_as_those_of_fp32(store: ImageStore, device: torch.device) -> None:
+def test_fp16_gradients_are_clipped_like_fp32_gradients(store: ImageStore, device: torch.device) -> None:
     pixels = read_pixels(store, torch.arange(8))
     trainers = [make_trainer(store, choose_hardware(device.type, precision)) for precision in ("fp32", "fp16")]
     norms = [float(trainer.step(0, pixels)[1]) for trainer in trainers]
     assert norms[1] == pytest.approx(norms[0], rel=0.05)
 
 
-def test_every_step_is_augmented_and_noised_in_its_own_way(store: ImageStore) -> None:
+def test_every_step_has_its_own_augmentation_and_noise(store: ImageStore) -> None:
     trainer = make_trainer(store, augmentation={"horizontal_flip": True})
     pixels = read_pixels(store, torch.arange(8))
     first, second = trainer.batch(0, pixels), trainer.batch(1, pixels)
     assert not any(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
-    torch.manual_seed(5)  # nothing is drawn from torch's global generator
+    torch.manual_seed(5)  # torch's global generator is not used
     assert all(torch.equal(a, b) for a, b in zip(first[:3], trainer.batch(0, pixels)[:3], strict=True))
 
 

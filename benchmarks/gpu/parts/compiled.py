@@ -10,7 +10,7 @@ from benchmarks.training.step import diffusers, ours
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Yield a row per candidate and batch, the most telling first: the time may not be enough for all."""
+    """Yield a row per candidate and batch, the most important first: the time may not be enough for all."""
     precision, sizes = native_precision(settings), settings.sizes
     tuned = partial(diffusers, channels_last=True, fused=True)
     graphs = ("default",) if settings.device == "cpu" else ("reduce-overhead", "default")

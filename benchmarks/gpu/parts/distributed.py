@@ -1,4 +1,4 @@
-"""One process under torchrun: that its group starts, and that a training is stopped, resumed, and ends in the same."""
+"""One process under torchrun: start its group, stop and resume training, and compare with an uninterrupted run."""
 
 import itertools
 import subprocess
@@ -25,7 +25,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Yield what the process group is, then how far the resumed training is from one that was not stopped.
+    """Yield the process group, then the differences between the resumed and an uninterrupted run.
 
     Raises:
         RuntimeError: if a process ended with an error.
@@ -33,23 +33,23 @@ def measure(settings: Settings) -> Iterator[Row]:
     as_in_a_run(settings.device)
     steps = settings.sizes.resumed_steps
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder, "checkpoint.pt")
+        file = Path(folder, "checkpoint.pt")
         for last in (steps // 2, steps):
-            words = [settings.device, str(int(settings.tiny)), str(last), str(kept)]
+            words = [settings.device, str(int(settings.tiny)), str(last), str(file)]
             done = subprocess.run([*TORCHRUN, *words], check=False, capture_output=True, text=True)
             print(done.stdout, done.stderr, flush=True)
             if done.returncode:
                 raise RuntimeError(f"torchrun ended with {done.returncode} at step {last}: see the log.")
             [backend] = [line for line in done.stdout.splitlines() if line.startswith("backend")]
-            state = read(kept)
+            state = read(file)
             yield {
                 "what": f"torchrun, until step {last} of {steps}",
                 "value": f"{state.images_seen:,} images; {backend}",
             }
     alone = trained(settings, steps, None)
     yield {"what": "largest difference of a loss, relative", "value": f"{difference(state, alone):.2g}"}
-    apart = max(float((state.network[name].cpu() - alone.network[name].cpu()).abs().max()) for name in alone.network)
-    yield {"what": "largest difference of a weight", "value": f"{apart:.2g}"}
+    gap = max(float((state.network[name].cpu() - alone.network[name].cpu()).abs().max()) for name in alone.network)
+    yield {"what": "largest difference of a weight", "value": f"{gap:.2g}"}
 
 
 def difference(one: Checkpoint, other: Checkpoint) -> float:
@@ -59,7 +59,7 @@ def difference(one: Checkpoint, other: Checkpoint) -> float:
 
 
 def trained(settings: Settings, last: int, resume: Checkpoint | None) -> Checkpoint:
-    """Return the checkpoint of a run that is asked to stop after step ``last``; its last step needs no asking."""
+    """Train until step ``last`` and return the checkpoint."""
     sizes = settings.sizes
     shape, batch = sizes.shape, sizes.compared
     lengths = {"batch_size": batch, "num_images": batch * sizes.resumed_steps, "preview_images": 0}
@@ -76,17 +76,17 @@ def trained(settings: Settings, last: int, resume: Checkpoint | None) -> Checkpo
 
 
 def read(file: Path) -> Checkpoint:
-    """Return a checkpoint that :func:`write` has kept."""
+    """Read a checkpoint that :func:`write` saved."""
     return Checkpoint.from_dict(torch.load(file, weights_only=True))
 
 
 def write(checkpoint: Checkpoint, file: Path) -> None:
-    """Keep a checkpoint, as tensors and plain data."""
+    """Save a checkpoint as tensors and plain data."""
     torch.save(checkpoint.as_dict(), file)
 
 
 def main(device: Any, tiny: str, last: str, file: str) -> None:
-    """Train in a process group until a step, from the checkpoint that was kept, if there is one."""
+    """Train in a process group until a step, from the saved checkpoint if there is one."""
     settings = Settings(device, bool(int(tiny)), None, Path())
     if device == "cuda":
         torch.cuda.set_device(0)
@@ -96,8 +96,8 @@ def main(device: Any, tiny: str, last: str, file: str) -> None:
     assert one.item() == dist.get_world_size()
     print(f"backend {dist.get_backend_config()}, all_reduce on {one.device}", flush=True)
     as_in_a_run(device)
-    kept = Path(file)
-    write(trained(settings, int(last), read(kept) if kept.exists() else None), kept)
+    checkpoint = Path(file)
+    write(trained(settings, int(last), read(checkpoint) if checkpoint.exists() else None), checkpoint)
     dist.destroy_process_group()
 
 

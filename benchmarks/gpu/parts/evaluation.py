@@ -1,4 +1,4 @@
-"""What evaluation costs: features of images and their nearest neighbours, on the CPU and on the GPU."""
+"""The cost of evaluation: features of images and their nearest neighbours, on the CPU and the GPU."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     """Yield a row per device for features, then for neighbours."""
     as_in_a_run(settings.device)
     sizes = settings.sizes
-    shape = replace(sizes.shape, size=max(sizes.shape.size, 8))  # the classifier's least size
+    shape = replace(sizes.shape, size=max(sizes.shape.size, 8))  # the classifier's smallest size
     store = random_store(shape, max(sizes.extracted, sizes.searched))
     network = Classifier(shape.channels, CLASSES).eval().requires_grad_(False)
     extractor = FeatureExtractor("classifier", network, store.image_shape, (), store.made_by)
@@ -39,7 +39,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def _seconds(run: Callable[[], Any], images: int) -> Callable[[], Row]:
-    """Return what times the second of two runs: the first one warms up."""
+    """Return a function that times the second of two runs; the first one warms up."""
 
     def timed() -> Row:
         run()

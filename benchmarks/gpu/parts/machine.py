@@ -1,4 +1,4 @@
-"""The machine, and the two ceilings of everything that runs on it: matrix products and copies."""
+"""The machine and its two ceilings: matrix products and copies."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from benchmarks.gpu.steps import product_rate
 from benchmarks.training.results import Row
 from benchmarks.training.step import as_in_a_run, timed
 
-ASKED = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.sm", "power.limit", "compute_mode")
+QUERY = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.sm", "power.limit", "compute_mode")
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Yield what the driver says, and the fastest product and copy."""
+    """Yield the driver's information, and the fastest product and copy."""
     if settings.device == "cuda":
         yield from _ask_driver()
     as_in_a_run(settings.device)
@@ -29,11 +29,11 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def _ask_driver() -> Iterator[Row]:
-    command = ["nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader"]
+    command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError) as error:
         yield {"what": "nvidia-smi", "value": str(error), "unit": ""}
         return
-    for what, value in zip(ASKED, answer.splitlines()[0].split(", "), strict=True):
+    for what, value in zip(QUERY, answer.splitlines()[0].split(", "), strict=True):
         yield {"what": what, "value": value, "unit": ""}

@@ -1,4 +1,4 @@
-"""A step of diffusers' training script and of lucidrains' trainer, as they are and tuned."""
+"""A step of diffusers' training script and of lucidrains' trainer, unchanged and tuned."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""Where the time of our step goes: by cause, and every convolution's shape by itself."""
+"""Profile our step: time by cause, and each shape of a convolution separately."""
 
 import itertools
 from collections import defaultdict
@@ -24,7 +24,7 @@ ABOVE_A_COPY = (
     ("layout copies", ("aten::clone", "aten::contiguous", "convolution", "group_norm")),
     ("casts", ("aten::_to_copy",)),
 )
-"""What a copy is for, by a part of the name of an operation that it is a part of."""
+"""The cause of a copy, by a part of the name of an operation that contains it."""
 CAUSES = (
     ("optimizer, clip and EMA", ("Optimizer.", "_fused_adam", "_foreach_")),
     ("convolutions, backward", ("aten::convolution_backward",)),
@@ -35,7 +35,7 @@ CAUSES = (
     ("SiLU", ("silu",)),
     ("sums", ("aten::sum", "aten::mean")),
 )
-"""What any other operation is for, by a part of its name."""
+"""The cause of any other operation, by a part of its name."""
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -68,7 +68,7 @@ def _names_above(event: Any) -> Iterator[str]:
 
 
 def cause_of(names: list[str]) -> str:
-    """Return what an operation is for, given its name and the names of the operations that it is a part of."""
+    """Return the cause of an operation, given its name and the names of the operations that contain it."""
     if names[0] == COPY:
         found = _first(ABOVE_A_COPY, names[1:])
         return found or "other copies"
@@ -143,10 +143,10 @@ def passes(shape: Convolution, settings: Settings) -> list[tuple[str, Callable[[
     x, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (x, weight))
     stride, padding, dilation = [shape.stride] * 2, [shape.padding] * 2, [1, 1]
     forward = partial(torch.ops.aten.convolution, x, weight, None, stride, padding, dilation, False, [0, 0], 1)
-    grad = torch.randn_like(made := forward())
-    given = grad, x, weight, None, stride, padding, dilation, False, [0, 0], 1
-    flops = 2.0 * made.numel() * shape.channels_in * shape.kernel**2
-    backward = partial(torch.ops.aten.convolution_backward, *given)
+    grad = torch.randn_like(output := forward())
+    arguments = grad, x, weight, None, stride, padding, dilation, False, [0, 0], 1
+    flops = 2.0 * output.numel() * shape.channels_in * shape.kernel**2
+    backward = partial(torch.ops.aten.convolution_backward, *arguments)
     return [
         ("forward", forward, flops),
         ("gradient of the input", partial(backward, [True, False, False]), flops),

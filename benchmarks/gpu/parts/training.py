@@ -1,4 +1,4 @@
-"""A training for so many seconds by the clock, its samples, and how good they are beside real images."""
+"""Train for a number of seconds, then score the samples and real images."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from benchmarks.gpu.images import made_images, read_pack
 from benchmarks.gpu.settings import Settings, parameters
 from benchmarks.gpu.steps import as_in_a_run
 from benchmarks.training.networks import our_parameters
-from benchmarks.training.quality import figures_of
+from benchmarks.training.quality import scores_of
 from benchmarks.training.results import Row
 from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ from ddpm_kedro.training.run import Checkpoint, Run
 USE = {"diffusion": "cosine_v", "optimizer": "adam", "augmentation": "flips", "training": "ho2020"}
 RECIPE = {
     "optimizer__lr": 8e-4,
-    "optimizer__lr_schedule": "constant",  # its end is not known: the clock decides
+    "optimizer__lr_schedule": "constant",  # the clock decides when training ends
     "training__ema_decay": 0.999,
     "training__label_dropout": 0.1,
     "training__preview_images": 0,
@@ -39,7 +39,7 @@ SHOWN = 100  # samples of the grid
 
 
 class Clock:
-    """Asks for a stop so many seconds after it was asked for the first time."""
+    """A ``should_stop`` that becomes true some seconds after its first call."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.start = seconds, 0.0
@@ -52,7 +52,7 @@ class Clock:
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Yield a row per report of the training, then the scores of real images and of samples."""
+    """Yield a row per report of training, then the scores of samples and of real images."""
     as_in_a_run(settings.device)
     keep_freed_memory()
     sizes = settings.sizes
@@ -71,7 +71,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def make_run(settings: Settings, training: ImageStore) -> Run:
-    """Return the run: the network that is measured, with classes, and a recipe for minutes."""
+    """Return the run: the measured network with classes, and a recipe for minutes."""
     sizes = settings.sizes
     lengths = {
         "training__batch_size": 256 if settings.device == "cuda" else 8,
@@ -94,7 +94,7 @@ def model_of(run: Run, checkpoint: Checkpoint) -> TrainedModel:
 
 
 def score(settings: Settings, model: TrainedModel, training: ImageStore, holdout: ImageStore) -> Iterator[Row]:
-    """Yield KID, FD and accuracy against the holdout: of samples without guidance, then of training images.
+    """Yield KID, FD and accuracy, compared with the holdout: of samples without guidance, then of training images.
 
     The samples come first and are saved at once, since the time may not be enough for all.
     """
@@ -111,14 +111,14 @@ def score(settings: Settings, model: TrainedModel, training: ImageStore, holdout
     fitted = time.perf_counter() - start
     extractor.network.to(settings.device)
     reference, logits = extractor(holdout.images)
-    right = float((logits.argmax(1) == torch.from_numpy(holdout.labels)).float().mean())
-    yield {"classifier_seconds": fitted, "holdout": len(holdout), "accuracy_on_holdout": right}
+    accuracy = float((logits.argmax(1) == torch.from_numpy(holdout.labels)).float().mean())
+    yield {"classifier_seconds": fitted, "holdout": len(holdout), "accuracy_on_holdout": accuracy}
 
     def scores(images: NDArray[np.uint8], labels: torch.Tensor) -> Row:
-        return figures_of(*extractor(images), reference, labels) | {"images": len(images)}
+        return scores_of(*extractor(images), reference, labels) | {"images": len(images)}
 
-    how = f"samples, {report['num_inference_steps']} steps of {report['sampler']}"
-    yield {"scored": how, "sampling_seconds": report["seconds"]} | scores(samples, labels)
+    description = f"samples, {report['num_inference_steps']} steps of {report['sampler']}"
+    yield {"scored": description, "sampling_seconds": report["seconds"]} | scores(samples, labels)
     real = np.random.default_rng(0).permutation(len(training))[: sizes.samples]
     yield {"scored": "training images"} | scores(training.images[real], torch.from_numpy(training.labels[real]))
 
@@ -130,5 +130,5 @@ def fit(training: ImageStore, evaluation: EvaluationParameters) -> FeatureExtrac
 
 
 def save_grid(file: Path, samples: NDArray[np.uint8], labels: torch.Tensor, class_names: tuple[str, ...]) -> None:
-    """Save some samples, one column per class."""
+    """Save a grid of samples, one column per class."""
     labelled_grid(samples[:SHOWN], labels[:SHOWN].numpy(), class_names).save(file)

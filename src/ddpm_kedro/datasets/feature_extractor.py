@@ -45,7 +45,7 @@ class FeatureExtractorDataset(LocalDataset[LazyFeatureExtractor, FeatureExtracto
             file.write(json.dumps(seal(extractor.config()), indent=2).encode() + b"\n")
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of what made the saved extractor."""
+        """Return the fingerprint of the saved extractor's provenance."""
         with reading(self._filepath, "`kedro run --pipelines evaluation` makes it again."):
             return provenance_of(self._config()["made_by"]).fingerprint
 

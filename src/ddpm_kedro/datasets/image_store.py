@@ -1,4 +1,4 @@
-"""Images on disk: memory-mapped shards, their labels, and what they mean."""
+"""Images on disk: memory-mapped shards with labels and class names."""
 
 import json
 import logging
@@ -34,23 +34,23 @@ from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 UNFINISHED = "unfinished.json"
-REMEDY = "`kedro run --pipelines data_ingestion` makes again what is damaged."
+REMEDY = "`kedro run --pipelines data_ingestion` repairs it."
 MADE_AGAIN = "It is made again."
-OTHER_FILES = 512  # that a process may have to open besides
+OTHER_FILES = 512  # that a process may open besides the shards
 
 
 class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
     """A folder with shards ``00000.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64, hashes and ``store.json``.
 
-    Beside every shard lies ``00000.json``, with names, labels and sums of its images and the files that gave none.
-    A new store is made beside the earlier one and takes its place as a whole; an interrupted save resumes with the
-    first shard that is missing. A store that is already there, made by the same, is neither decoded nor written.
+    Beside each shard there is a ``00000.json`` with names, labels and sums of its images, and rejected files.
+    A new store is written beside the earlier one and replaces it as a whole; an interrupted save resumes with the first
+    missing shard. If the same store exists already, nothing is decoded or written.
 
     Args:
         filepath: the folder.
-        waits_for: name of a store in the same folder; what is saved here takes its place when that store is saved.
+        waits_for: name of a store in the same folder; a store saved here appears when that store is saved.
         completes: name of the store that waits for this one, so that both appear together.
-        shared: whether the store belongs to another data folder, and is only read here.
+        shared: whether the store belongs to another data folder, and is read-only here.
         metadata: as of :class:`LocalDataset`.
     """
 
@@ -67,7 +67,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         self._waits, self._completes, self._shared = waits_for is not None, completes, bool(shared)
 
     def load(self) -> ImageStore:
-        """The store, its images memory-mapped."""
+        """Load the store, its images memory-mapped."""
         while True:
             if not self._exists():
                 raise UserError(f"No images in {self._filepath}; run `kedro run --pipelines data_ingestion` first.")
@@ -78,40 +78,40 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
                 if self._is(before):
                     raise
             else:
-                if self._is(before):  # else another store has taken its place meanwhile
+                if self._is(before):  # else another store has replaced it in the meantime
                     return store
 
     def save(self, data: LazyImageStore) -> None:
-        """Decode and write, unless the same content is there.
+        """Decode and write the images, unless the same store exists already.
 
         Raises:
-            UserError: where more files than ``max_rejected_fraction`` gave no image, with the most frequent reasons;
-                where the source changed while it was read; where the store is shared and would be another.
+            UserError: if more files than ``max_rejected_fraction`` were rejected, with the most frequent reasons; if
+                the source changed while it was read; if the store is shared and would change.
         """
-        same = self._exists() and self._holds(data.made_by)
+        same = self._exists() and self._contains(data.made_by)
         if same:
             check_rejected(self._meta()["facts"], data.max_rejected_fraction)
         elif self._shared:
             raise UserError(
-                f"{self._filepath} belongs to another data folder (images_root in globals.yml), and these parameters "
-                "make other images: ingest them there, or remove images_root."
+                f"{self._filepath} belongs to another data folder (images_root in globals.yml), and with these "
+                "parameters the images differ: ingest them there, or remove images_root."
             )
         else:
             self._make(data)
         if self._shared:
             return
-        if same:  # what else was begun meanwhile was given up
+        if same:  # remove what an interrupted save of another store left
             _remove_others(self._filepath)
             (self._filepath / UNFINISHED).unlink(missing_ok=True)
         if not self._waits:
             self._put_in_place()
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of what made the saved store."""
+        """Return the fingerprint of the saved store."""
         return self._made_by().fingerprint
 
     def _read(self, remedy: str) -> ImageStore:
-        """The store, if it is whole."""
+        """Load the store if it is complete and undamaged."""
         with reading(self._filepath, remedy):
             meta = read_meta(self._filepath)
         _allow_open_files(len(meta["shards"]))
@@ -122,8 +122,8 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             made_by = provenance_of(meta["made_by"])
             return ImageStore(images, labels, tuple(meta["class_names"]), made_by, meta["facts"], hashes)
 
-    def _holds(self, made_by: Provenance) -> bool:
-        """Whether the same lies there, and is whole; what is damaged is removed, so that it is made again."""
+    def _contains(self, made_by: Provenance) -> bool:
+        """Return whether the same store exists and is undamaged; prepare a damaged one for repair."""
         remedy = REMEDY if self._shared else MADE_AGAIN
         try:
             return self._made_by(remedy) == made_by and self._read(remedy).made_by == made_by
@@ -131,11 +131,11 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             if self._shared:
                 raise
             logger.warning("%s", error)
-            self._take_apart(made_by, error.__cause__)
+            self._prepare_repair(made_by, error.__cause__)
             return False
 
-    def _take_apart(self, made_by: Provenance, damage: BaseException | None) -> None:
-        """Make an interrupted save of a damaged store, with all its shards but a damaged one."""
+    def _prepare_repair(self, made_by: Provenance, damage: BaseException | None) -> None:
+        """Turn a damaged store into an interrupted save, with all its shards except a damaged one."""
         place, new = self._filepath.resolve(), _new(self._filepath)
         with suppress(UserError):
             if self._made_by() != made_by:
@@ -146,7 +146,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
                 for path in place.glob(f"{damage.name}.*"):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             shutil.rmtree(new, ignore_errors=True)
-            (place / META).unlink()  # at last: without it, the folder counts as empty
+            (place / META).unlink()  # last: without it, the folder counts as empty
             os.replace(place, new)
 
     def _make(self, store: LazyImageStore) -> None:
@@ -155,14 +155,14 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         self._begin(new, store.made_by)
         summaries = write_shards(new, store, f"storing {self._filepath.name}")
         store.check()
-        records = read_records(new, len(summaries))
-        statistics = summarize(summaries, records.hashes) | {"rejected_files": records.rejected}
+        hashes, labels, rejected = read_records(new, len(summaries))
+        statistics = summarize(summaries, hashes) | {"rejected_files": rejected}
         check_rejected(statistics, store.max_rejected_fraction)
         with atomic_write(new / HASHES) as file:
-            np.save(file, records.hashes)
+            np.save(file, hashes)
         if store.class_names:
             with atomic_write(new / LABELS) as file:
-                np.save(file, records.labels)
+                np.save(file, labels)
         shards = [f"{number:05d}" for number, summary in enumerate(summaries) if summary["images"]]
         meta = {"class_names": list(store.class_names), "count": statistics["images"], "shards": shards}
         meta |= {"facts": statistics, "made_by": store.made_by.as_dict(), SUMS: checksums(new)}
@@ -170,18 +170,18 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
             file.write(json.dumps(seal(meta), indent=2).encode())
 
     def _put_in_place(self) -> None:
-        """Let what was made take its place: never is a new store there beside an earlier one of the other."""
-        whole = _is_whole(_new(self._filepath))
-        if self._completes and _is_whole(_new(other := self._filepath.with_name(self._completes))):
-            if whole and self._filepath.exists():
+        """Move new stores to their places; a new store is never beside the earlier one of the other name."""
+        complete = _is_complete(_new(self._filepath))
+        if self._completes and _is_complete(_new(other := self._filepath.with_name(self._completes))):
+            if complete and self._filepath.exists():
                 shutil.rmtree(_earlier(self._filepath), ignore_errors=True)
                 os.replace(self._filepath.resolve(), _earlier(self._filepath))
             _appear(other)
-        if whole:
+        if complete:
             _appear(self._filepath)
 
     def _begin(self, new: Path, made_by: Provenance) -> None:
-        """Make an empty folder, or keep one with the first shards of the same store."""
+        """Make an empty folder, unless there is one with the first shards of the same store."""
         unfinished = new / UNFINISHED
         if unfinished.is_file() and read_json(unfinished) == made_by.as_dict():
             return
@@ -195,7 +195,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         return (self._filepath / META).exists()
 
     def _is(self, meta: bytes) -> bool:
-        """Whether ``store.json`` is still this one."""
+        """Return whether ``store.json`` still has this content."""
         try:
             return (self._filepath / META).read_bytes() == meta
         except FileNotFoundError:
@@ -210,23 +210,23 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
 
 
 def _new(store: Path) -> Path:
-    """Where a store is made: beside its place, on the same disk, though its place may be a link."""
+    """Return where a store is written: beside its place, on the same disk even if its place is a link."""
     place = store.resolve()
     return place.with_name(f".{place.name}.new")
 
 
 def _earlier(store: Path) -> Path:
-    """Where a store lies that another one replaces."""
+    """Return where a store is moved while another one replaces it."""
     return _new(store).with_name(f"{_new(store).name}.earlier")
 
 
-def _is_whole(new: Path) -> bool:
-    """Whether a store was made to its end and waits to take its place."""
+def _is_complete(new: Path) -> bool:
+    """Return whether a store is complete and waits to be moved to its place."""
     return (new / UNFINISHED).is_file() and (new / META).is_file()
 
 
 def _appear(store: Path) -> None:
-    """Put what was made in the place of the earlier store, which is removed."""
+    """Move a new store to its place, and remove the earlier one."""
     place = store.resolve()
     shutil.rmtree(_earlier(store), ignore_errors=True)
     take_place(_new(store), place)
@@ -235,23 +235,23 @@ def _appear(store: Path) -> None:
 
 
 def _remove_others(store: Path) -> None:
-    """Remove what lies beside a store that is in its place."""
+    """Remove a new and an earlier store beside a store."""
     for other in (_new(store), _earlier(store)):
         shutil.rmtree(other, ignore_errors=True)
 
 
 def _allow_open_files(count: int) -> None:
-    """Each shard that is mapped keeps its file open, and the limit is lower than a system needs.
+    """Raise the limit of open files: each memory-mapped shard keeps its file open.
 
     Raises:
-        UserError: where the system does not allow so many.
+        UserError: if the system does not allow that many.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    needed = count + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
-        raise UserError(f"The images lie in {count:,} files, more than this process may open: ulimit -n {wanted}.")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < needed:
+        raise UserError(f"The images are in {count:,} files, more than this process may open: run ulimit -n {needed}.")

@@ -1,4 +1,4 @@
-"""Images on disk that also lie where other hosts reach them."""
+"""Images on disk with a copy that other hosts can read."""
 
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,13 +18,14 @@ from ddpm_kedro.provenance import redact
 class RemoteImageStoreDataset(ImageStoreDataset):
     """An :class:`ImageStoreDataset` with a second place, such as ``s3://bucket/training_images``.
 
-    Whoever ingests puts the store there; whoever loads it gets a copy of its own first, unless it has it: training
-    reads from a disk, memory-mapped. ``store.json`` is put last and taken away first: no half of a store is met.
+    The host that ingests uploads the store; a host that loads it downloads it first, unless it has the same copy:
+    training reads memory-mapped files of a local disk. ``store.json`` is uploaded last and removed first, so that an
+    incomplete store does not count.
 
     Args:
-        filepath: the folder of the copy here.
+        filepath: the folder of the local copy.
         remote: a folder of any file system that fsspec knows.
-        credentials: what that file system is opened with.
+        credentials: for that file system.
         metadata: as of :class:`LocalDataset`.
     """
 
@@ -41,52 +42,52 @@ class RemoteImageStoreDataset(ImageStoreDataset):
         self._files, self._root = fsspec.url_to_fs(remote, **(credentials or {}))
 
     def load(self) -> ImageStore:
-        """The copy here, brought first where it is not that of the other place."""
-        self._bring()
+        """Load the local copy; download it first if the remote store differs."""
+        self._download()
         return super().load()
 
     def save(self, data: LazyImageStore) -> None:
-        """Decode and write, unless the same content is here or there; then it lies in both."""
-        self._bring()
+        """Decode and write the images unless the same store exists here or remotely; then upload it."""
+        self._download()
         super().save(data)
-        self._put()
+        self._upload()
 
     def fingerprint(self) -> str:
-        """That of what made the store of the other place."""
-        self._bring()
+        """Return the fingerprint of the remote store."""
+        self._download()
         return super().fingerprint()
 
-    def _bring(self) -> None:
-        there = self._there()
-        if there is None or there == self._here():
+    def _download(self) -> None:
+        remote = self._remote_meta()
+        if remote is None or remote == self._local_meta():
             return
         self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._filepath.with_name(f".{self._filepath.name}.lock")):  # of all processes of a host, one
-            if there == self._here():
+        with FileLock(self._filepath.with_name(f".{self._filepath.name}.lock")):  # one process per host downloads
+            if remote == self._local_meta():
                 return
             with replaced_folder(self._filepath) as new:
                 for name in self._files.ls(self._root, detail=False):
                     self._files.get_file(name, str(new / PurePosixPath(name).name))
 
-    def _put(self) -> None:
-        if self._there() == self._here():
+    def _upload(self) -> None:
+        if self._remote_meta() == self._local_meta():
             return
         upload(self._files, self._filepath, self._root, META)
 
-    def _there(self) -> bytes | None:
+    def _remote_meta(self) -> bytes | None:
         self._files.invalidate_cache()
         try:
-            found: bytes = self._files.cat_file(f"{self._root}/{META}")
+            meta: bytes = self._files.cat_file(f"{self._root}/{META}")
         except FileNotFoundError:
             return None
-        return found
+        return meta
 
-    def _here(self) -> bytes | None:
+    def _local_meta(self) -> bytes | None:
         file = self._filepath / META
         return file.read_bytes() if file.is_file() else None
 
     def _exists(self) -> bool:
-        return super()._exists() or self._there() is not None
+        return super()._exists() or self._remote_meta() is not None
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"remote": redact(self._remote)}

@@ -1,4 +1,4 @@
-"""Whether a store of images is whole: sizes and headers always, the content of a shard at its first use on a host."""
+"""Check a store of images: sizes and headers always, the content of a shard at its first use on a host."""
 
 import json
 import socket
@@ -18,13 +18,13 @@ from ddpm_kedro.progress import progress
 
 META, LABELS, HASHES = "store.json", "labels.npy", "hashes.npy"
 SUMS = "sha256"
-NOTED_FROM = 2**26  # bytes: fewer are checked again by each process, in a moment
+NOTED_FROM = 2**26  # bytes: smaller stores are checked by each process, which takes a moment
 CHECKED: set[tuple[Any, ...]] = set()
-"""Shards whose content this process has checked."""
+"""Shards that this process has checked."""
 
 
 class DamagedShardError(UserError):
-    """One shard is damaged, and can be made again without the others.
+    """A shard is damaged, and can be decoded again without the others.
 
     Attributes:
         name: of the shard.
@@ -41,7 +41,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Read ``store.json``, and compare labels and hashes with their checksums.
+    """Read ``store.json``, and verify the checksums of labels and hashes.
 
     Raises:
         UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.files.reading`.
@@ -50,33 +50,33 @@ def read_meta(folder: Path) -> dict[str, Any]:
     provenance_of(meta["made_by"])
     lists = [meta["class_names"], meta["shards"]]
     if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in lists):
-        raise UserError("class_names or shards are no lists of names")
+        raise UserError("class_names or shards is not a list of names")
     if not isinstance(meta["facts"], dict) or not meta["shards"]:
-        raise UserError("it has no facts, or no shards")
+        raise UserError("it has no statistics (facts), or no shards")
     for name, sum_ in meta.get(SUMS, {}).items():  # earlier versions wrote none
         if file_checksum(folder / name) != sum_:
-            raise UserError(f"the content of {name} is not that of its checksum")
+            raise UserError(f"the content of {name} does not match its checksum")
     return meta
 
 
 def read_arrays(
     folder: Path, meta: dict[str, Any]
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64] | None, NDArray[np.bytes_] | None]:
-    """Map the shards into memory, and read labels and hashes; their sizes must fit each other."""
+    """Memory-map the shards, and read labels and hashes; their sizes must match."""
     shards = [_mapped(folder, name) for name in meta["shards"]]
     count = sum(len(shard) for shard in shards)
     labels = np.load(folder / LABELS) if meta["class_names"] else None
     hashes = np.load(folder / HASHES, mmap_mode="r") if (folder / HASHES).is_file() else None
     if count != meta.get("count", count) or len({shard.shape[1:] for shard in shards}) > 1:
-        raise UserError(f"the shards hold {count} images, or images of several sizes; {meta.get('count')} are expected")
+        raise UserError(f"the shards have {count} images, or images of several sizes; {meta.get('count')} are expected")
     if labels is not None and (
         labels.dtype != np.int64
         or labels.shape != (count,)
         or not 0 <= labels.min() <= labels.max() < len(meta["class_names"])
     ):
-        raise UserError(f"{LABELS} does not hold a class for each of {count} images")
+        raise UserError(f"{LABELS} does not have a label for each of {count} images")
     if hashes is not None and hashes.shape != (count,):
-        raise UserError(f"{HASHES} does not hold a hash for each of {count} images")
+        raise UserError(f"{HASHES} does not have a hash for each of {count} images")
     return shards, labels, hashes
 
 
@@ -87,15 +87,15 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
         folder: of the store.
         names: of the shards.
         shards: their images.
-        hashes: of all images; None where there are none.
-        noted: whether other processes find beside the store what was checked here.
+        hashes: of all images; None if there are none.
+        noted: whether to write beside the store what was checked, for other processes.
 
     Raises:
-        DamagedShardError: for the first shard with an image that is not what it was.
+        DamagedShardError: for the first shard that has changed.
     """
-    if hashes is None:  # a store of an early version
+    if hashes is None:  # of an early version
         return
-    stamp = folder.with_name(f".{folder.name}-checked.json")  # not in the store, whose content is compared by others
+    stamp = folder.with_name(f".{folder.name}-checked.json")  # not in the store: others compare its content
     known = _read_stamp(stamp)
     mine = known.setdefault(socket.gethostname(), {})
     ends = np.cumsum([len(shard) for shard in shards])
@@ -108,17 +108,17 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
             shard, end = shards[index], int(ends[index])
             stored = hashes[end - len(shard) : end]
             if hash_images(shard) != [bytes(each).decode() for each in stored]:
-                raise DamagedShardError(f"the images of {names[index]}.npy are not what they were", names[index])
+                raise DamagedShardError(f"the images of {names[index]}.npy have changed", names[index])
             mine[names[index]] = states[index]
             CHECKED.add(tuple(states[index]))
             advance(1)
     if noted and sum(shards[index].nbytes for index in new) >= NOTED_FROM:
-        with suppress(OSError), atomic_write(stamp) as file:  # nothing is noted on a disk that can only be read
+        with suppress(OSError), atomic_write(stamp) as file:  # on a read-only disk nothing is noted
             file.write(json.dumps(known).encode())
 
 
 def _state(folder: Path, name: str) -> list[Any]:
-    """What changes where a shard is replaced."""
+    """Return path, size and time of change, which change if a shard is replaced."""
     path = folder / f"{name}.npy"
     file = path.stat()
     return [str(path.resolve()), file.st_size, file.st_mtime_ns]

@@ -75,7 +75,7 @@ def _is_marked(dataset: Any) -> bool:
 
 
 def _foreign(saved: Mapping[str, Provenance | None]) -> set[str]:
-    """Return the names of what was made from another model, or from other inputs than the model."""
+    """Return the outputs that were made from another model, or from other inputs than the model."""
     model = saved["model"]
     assert model is not None
     known = {"model": model.fingerprint, **model.inputs}

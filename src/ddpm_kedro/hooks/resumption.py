@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class Resumption:
-    """Move the checkpoint of the requested run to where the resume plan is made from it."""
+    """Make the checkpoint of the requested run the latest one, before the resume plan is made."""
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Replace the latest checkpoint by that of the requested run, on rank 0 first."""
+        """Replace the latest checkpoint by the checkpoint of the requested run, on rank 0 first."""
         if node.short_name != "make_resume_plan":
             return {}
         from ddpm_kedro.distributed import World  # noqa: PLC0415  torch takes seconds

@@ -1,4 +1,4 @@
-"""What a set of images is: in memory, or memory-mapped in shards."""
+"""Sets of images, in memory or memory-mapped in shards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from ddpm_kedro.provenance import Provenance
 
 
 class ShardedImages:
-    """Arrays (n, H, W, C) one behind the other, read like one array (N, H, W, C).
+    """Arrays (n, H, W, C) that are read like one concatenated array (N, H, W, C).
 
-    A number gives a picture, a slice or numbers (n,) a copy of so many.
+    An index returns one image; a slice, indices (n,) or a mask return a copy of n images.
     """
 
     def __init__(self, shards: Sequence[NDArray[np.uint8]]) -> None:
@@ -29,26 +29,26 @@ class ShardedImages:
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         if isinstance(key, slice):
             key = np.arange(*key.indices(len(self)))
-        wanted = np.asarray(key)
-        if wanted.dtype == bool:
-            wanted = np.flatnonzero(wanted)
-        wanted = np.where(wanted < 0, wanted + len(self), wanted)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
+        rows = np.asarray(key)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        rows = np.where(rows < 0, rows + len(self), rows)
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
             raise IndexError(f"There are {len(self)} images.")
-        return self._gathered(wanted.reshape(-1)).reshape(*wanted.shape, *self.shape[1:])
+        return self._gather(rows.reshape(-1)).reshape(*rows.shape, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
         return np.asarray(self[:], dtype=dtype)
 
-    def _gathered(self, wanted: NDArray[np.int64]) -> NDArray[np.uint8]:
-        found = np.empty((len(wanted), *self.shape[1:]), dtype=self.dtype)
-        of = np.searchsorted(self.ends, wanted, side="right")
-        order = np.argsort(of, kind="stable")
-        numbers, begins = np.unique(of[order], return_index=True)
-        for number, rows in zip(numbers, np.split(order, begins)[1:], strict=True):
+    def _gather(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        numbers = np.searchsorted(self.ends, rows, side="right")  # the shard of each row
+        order = np.argsort(numbers, kind="stable")
+        used, begins = np.unique(numbers[order], return_index=True)
+        for number, places in zip(used, np.split(order, begins)[1:], strict=True):
             shard = self.shards[number]
-            found[rows] = shard[wanted[rows] - (self.ends[number] - len(shard))]
-        return found
+            images[places] = shard[rows[places] - (self.ends[number] - len(shard))]
+        return images
 
 
 Images = NDArray[np.uint8] | ShardedImages
@@ -59,12 +59,12 @@ class ImageStore:
     """Images with their labels.
 
     Attributes:
-        images: (N, H, W, C) uint8, perhaps memory-mapped.
+        images: (N, H, W, C) uint8, memory-mapped or not.
         labels: (N,) int64, indices into ``class_names``; None for images without classes.
-        class_names: one name a class.
-        made_by: the source, its files and how they were divided.
+        class_names: one name per class.
+        made_by: the source, its files and the parameters.
         statistics: computed when the images were decoded, as plain data, with duplicates and rejected files.
-        hashes: (N,) bytes, equal for equal images, perhaps memory-mapped; None where nobody has computed them.
+        hashes: (N,) bytes, equal for equal images, memory-mapped or not; None if they were not computed.
     """
 
     images: Images
@@ -79,6 +79,6 @@ class ImageStore:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Return (C, H, W)."""
         _, height, width, channels = self.images.shape
         return channels, height, width

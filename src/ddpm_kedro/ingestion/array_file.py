@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm_kedro.errors import MissingSourceError, UserError
-from ddpm_kedro.ingestion.array_images import ArrayImages
+from ddpm_kedro.ingestion.array_images import ArrayImages, InMemoryImages
 from ddpm_kedro.ingestion.class_folders import SPLITS
-from ddpm_kedro.ingestion.source import Manifest, checksums, choose_class_names, fetch_path
+from ddpm_kedro.ingestion.source import Manifest, Source, checksums, choose_class_names, fetch_path
 from ddpm_kedro.parameters import DatasetParameters
 
 logger = logging.getLogger(__name__)
@@ -26,32 +26,16 @@ CLASS_NAMES = ("class_names", "label_names")
 CHANNELS = (1, 3, 4)
 
 
-class Part(NamedTuple):
-    """Images of one split.
-
-    Attributes:
-        images: (N, H, W, C) uint8, memory-mapped if the file is a .npy.
-        labels: (N,) int64, or None.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-
-
 class Arrays(NamedTuple):
     """The content of a file.
 
     Attributes:
-        training: images to train on.
-        holdout: images of a validation or test split, or None.
-        class_names: one name per class; empty without labels.
+        splits: training images, and the images of a validation or test split if there is one.
         names: of the arrays of images.
         unused: names of the arrays that are not used.
     """
 
-    training: Part
-    holdout: Part | None
-    class_names: tuple[str, ...]
+    splits: list[InMemoryImages]
     names: tuple[str, ...]
     unused: tuple[str, ...]
 
@@ -62,45 +46,40 @@ class ArrayFileImages(ArrayImages):
 
     path: Path
     splits: bool
-    holdout: bool = False
-
-    @cached_property
-    def _part(self) -> Part:
-        arrays = open_arrays(self.path, self.splits)
-        return arrays.holdout if self.holdout and arrays.holdout else arrays.training
+    index: int
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:  # type: ignore[override]  # noqa: D102
-        return np.asarray(self._part.images)  # reading a row of a memory map is ten times as slow
+        return open_arrays(self.path, self.splits).splits[self.index].images
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int64] | None:  # type: ignore[override]  # noqa: D102
-        return self._part.labels
+        return open_arrays(self.path, self.splits).splits[self.index].labels
 
-    @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # noqa: D102
-        return open_arrays(self.path, self.splits).class_names
+    @cached_property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]  # noqa: D102
+        return open_arrays(self.path, self.splits).splits[self.index].class_names
 
 
-class ArrayFileSource:
+class ArrayFileSource(Source):
     """A .npy or .npz file."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """Open the file, and log what it contains."""
         path = fetch_path(dataset, "a .npy or .npz file", is_array)
-        arrays = open_arrays(path, dataset.splits)
-        names = choose_class_names(dataset, arrays.class_names, f"{path} has no labels")
-        count, *size = arrays.training.images.shape
+        (training, *holdout), array_names, unused = open_arrays(path, dataset.splits)
+        names = choose_class_names(dataset, training.class_names, f"{path} has no labels")
+        count, *size = training.images.shape
         logger.info("%s: %s images%s.", path, f"{count:,}", f" of {len(names)} classes" if names else "")
-        if arrays.holdout is not None:
-            logger.info("The holdout images are %s: %s images.", arrays.names[1], f"{len(arrays.holdout.images):,}")
-        if arrays.unused:
-            logger.warning("%s has arrays that are not used: %s.", path, ", ".join(arrays.unused))
+        if holdout:
+            logger.info("The holdout images are %s: %s images.", array_names[1], f"{len(holdout[0]):,}")
+        if unused:
+            logger.warning("%s has arrays that are not used: %s.", path, ", ".join(unused))
         return {
             "folder": str(path),
             "class_names": names,
             "sha256": checksums([path], path.parent),
-            "parts": arrays.names if arrays.holdout is not None else (),
+            "parts": array_names if holdout else (),
             "splits": dataset.splits,
             "files": 1,
             "looks": [[*size, count]],
@@ -109,8 +88,8 @@ class ArrayFileSource:
     def open(self, manifest: Manifest) -> tuple[ArrayFileImages, ArrayFileImages | None]:
         """Open the training split, and the validation or test split if there is one."""
         path, splits = Path(manifest["folder"]), manifest.get("splits", False)
-        holdout = open_arrays(path, splits).holdout is not None
-        return ArrayFileImages(path, splits), ArrayFileImages(path, splits, holdout=True) if holdout else None
+        holdout = ArrayFileImages(path, splits, 1) if len(open_arrays(path, splits).splits) > 1 else None
+        return ArrayFileImages(path, splits, 0), holdout
 
     def check(self, manifest: Manifest) -> None:
         """Compare the checksum of the file with the manifest."""
@@ -145,24 +124,30 @@ def open_arrays(path: Path, splits: bool) -> Arrays:
 def _open_arrays(path: Path, splits: bool, _: int) -> Arrays:
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)  # a pickle could execute code
-        named = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {IMAGES[0]: content}
+        file_arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {IMAGES[0]: content}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "it contains objects, or is another kind of file" if "allow_pickle" in str(error) else error
         raise UserError(f"{path} cannot be read as a .npy or .npz file of numbers: {reason}.") from error
-    images = _find(named, [*IMAGES, *_of_split(IMAGES, "training"), "arr_0"])
+    images = _find(file_arrays, [*IMAGES, *_of_split(IMAGES, "training"), "arr_0"])
     if images is None:
-        raise UserError(f"{path} has the arrays {', '.join(named) or '(none)'}, but images must be called {IMAGES[0]}.")
-    labels = _find(named, [*LABELS, *_of_split(LABELS, "training"), "arr_1"])
-    names = _find(named, CLASS_NAMES) if labels else None
-    held = _find_holdout(named, labels is not None) if splits else (None, None)
-    arrays = {name: _checked(path, named[name]) for name in (images, held[0]) if name}
-    encode = _LabelEncoder(path, named[labels], named[names] if names else None) if labels else None
-    training, *holdout = (
-        Part(array, encode(name, named[name], len(array)) if encode and name else None)
+        raise UserError(
+            f"{path} has the arrays {', '.join(file_arrays) or '(none)'}, but images must be called {IMAGES[0]}."
+        )
+    labels = _find(file_arrays, [*LABELS, *_of_split(LABELS, "training"), "arr_1"])
+    names = _find(file_arrays, CLASS_NAMES) if labels else None
+    held = _find_holdout(file_arrays, labels is not None) if splits else (None, None)
+    arrays = {name: _checked(path, file_arrays[name]) for name in (images, held[0]) if name}
+    encode = _LabelEncoder(path, file_arrays[labels], file_arrays[names] if names else None) if labels else None
+    parts = [
+        InMemoryImages(
+            np.asarray(array),  # reading a row of a memory map is ten times as slow
+            encode(name, file_arrays[name], len(array)) if encode and name else None,
+            encode.names if encode else (),
+        )
         for array, name in zip(arrays.values(), (labels, held[1]), strict=False)
-    )
-    unused = tuple(name for name in named if name not in {images, labels, names, *held})
-    return Arrays(training, holdout[0] if holdout else None, encode.names if encode else (), tuple(arrays), unused)
+    ]
+    unused = tuple(name for name in file_arrays if name not in {images, labels, names, *held})
+    return Arrays(parts, tuple(arrays), unused)
 
 
 def _of_split(kinds: tuple[str, ...], split: str) -> list[str]:
@@ -170,19 +155,19 @@ def _of_split(kinds: tuple[str, ...], split: str) -> list[str]:
     return [name for kind in kinds for word in words for name in (f"{kind}_{word}", f"{word}_{kind}")]
 
 
-def _find(named: dict[str, Any], names: Iterable[str]) -> str | None:
+def _find(file_arrays: dict[str, Any], names: Iterable[str]) -> str | None:
     """Return the first of these names that an array has, in any case."""
-    lower = {name.lower(): name for name in reversed(named)}
+    lower = {name.lower(): name for name in reversed(file_arrays)}
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _find_holdout(named: dict[str, Any], labelled: bool) -> tuple[str | None, str | None]:
+def _find_holdout(file_arrays: dict[str, Any], labelled: bool) -> tuple[str | None, str | None]:
     """Return the names of images and labels of the validation split, or else of the test split.
 
     If the training images have labels, a split without labels is not used.
     """
     for split in ("validation", "test"):
-        images, labels = (_find(named, _of_split(kinds, split)) for kinds in (IMAGES, LABELS))
+        images, labels = (_find(file_arrays, _of_split(kinds, split)) for kinds in (IMAGES, LABELS))
         if images and (labels or not labelled):
             return images, labels if labelled else None
     return None, None

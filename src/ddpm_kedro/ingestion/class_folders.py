@@ -1,4 +1,4 @@
-"""What the folders of a listing mean: splits and classes."""
+"""Find out which folders of a listing are splits and classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SPLITS = {
 TRAINING, HOLDOUT, UNUSED = 0, 1, 2
 Integers = NDArray[np.int64]
 Level = tuple[Integers, Sequence[bytes]]
-"""The folder of each file at one depth as (N,) numbers, -1 for none, and the name of each folder."""
+"""The folder of each file at one depth: indices (N,), -1 for none, and the names of the folders."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Folders:
 
 
 def find_folders(levels: Sequence[Level], *, splits: bool) -> Folders:
-    """Return what the folders mean: the first level with several folders holds splits or classes.
+    """Return splits and classes: the folders of the first level with several folders are splits or classes.
 
     Args:
-        levels: from the top.
-        splits: whether folders that are all called like splits are splits.
+        levels: of folders, from the top.
+        splits: whether folders that are all named like splits are splits.
 
     Raises:
-        UserError: if there are splits and none of them is for training.
+        UserError: if there are splits, but none for training.
     """
     count = len(levels[0][0])
     parts = np.zeros(count, dtype=np.int64)
@@ -60,30 +60,30 @@ def find_folders(levels: Sequence[Level], *, splits: bool) -> Folders:
     if depth is None:
         return Folders((), np.full(count, -1), parts)
     numbers, names = levels[depth]
-    here = {number: names[number] for number in np.unique(numbers[numbers >= 0]).tolist()}
-    words = {number: SPLITS.get(name.decode("utf-8", "replace").casefold(), "") for number, name in here.items()}
+    present = {number: names[number] for number in np.unique(numbers[numbers >= 0]).tolist()}
+    words = {number: SPLITS.get(name.decode("utf-8", "replace").casefold(), "") for number, name in present.items()}
     if not splits or not all(words.values()):
         return _in_classes(levels[depth], parts, ())
-    order = _parts_of({*words.values()}, [name.decode() for name in here.values()])
+    order = _parts_of({*words.values()}, [name.decode() for name in present.values()])
     for number, word in words.items():
         parts[numbers == number] = order[word]
-    found = tuple(
-        tuple(here[number].decode() for number, word in words.items() if order[word] == part)
+    folders = tuple(
+        tuple(present[number].decode() for number, word in words.items() if order[word] == part)
         for part in (TRAINING, HOLDOUT, UNUSED)
     )
     below = [_merged(level) for level in levels[depth + 1 :]]
     depth = _first_with_several(below)
     if depth is None:
-        return Folders((), np.full(count, -1), parts, found)
-    return _in_classes(below[depth], parts, found)
+        return Folders((), np.full(count, -1), parts, folders)
+    return _in_classes(below[depth], parts, folders)
 
 
 def _parts_of(words: set[str], names: list[str]) -> dict[str, int]:
-    """Return the part of each split: validation is the hold-out if there is one, else test."""
+    """Return the part of each split: validation is the holdout if there is one, else test."""
     if "training" not in words:
         raise UserError(
-            f"The folders {', '.join(names)} of dataset.path are splits, but none of them is for training: call one "
-            "of them train, or take them as classes with dataset.splits=false."
+            f"The folders {', '.join(names)} of dataset.path are splits, but none of them is for training: rename "
+            "one of them to train, or use them as classes with dataset.splits=false."
         )
     holdout = "validation" if "validation" in words else "test"
     return {"training": TRAINING, "validation": HOLDOUT, "test": HOLDOUT if holdout == "test" else UNUSED}
@@ -97,7 +97,7 @@ def _first_with_several(levels: Sequence[Level]) -> int | None:
 
 
 def _merged(level: Level) -> Level:
-    """Number the folders of a level by name alone: each split has a folder for each class."""
+    """Give the folders of a level an index per name: each split has a folder per class."""
     numbers, names = level
     distinct = {name: rank for rank, name in enumerate(sorted(set(names)))}
     ranks = np.array([distinct[name] for name in names] + [-1], dtype=np.int64)  # -1 stays -1

@@ -12,17 +12,8 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
 from ddpm_kedro.ingestion.collection import Fit, ImageFormat, LabelledImage, Original, Probe, RejectedImageError
 
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "JPEG2000",
-    "PPM",
-    *(["AVIF"] if "avif" in features.modules and features.check("avif") else []),
-)
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
+FORMATS += ["AVIF"] if "avif" in features.modules and features.check("avif") else []
 FILTER = Image.Resampling.LANCZOS
 TRANSPARENCY: dict[Any, Callable[[int], int]] = {
     "L;2": lambda value: value * 85,
@@ -38,11 +29,6 @@ LARGE = 50_000_000  # pixels: the rotation of a larger file is not read, because
 
 def decode(data: bytes, target: ImageFormat, label: int = -1) -> LabelledImage:
     """Decode a file: upright, in sRGB, in the common format; of several images in a file, the first one.
-
-    Args:
-        data: content of the file.
-        target: the common format.
-        label: of the image.
 
     Raises:
         RejectedImageError: if the file is no image or is damaged, whatever it contains.

@@ -1,4 +1,4 @@
-"""A file from the web or a store of objects: kept under a name of its own, once it is checked."""
+"""Download a file from the web or an object store, and check it."""
 
 import hashlib
 import logging
@@ -21,35 +21,35 @@ logger = logging.getLogger(__name__)
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is one of the web, or of a file system that fsspec knows, such as s3://."""
+    """Return whether a path is a URL of the web, or of a file system that fsspec knows, such as s3://."""
     scheme, mark, _ = path.partition("://")
     return bool(mark) and scheme.lower() in fsspec.available_protocols()
 
 
 def download(url: str, folder: Path, sha256: str | None, fits: Callable[[Path], bool] = lambda _: True) -> Path:
-    """Bring a file to ``folder``, unless it is there.
+    """Download a file, unless it was downloaded before.
 
-    What came of it before a connection broke off lies in a file ``.part`` and is gone on with, now or in another run.
-    Under its own name the file stands only when all of it is there and is what it should be. Of several processes that
-    want the same file, one downloads it and the others wait.
+    If a connection breaks off, the bytes are kept in a file ``.part``, and the download resumes, in this run or a later
+    one. The file gets its name when it is complete and checked. If several processes download the same file, one does,
+    and the others wait.
 
     Args:
-        url: where it lies.
-        folder: below which it comes to lie, in a folder of its own, under the last part of the URL.
-        sha256: of its content, in hexadecimal; None where nobody knows, and then it is told.
-        fits: whether a file is of the kind that is wanted, by its content.
+        url: of the file.
+        folder: the file is written to a folder of its own below, and named like the last part of the URL.
+        sha256: expected checksum, in hexadecimal; None to log the checksum.
+        fits: whether a file is of the right kind, by its content.
 
     Raises:
-        MissingSourceError: where it cannot be had.
-        UserError: where it is another file than ``sha256`` says.
+        MissingSourceError: if it cannot be downloaded.
+        UserError: if its checksum is not ``sha256``.
     """
     path, url_shown = folder / url_key(url) / _name(url), redact_text(url)
     if _is_kept(path, url_shown, sha256, fits):
         return path
     if is_redacted(url):
         raise MissingSourceError(
-            f"dataset.path = {url} stands for a URL whose user, password or query were not stored, and {path} is not "
-            "there: give the whole URL again (--params dataset.path=…)."
+            f"dataset.path = {url} stands for a URL whose user, password or query were not stored, and {path} does "
+            "not exist: give the whole URL again (--params dataset.path=…)."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path, "downloads"):
@@ -66,7 +66,7 @@ def _download(url: str, path: Path, sha256: str | None, fits: Callable[[Path], b
         if not fits(part):
             raise MissingSourceError(
                 f"{url_shown} gave {_described(part)}, not a file of the kind that dataset.source reads. Check "
-                "dataset.path: where a browser has to log in first, it must be a link that works without."
+                "dataset.path: the link must work without logging in."
             )
         check(part, url_shown, sha256)
     except UserError:
@@ -76,19 +76,19 @@ def _download(url: str, path: Path, sha256: str | None, fits: Callable[[Path], b
 
 
 def _is_kept(path: Path, url: str, sha256: str | None, fits: Callable[[Path], bool]) -> bool:
-    """Return whether a file was downloaded before and is, as far as can be known, still the right one."""
+    """Return whether a file was downloaded before and is, as far as can be checked, the right one."""
     if not path.is_file():
         return False
     if not fits(path):
-        logger.warning("%s is not of the kind that dataset.source reads: it is downloaded again.", path)
+        logger.warning("%s is not a file of the kind that dataset.source reads: downloading it again.", path)
         return False
     try:
         check(path, url, sha256)
     except UserError:
-        logger.warning("%s, brought before, is not what dataset.sha256 names: it is brought again.", path)
+        logger.warning("The cached %s does not have the checksum dataset.sha256: downloading it again.", path)
         return False
     if sha256 is None:
-        logger.info("%s was brought before; it is not asked for again while %s is there.", url, path)
+        logger.info("Using the cached %s of %s (delete it to download again).", path, url)
     return True
 
 
@@ -99,30 +99,30 @@ def _described(part: Path) -> str:
 
 
 def _name(url: str) -> str:
-    """A name for the file that leads nowhere else."""
+    """Return the last part of a URL as a file name that cannot leave its folder."""
     _, _, address = redact(url).partition("://")
     last = PurePosixPath(unquote(re.split("[?#]", address)[0].partition("/")[2])).name
     return re.sub(r"[^\w.-]", "_", last).lstrip(".") or "download"
 
 
 def check(path: Path, name: str, sha256: str | None) -> None:
-    """Whether it is the right file.
+    """Compare the checksum of a file, or log it if none is expected; messages call the file ``name``.
 
     Raises:
-        UserError: where it is another one.
+        UserError: if the checksum is another one.
     """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 is None:
-        logger.warning("Nothing says what %s should be. So that it is checked: dataset.sha256=%s", name, found)
+        logger.warning("%s was not verified. To verify it next time, set dataset.sha256=%s", name, found)
     elif found != sha256.lower():
-        raise UserError(f"{name} is not the file that dataset.sha256 names: its checksum is {found}, not {sha256}.")
+        raise UserError(f"{name} does not match dataset.sha256: its checksum is {found}, not {sha256}.")
 
 
 @contextmanager
 def _bar(name: str) -> Iterator[Show]:
-    """A bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with bars(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task(name, total=None)
-        yield lambda have, size: bar.update(task, completed=have, total=size)
+        yield lambda done, size: bar.update(task, completed=done, total=size)

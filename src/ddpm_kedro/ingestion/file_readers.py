@@ -5,7 +5,6 @@ import os
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from ddpm_kedro.ingestion.collection import RejectedImageError
 from ddpm_kedro.ingestion.file_walk import PROBLEMS, kind_of
@@ -15,17 +14,8 @@ MACHINE_ERRORS = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENO
 """Errors of the machine, not of a file: they end the run, and the next run resumes."""
 
 
-class Reader(Protocol):
-    """Reads the files of one folder or archive, in one process."""
-
-    def __init__(self, path: Path) -> None: ...
-
-    def read(self, name: bytes, place: int, size: int) -> bytes:
-        """Return the content of a file, at most ``size`` bytes."""
-
-
 class FolderReader:
-    """Reads files of a folder by name."""
+    """Reads files of a folder by name, at most ``size`` bytes."""
 
     def __init__(self, path: Path) -> None:
         self.top = os.fsencode(path)
@@ -58,6 +48,7 @@ class TarReader:
         return self.file.read(size)
 
 
+Reader = FolderReader | ZipReader | TarReader
 READERS: dict[str, type[Reader]] = {"folder": FolderReader, "zip": ZipReader, "tar": TarReader}
 
 

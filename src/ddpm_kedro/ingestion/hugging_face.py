@@ -10,7 +10,7 @@ from ddpm_kedro.errors import MissingSourceError, UserError
 from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
 from ddpm_kedro.ingestion.decoding import decode, probe
 from ddpm_kedro.ingestion.probing import probe_images
-from ddpm_kedro.ingestion.source import Manifest, choose_class_names, fetch_path, refuse_checksum
+from ddpm_kedro.ingestion.source import Manifest, Source, choose_class_names, fetch_path, refuse_checksum
 from ddpm_kedro.parameters import DatasetParameters
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class HuggingFaceImages(ImageCollection):
         return open_split(self.path, self.cache, self.split)
 
 
-class HuggingFaceSource:
+class HuggingFaceSource(Source):
     """A dataset of the hub, or in its format on this machine."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
@@ -85,9 +85,6 @@ class HuggingFaceSource:
         training, holdout = manifest["splits"]
         images = HuggingFaceImages(*place, training, classes)
         return images, HuggingFaceImages(*place, holdout, classes) if holdout else None
-
-    def check(self, manifest: Manifest) -> None:
-        """Do nothing: the files are a copy, which does not change."""
 
 
 def is_parquet(path: Path) -> bool:

@@ -17,7 +17,7 @@ from ddpm_kedro.ingestion.file_readers import Reader, open_reader, read_file
 from ddpm_kedro.ingestion.file_walk import OUTSIDE, PROBLEMS, UNREADABLE, hints, kind_of
 from ddpm_kedro.ingestion.listing import HIDDEN, Listing, describe, list_files, printable
 from ddpm_kedro.ingestion.probing import probe_images
-from ddpm_kedro.ingestion.source import Manifest, choose_class_names, fetch_path
+from ddpm_kedro.ingestion.source import Manifest, Source, choose_class_names, fetch_path
 from ddpm_kedro.ingestion.unpacking import opener_of, unpack
 from ddpm_kedro.parameters import DatasetParameters
 
@@ -65,7 +65,7 @@ class ImageFiles(ImageCollection):
         return open_reader(self.path)
 
 
-class ImageFileSource:
+class ImageFileSource(Source):
     """A folder or an archive."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
@@ -113,7 +113,7 @@ def is_archive(path: Path) -> bool:
 
 
 def usable_rows(listing: Listing, *, classes: bool) -> NDArray[np.int64]:
-    """Return the files to read: not those of unused splits nor, with classes, those without a class."""
+    """Return the rows of the files to read: without unused splits and, with classes, without files of no class."""
     used = listing.parts != UNUSED
     if classes and listing.class_names:
         used &= (listing.labels >= 0) | ~np.isin(listing.problems, WITH_FOLDER)
@@ -142,12 +142,9 @@ def _log_splits(listing: Listing) -> None:
 
 
 def _check_classes(path: Path, listing: Listing, *, strict: bool) -> None:
-    """Name images outside of the folders of classes, and refuse classes that have no training image.
+    """Warn about images outside of the folders of classes, and refuse classes without a training image.
 
-    Args:
-        path: of the folder or archive.
-        listing: of its files.
-        strict: whether it is an error if most images are outside of the folders.
+    If ``strict``, it is an error if most images are outside of the folders.
     """
     strays = np.flatnonzero((listing.labels < 0) & np.isin(listing.problems, WITH_FOLDER))
     remedy = "dataset.classes=false uses all images without classes"
@@ -176,10 +173,5 @@ def _log_skipped(listing: Listing) -> None:
         return
     kinds = [kind for _, kind, _ in listing.skipped]
     harmless = all(kind == HIDDEN or not (folder or kind in PROBLEMS) for folder, kind, _ in listing.skipped)
-    logger.log(
-        logging.INFO if harmless else logging.WARNING,
-        "%s other files are skipped: %s.%s",
-        f"{listing.skipped_count:,}",
-        describe(listing.skipped),
-        hints(kinds),
-    )
+    level, count = logging.INFO if harmless else logging.WARNING, f"{listing.skipped_count:,}"
+    logger.log(level, "%s other files are skipped: %s.%s", count, describe(listing.skipped), hints(kinds))

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,33 +35,11 @@ MAX_LISTED = 1_000  # rejected files in the report; all of them are listed besid
 Summary = dict[str, Any]
 
 
-class Records(NamedTuple):
-    """What was written beside the shards.
-
-    Attributes:
-        hashes: (N,) bytes, of all images.
-        labels: (N,) int64.
-        rejected: name and reason of the first MAX_LISTED rejected files.
-    """
-
-    hashes: NDArray[np.bytes_]
-    labels: NDArray[np.int64]
-    rejected: list[list[str]]
-
-
 def write_shards(folder: Path, store: LazyImageStore, title: str) -> list[Summary]:
     """Write the shards of a store that are not in the folder yet.
 
-    Each shard is a file ``00000.npy`` of images, unless all were rejected, and a file ``00000.json`` with names,
-    labels, hashes, rejected files and the summary.
-
-    Args:
-        folder: to write to.
-        store: to decode.
-        title: of the progress bar.
-
-    Returns:
-        The summary of each shard, in order.
+    A shard is a file ``00000.npy`` of images, unless all were rejected, and a file ``00000.json`` with names, labels,
+    hashes, rejected files and the summary that is returned.
 
     Raises:
         UserError: if a process was killed.
@@ -80,15 +58,15 @@ def write_shards(folder: Path, store: LazyImageStore, title: str) -> list[Summar
     return summaries
 
 
-def read_records(folder: Path, count: int) -> Records:
-    """Read what :func:`write_shards` wrote beside so many shards."""
+def read_records(folder: Path, count: int) -> tuple[NDArray[np.bytes_], NDArray[np.int64], list[list[str]]]:
+    """Return hashes (N,) and labels (N,) of all images in so many shards, and the first rejected files."""
     hashes, labels, rejected = list[NDArray[np.bytes_]](), list[NDArray[np.int64]](), list[list[str]]()
     for number in range(count):
         record = json.loads((folder / f"{number:05d}.json").read_text())
         hashes.append(np.array(record["hashes"], dtype=f"S{2 * HASH_BYTES}"))
         labels.append(np.array(record["labels"], dtype=np.int64))
         rejected += record["rejected"][: MAX_LISTED - len(rejected)]
-    return Records(np.concatenate(hashes), np.concatenate(labels), rejected)
+    return np.concatenate(hashes), np.concatenate(labels), rejected
 
 
 def _write(folder: Path, store: LazyImageStore) -> Iterator[Summary]:

@@ -1,6 +1,6 @@
 """Well-known datasets whose images have one size and fit into memory."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,7 +13,7 @@ import numpy as np
 
 from ddpm_kedro.errors import MissingSourceError
 from ddpm_kedro.ingestion.array_images import InMemoryImages
-from ddpm_kedro.ingestion.source import Manifest, checksums, refuse_path
+from ddpm_kedro.ingestion.source import Manifest, Source, checksums, refuse_path
 from ddpm_kedro.ingestion.unpacking import alone
 from ddpm_kedro.parameters import DatasetParameters
 
@@ -21,7 +21,7 @@ DIGITS = tuple("0123456789")
 Options = tuple[tuple[str, Any], ...]
 
 
-class SmallSet(ABC):
+class SmallSet(Source):
     """A dataset whose images have one size and fit into memory."""
 
     def fetch(self, dataset: DatasetParameters) -> Manifest:
@@ -34,9 +34,6 @@ class SmallSet(ABC):
     def open(self, manifest: Manifest) -> tuple[InMemoryImages, InMemoryImages | None]:
         """Read the training split, and the test split if there is one."""
         return self.read(Path(manifest["folder"]))
-
-    def check(self, manifest: Manifest) -> None:  # noqa: B027
-        """Do nothing: the files are read only once."""
 
     @abstractmethod
     def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
@@ -83,7 +80,7 @@ class TorchvisionArrays(SmallSet):
         test: its options for the test images.
         labels: its attribute with the labels.
         channels_first: whether its images are (N, C, H, W).
-        class_names: None to use those of torchvision.
+        class_names: None to use torchvision's.
     """
 
     dataset: str

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.class_names import readable
@@ -16,17 +17,19 @@ from ddpm_kedro.provenance import redact, redact_text
 Manifest = dict[str, Any]
 
 
-class Source(Protocol):
+class Source(ABC):
     """A kind of source: finds or downloads files, and opens them as collections of images."""
 
+    @abstractmethod
     def fetch(self, dataset: DatasetParameters) -> Manifest:
         """Download the files unless they are on this machine; return folder, class names and checksums."""
 
+    @abstractmethod
     def open(self, manifest: Manifest) -> tuple[ImageCollection, ImageCollection | None]:
         """Open the training images, and the holdout images if the source has a split for them."""
 
-    def check(self, manifest: Manifest) -> None:
-        """Raise a UserError if the files have changed since the manifest was made."""
+    def check(self, manifest: Manifest) -> None:  # noqa: B027
+        """Raise a UserError if the files have changed since the manifest was made; by default, they never change."""
 
 
 def refuse_path(dataset: DatasetParameters) -> None:
@@ -99,13 +102,8 @@ def fetch_path(dataset: DatasetParameters, expected: str, fits: Callable[[Path],
 def choose_class_names(dataset: DatasetParameters, names: Iterable[str], problem: str) -> list[str]:
     """Return the class names as files, grids and commands can show them; none if ``dataset.classes`` is false.
 
-    Args:
-        dataset: whether classes are required, used or ignored.
-        names: of the classes of the source.
-        problem: why there are no names, as part of a message.
-
     Raises:
-        UserError: if classes are required and there are none.
+        UserError: if classes are required and there are none, because of the ``problem``.
     """
     class_names = readable(names)
     if dataset.classes and not class_names:

@@ -36,11 +36,7 @@ def split_holdout(collection: ImageCollection, images: ImagesParameters, *, clas
 def hashed_holdout(keys: Iterable[bytes], labels: Rows | None, fraction: float, seed: int) -> tuple[Rows, Rows]:
     """Split by a hash of each key: an image that is added later moves no other one.
 
-    Args:
-        keys: of the images, N of them.
-        labels: (N,); each class keeps a training image. None if the images have no classes.
-        fraction: of the images to hold out.
-        seed: of the hash.
+    With labels (N,), each class keeps a training image.
     """
     seeded = str(seed).encode()
     digests = [blake2b(key, digest_size=8, key=seeded).digest() for key in keys]
@@ -64,20 +60,7 @@ def _kept(labels: Rows, hashes: NDArray[np.uint64], held: NDArray[np.bool_]) -> 
 
 
 def stratified_holdout(labels: Rows | None, count: int, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Split 0 … count-1 at random: the same fraction of each class, and each class keeps a training image.
-
-    Args:
-        labels: (N,) int64; None if the images have no classes.
-        count: number of images, N.
-        fraction: of the images to hold out.
-        seed: of the random numbers.
-
-    Returns:
-        Two sorted, disjoint arrays of indices: training, holdout.
-
-    Raises:
-        UserError: if one of them would be empty.
-    """
+    """Split 0 … count-1 at random: the same fraction of each class in labels (N,), which keeps a training image."""
     rng = np.random.default_rng(seed)
     classes = np.zeros(count, dtype=np.int64) if labels is None else labels
     members = [rng.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]

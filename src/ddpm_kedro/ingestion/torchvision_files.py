@@ -14,7 +14,7 @@ from ddpm_kedro.errors import MissingSourceError, UserError
 from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
 from ddpm_kedro.ingestion.decoding import convert, original_of
 from ddpm_kedro.ingestion.probing import probe_images
-from ddpm_kedro.ingestion.source import Manifest, refuse_path
+from ddpm_kedro.ingestion.source import Manifest, Source, refuse_path
 from ddpm_kedro.ingestion.unpacking import alone
 from ddpm_kedro.parameters import DatasetParameters
 
@@ -58,7 +58,7 @@ class TorchvisionImages(ImageCollection):
 
 
 @dataclass(frozen=True)
-class TorchvisionFiles:
+class TorchvisionFiles(Source):
     """A dataset from ``torchvision.datasets`` whose images have many sizes.
 
     Attributes:
@@ -88,12 +88,9 @@ class TorchvisionFiles:
 
     def open(self, manifest: Manifest) -> tuple[TorchvisionImages, TorchvisionImages | None]:
         """Open the training split, and the test split if there is one."""
-        training, holdout = (
-            None if options is None else TorchvisionImages(self.dataset, Path(manifest["folder"]), options)
-            for options in (self.train, self.test)
-        )
-        assert training is not None
-        return training, holdout
+        folder = Path(manifest["folder"])
+        holdout = None if self.test is None else TorchvisionImages(self.dataset, folder, self.test)
+        return TorchvisionImages(self.dataset, folder, self.train), holdout
 
     def check(self, manifest: Manifest) -> None:
         """Compare names and sizes of the files with the manifest."""

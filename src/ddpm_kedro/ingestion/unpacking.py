@@ -1,4 +1,4 @@
-"""A compressed .tar, which can be read from its beginning alone, becomes one that can be read anywhere."""
+"""Unpack a compressed .tar, so that its members can be read in any order."""
 
 import bz2
 import gzip
@@ -18,48 +18,45 @@ from ddpm_kedro.provenance import fingerprint
 
 logger = logging.getLogger(__name__)
 BLOCK = 2**20
-LEFT_FREE = 2**30  # bytes of the disk that stay free: a small file may unpack to more than any disk has
+LEFT_FREE = 2**30  # bytes of the disk that stay free: a small file may unpack to more than fits on any disk
 Opener = Callable[[Path], BufferedIOBase]
 OPENERS: dict[bytes, Opener] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
-"""What unpacks a file, by its first bytes."""
+"""Classes that decompress a file, by its first bytes."""
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """The file itself where it is not compressed, else what it holds, in ``folder``, unpacked once.
+    """Unpack a file into ``folder`` unless that was done before; return the path of the archive.
+
+    A file that is not compressed is returned as it is.
 
     Raises:
-        UserError: where it is damaged, or the disk too small.
+        UserError: if it is damaged, or the disk is too full.
     """
     opener = opener_of(path)
     if opener is None:
         return path
     status = path.stat()
-    made = folder / f"{path.name.split('.')[0]}-{fingerprint(str(path), status.st_size, status.st_mtime_ns)}.tar"
-    if made.is_file():
-        return made
+    unpacked = folder / f"{path.name.split('.')[0]}-{fingerprint(str(path), status.st_size, status.st_mtime_ns)}.tar"
+    if unpacked.is_file():
+        return unpacked
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(made, "unpacks"):
-        if made.is_file():
-            return made
-        part = made.with_suffix(".part")
-        logger.info("%s is unpacked to %s.", path, made)
+    with alone(unpacked, "unpacks"):
+        if unpacked.is_file():
+            return unpacked
+        part = unpacked.with_suffix(".part")
+        logger.info("Unpacking %s to %s.", path, unpacked)
         try:
             _decompress(opener, path, part)
         except UserError:
             part.unlink(missing_ok=True)
             raise
-        part.replace(made)
-    return made
+        part.replace(unpacked)
+    return unpacked
 
 
 @contextmanager
 def alone(path: Path, verb: str) -> Iterator[None]:
-    """Let one process at a time make a file or folder; the others wait.
-
-    Args:
-        path: of what is made.
-        verb: what the others wait for.
-    """
+    """Let one process at a time write a file or folder; the others log that another one ``verb`` it, and wait."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -73,7 +70,7 @@ def alone(path: Path, verb: str) -> Iterator[None]:
 
 
 def opener_of(path: Path) -> Opener | None:
-    """What unpacks a file; None where it is not compressed."""
+    """Return the class that decompresses a file; None if it is not compressed."""
     with path.open("rb") as file:
         head = file.read(8)
     return next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
@@ -85,8 +82,8 @@ def _decompress(opener: Opener, path: Path, part: Path) -> None:
             while block := packed.read(BLOCK):
                 if shutil.disk_usage(part.parent).free < LEFT_FREE + len(block):
                     raise UserError(
-                        f"{path} holds more than {file.tell():,} bytes, and {part.parent} has no room for more: "
-                        "dataset.download_folder names another folder."
+                        f"{path} unpacks to more than {file.tell():,} bytes, and the disk of {part.parent} is too full:"
+                        " choose another folder with dataset.download_folder."
                     )
                 file.write(block)
     except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:

@@ -11,7 +11,7 @@ NOT_IN_THE_WEIGHTS = {"dropout", "class_conditional"}  # class_conditional shows
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Identify a training run and describe the network that it trains.
+    """The identity of a training run and of the network that it trains.
 
     Attributes:
         made_by: every parameter that affects the result, by group, and the fingerprint of each input:
@@ -19,7 +19,7 @@ class RunRecord:
             ``<run id>@<images seen>`` of a run with other parameters that it continues, if any.
         image_shape: (C, H, W).
         class_names: one name per class that the network knows; empty for a network without classes.
-        tracking_id: id in W&B: that of the run which this one continues, if any. None for a model.
+        tracking_id: id in W&B; a run that continues another keeps its id. None for a model.
     """
 
     made_by: Provenance

@@ -16,6 +16,7 @@ from ddpm_kedro.parameters.base import (
     Group,
     Precision,
 )
+from ddpm_kedro.parameters.optimizer import OptimizerParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -32,7 +33,6 @@ from ddpm_kedro.parameters.training import (
     DiffusionParameters,
     ImagesParameters,
     ModelParameters,
-    OptimizerParameters,
     TrainingParameters,
 )
 

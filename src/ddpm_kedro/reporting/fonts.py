@@ -1,4 +1,4 @@
-"""Fonts for the titles of figures, and what stands there if no font has the letters of a class name."""
+"""Fonts for the titles of figures; a class name that no font can write is replaced by its number."""
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -12,32 +12,32 @@ DEJAVU, NO_LETTER = "mpl-data/fonts/ttf/DejaVuSans.ttf", "\uffff"
 
 
 def titles(names: Sequence[str]) -> list[str]:
-    """Return the title of each class in a grid: its name, or its number if no font here has all letters of it."""
+    """Return the title of each class in a grid: its name, or its number if no font has all its letters."""
     return [f"#{index}" if _font_file(name) is None else name for index, name in enumerate(names)]
 
 
 def legend(names: Sequence[str]) -> str:
-    """Return which numbers stand for which classes in grids; empty if grids show the names of all."""
+    """Return the classes that grids show by number, with their names; empty if grids show all names."""
     shown = zip(titles(names), names, strict=True)
     return ", ".join(f"{title} {name}" for title, name in shown if title != name)
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return a font that has the letters of a text: Pillow's own if possible, else DejaVu Sans."""
+    """Return a font with all letters of a text: Pillow's own if possible, else DejaVu Sans."""
     return _open(_font_file(text) or "", size)
 
 
 @lru_cache(maxsize=4096)
 def _font_file(text: str) -> str | None:
-    """Return the file of a font that has all letters of a text, "" for Pillow's own; None if there is none."""
+    """Return the file of a font with all letters of a text, "" for Pillow's own; None if no font has them."""
     return next((file for file in ("", *_dejavu()) if all(_has(file, letter) for letter in set(text))), None)
 
 
 @cache
 def _dejavu() -> list[str]:
-    """Return the file of DejaVu Sans, which comes with matplotlib; mlxtend needs that."""
-    found = find_spec("matplotlib")
-    folders = [] if found is None else found.submodule_search_locations or []
+    """Return the file of DejaVu Sans, a part of matplotlib, which mlxtend depends on."""
+    spec = find_spec("matplotlib")
+    folders = [] if spec is None else spec.submodule_search_locations or []
     return [str(file) for folder in folders if (file := Path(folder, DEJAVU)).is_file()]
 
 

@@ -17,9 +17,7 @@ from ddpm_kedro.progress import training_progress
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 from ddpm_kedro.training.trainer import Trainer
 
-CHECK_INTERVAL = (
-    32  # steps between two checks for a loss that is not finite, where a check waits: on a GPU, distributed
-)
+CHECK_INTERVAL = 32  # steps between checks for a loss that is not finite, if a check waits for other devices
 
 
 @dataclass(frozen=True)

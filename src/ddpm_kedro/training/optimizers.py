@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 import torch
 from torch import nn
 
-from ddpm_kedro.parameters.training import OPTIMIZERS, OptimizerParameters
+from ddpm_kedro.parameters.optimizer import OPTIMIZERS, OptimizerParameters
 
 
 def make_optimizer(weights: Iterable[nn.Parameter], p: OptimizerParameters) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Where a training starts: from scratch, or from a checkpoint."""
+"""The resume plan of a training: from scratch, or from a checkpoint."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from ddpm_kedro.training.run import Checkpoint, Run
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """Decide where a run starts.
+    """The run to train, and the checkpoint that it resumes from.
 
     Attributes:
         run: that is trained: the requested one, with the run that it continues, if any.
@@ -25,7 +25,7 @@ class ResumePlan:
 
     @classmethod
     def of(cls, run: Run, latest: Checkpoint | None) -> "ResumePlan":
-        """Plan a run as ``training.resume`` says, given the latest checkpoint.
+        """Plan a run from the latest checkpoint, as ``training.resume`` says.
 
         Raises:
             UserError: if the run must resume, but cannot.

@@ -1,3 +1,3 @@
-"""From a named source to uint8 images for training and hold-out."""
+"""Ingest a source: uint8 images for training and holdout."""
 
 from ddpm_kedro.pipelines.data_ingestion.pipeline import create_pipeline as create_pipeline

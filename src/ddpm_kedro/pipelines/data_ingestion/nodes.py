@@ -1,4 +1,4 @@
-"""Bring the images here, divide them, and say what there is."""
+"""Download, split and report images, and choose parameters for them."""
 
 import logging
 from collections import Counter
@@ -20,75 +20,76 @@ from ddpm_kedro.reporting.fonts import legend
 from ddpm_kedro.reporting.grid import labelled_grid
 
 logger = logging.getLogger(__name__)
-TOLD = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
-SIZES = 20  # of the source, in the report, the most frequent
-SHOWN = 100  # training images in the contact sheet, at most
-REASONS = 3  # of rejected files, told; the report has all
+LOGGED = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
+MAX_SIZES = 20  # of the source in the report, the most frequent
+MAX_SHEET = 100  # training images in the contact sheet
+MAX_REASONS = 3  # for rejected files in a warning; the report has all
+MAX_CLASSES = 20  # in a message
 
 
 def download_images(dataset: DatasetParameters, earlier_images: Manifest | None = None) -> Manifest:
-    """Bring the files of a source to this machine. The one node with files and network as its purpose.
+    """Download the files of a source, or find them on this machine: the one node that uses files and the network.
 
     Args:
-        dataset: which images.
-        earlier_images: the manifest that an earlier run left. Where it asked for the same and the source cannot be
-            reached any more, it is taken: nobody needs the source while the images made of it are there.
+        dataset: the source.
+        earlier_images: the manifest of an earlier run. It is returned if it is of the same source and the source is
+            not reachable now: the source is not needed as long as the images made from it exist.
 
     Returns:
-        A manifest: source, folder, SHA-256 of every file, class names; of one's own pictures also where they lie, a
-        fingerprint of what was asked for, and what they look like.
+        A manifest: source, folder, SHA-256 of each file, class names; for your own images also their location, a
+        fingerprint of the request, and the sizes of some images.
 
     Raises:
-        UserError: for an unknown source, or one that cannot be downloaded.
+        UserError: if the source is unknown or cannot be downloaded.
     """
-    asked = {"source": dataset.source}
+    request = {"source": dataset.source}
     if dataset.path is not None:
-        wanted = dataset.model_dump(exclude={"download_folder"})
-        asked["asked"] = fingerprint(wanted | {"path": locate(dataset, missing_ok=True)})
+        parameters = dataset.model_dump(exclude={"download_folder"})
+        request["asked"] = fingerprint(parameters | {"path": locate(dataset, missing_ok=True)})
     try:
-        manifest = asked | find_source(dataset.source).fetch(dataset)
+        manifest = request | find_source(dataset.source).fetch(dataset)
     except MissingSourceError as error:
-        if earlier_images is None or any(earlier_images.get(name) != asked.get(name) for name in ("source", "asked")):
+        if earlier_images is None or any(earlier_images.get(name) != request.get(name) for name in ("source", "asked")):
             raise
-        logger.warning("%s The images that were made of it before are used.", error)
+        logger.warning("%s The images made from it earlier are used.", error)
         return earlier_images
     return manifest if dataset.path is None else manifest | {"path": locate(dataset)}
 
 
 def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
-    """Divide the images into training and a hold-out that training never sees.
+    """Split the images into training images and holdout images, which training never sees.
 
     Returns:
-        Training images and hold-out, decoded only when they are saved and not there yet.
+        Training and holdout images, which are decoded only if they are not stored yet.
     """
     parameters = {"dataset": {"source": raw_images["source"]}, "images": images.fingerprint_fields()}
     source = find_source(raw_images["source"])
 
-    def lazy(name: str, shards: Shards, most_rejected: float) -> LazyImageStore:
+    def lazy(name: str, shards: Shards, max_rejected: float) -> LazyImageStore:
         class_names = tuple(raw_images["class_names"])
         files = fingerprint(raw_images["sha256"], name, class_names, *raw_images.get("parts", ()))
         made_by = Provenance(parameters, {"raw_images": files})
         check = partial(source.check, raw_images)
-        return LazyImageStore(made_by, class_names, shards, images.workers, most_rejected, check)
+        return LazyImageStore(made_by, class_names, shards, images.workers, max_rejected, check)
 
     training, holdout = split_source(source, raw_images, images)
-    # What is held out is decided by chance: the training images, most of all, stand for the share of rejected files.
+    # Only the training images are checked: the few holdout images may have a larger fraction of bad files by chance.
     return lazy("training", training, images.max_rejected_fraction), lazy("holdout", holdout, 1.0)
 
 
 def report_ingestion(
     training_images: ImageStore, holdout_images: ImageStore, raw_images: Manifest
 ) -> tuple[dict[str, Any], Image.Image]:
-    """What there was and what came of it, as plain data, and a picture of some training images.
+    """Return the ingestion report as plain data, and a figure of some training images.
 
-    Of both parts counts, sizes, classes, statistics, and the files that gave no image; of the source how many files,
-    and the sizes and kinds of some of them.
+    The report has, for both parts, counts, sizes, classes, statistics and rejected files; for the source, the number
+    of files and the sizes of some.
     """
     labels = training_images.labels
     if labels is None:
-        shown = np.linspace(0, len(training_images) - 1, min(SHOWN, len(training_images))).astype(int)
+        shown = np.linspace(0, len(training_images) - 1, min(MAX_SHEET, len(training_images))).astype(int)
     else:
-        each = max(1, SHOWN // len(training_images.class_names))
+        each = max(1, MAX_SHEET // len(training_images.class_names))
         shown = np.concatenate([np.flatnonzero(labels == label)[:each] for label in np.unique(labels)])
     sheet = labelled_grid(
         training_images.images[shown], None if labels is None else labels[shown], training_images.class_names
@@ -98,11 +99,11 @@ def report_ingestion(
         both = int(np.isin(holdout_images.hashes, training_images.hashes).sum())
         parts["holdout"]["also_in_training"] = both
         if both:
-            logger.warning("%s of %s pictures of the hold-out are in training, too.", both, len(holdout_images))
-    _tell_rejected(parts.values())
+            logger.warning("%s of %s holdout images are training images, too.", both, len(holdout_images))
+    _warn_rejected(parts.values())
     _log_missing_classes(training_images, holdout_images)
     if numbers := legend(training_images.class_names):
-        logger.info("No font here has all letters of these classes; grids show their numbers: %s.", numbers)
+        logger.info("No installed font has all letters of these class names; grids show their numbers: %s.", numbers)
     return parts | {"raw": _describe_raw(raw_images)}, sheet
 
 
@@ -113,18 +114,18 @@ def choose_parameters(
     images: ImagesParameters,
     trained_parameters: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the parameters that a plain ``kedro run`` takes for pictures of one's own.
+    """Return the parameters that a plain ``kedro run`` uses for your own images.
 
     Args:
-        training_images: the pictures.
+        training_images: the images.
         raw_images: their manifest.
-        dataset: which they are.
-        images: what they have become.
-        trained_parameters: of the training that this run goes on with, or of one before it with these parameters. Where
-            they are empty, what suits the pictures is chosen.
+        dataset: parameters of the source.
+        images: parameters of the images.
+        trained_parameters: of the training that this run resumes, or of an earlier one with the same parameters; if
+            they are empty, parameters that suit the images are chosen.
 
     Returns:
-        Parameters by group; empty for a set that others made, whose parameters stand in ``conf/``.
+        Parameters by group; empty for a well-known dataset, whose parameters are in ``conf/``.
     """
     if dataset.path is None or trained_parameters:
         return trained_parameters
@@ -140,19 +141,16 @@ def choose_parameters(
         "images": images.model_dump(exclude={"workers"}),
         "model": model,
     }
-    values = ", ".join(f"model.{name} {model[name]}" for name in TOLD)
-    logger.info(
-        "Chosen for these pictures: use.augmentation %s, %s. kedro run trains with that; --params overrides it.",
-        chosen["use"]["augmentation"],
-        values,
-    )
+    values = [f"use.augmentation {chosen['use']['augmentation']}", *(f"model.{name} {model[name]}" for name in LOGGED)]
+    message = "Chosen for these images: %s. kedro run trains with these parameters; --params overrides them."
+    logger.info(message, ", ".join(values))
     return chosen
 
 
 def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[str, Any]:
-    """A U-Net for pictures (C, H, W): the larger they are, the wider, and the more resolutions.
+    """Return a U-Net for images (C, H, W): larger images get more channels and more resolutions.
 
-    Its first and last layer take patches of 2×2, so that it learns in reasonable time without a GPU, too.
+    Its first and last layers use patches of 2×2, so that it learns in reasonable time also without a GPU.
     """
     channels, *sides = image_shape
     side = max(sides)
@@ -172,35 +170,35 @@ def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[
     }
 
 
-def _tell_rejected(parts: Iterable[dict[str, Any]]) -> None:
+def _warn_rejected(parts: Iterable[dict[str, Any]]) -> None:
     rejected = sum((Counter(part.get("rejected", {})) for part in parts), Counter[str]())
     if rejected:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in rejected.most_common(REASONS))
-        more = ", and more" if len(rejected) > REASONS else ""
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in rejected.most_common(MAX_REASONS))
+        more = ", and more" if len(rejected) > MAX_REASONS else ""
         logger.warning(
-            "%s files gave no picture: %s%s. ingestion_report.json lists them.", f"{rejected.total():,}", reasons, more
+            "%s files gave no image: %s%s. ingestion_report.json lists them.", f"{rejected.total():,}", reasons, more
         )
 
 
 def _log_missing_classes(training_images: ImageStore, holdout_images: ImageStore) -> None:
-    """Name the classes that have no image in one of the parts."""
+    """Log the classes that have no training or no holdout image."""
     for store, level, part, result in (
         (training_images, logging.WARNING, "training", "the model cannot learn them"),
-        (holdout_images, logging.INFO, "hold-out", "they are too small for one"),
+        (holdout_images, logging.INFO, "holdout", "they have too few images"),
     ):
         if store.labels is None:
             continue
         missing = [store.class_names[label] for label in np.setdiff1d(np.arange(len(store.class_names)), store.labels)]
         if missing:
-            some = ", ".join(missing[:SIZES]) + (", …" if len(missing) > SIZES else "")
-            logger.log(level, "%d classes have no %s image, for %s: %s.", len(missing), part, result, some)
+            names = ", ".join(missing[:MAX_CLASSES]) + (", …" if len(missing) > MAX_CLASSES else "")
+            logger.log(level, "%d classes have no %s image; %s: %s.", len(missing), part, result, names)
 
 
 def _describe_raw(raw_images: Manifest) -> dict[str, Any]:
     known = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
     sizes = {
         f"height {height}, width {width}, {'grey' if channels == 1 else 'colour'}": count
-        for height, width, channels, count in raw_images.get("looks", [])[:SIZES]
+        for height, width, channels, count in raw_images.get("looks", [])[:MAX_SIZES]
     }
     return known | ({"sizes_of_some": sizes} if sizes else {})
 

@@ -1,4 +1,4 @@
-"""The wiring of data ingestion."""
+"""Pipeline of data ingestion."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -11,7 +11,7 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import (
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """params:dataset → raw_images → training_images, holdout_images → ingestion_report, contact_sheet, choices."""
+    """Build params:dataset → raw_images → training_images, holdout_images → report, contact sheet, parameters."""
     return Pipeline(
         [
             Node(download_images, ["params:dataset", "earlier_images"], "raw_images", name="download_images"),
