@@ -174,12 +174,12 @@ class _Comparison(NamedTuple):
 
 def _without_nan(score: Score) -> Score:
     """Replace numbers that are NaN or infinite by None, with a note."""
-    numbers = {name: getattr(score, name) for name in ("value", "value_at_holdout_n", "holdout_value", "spread")}
-    finite = {name: number for name, number in numbers.items() if number is None or math.isfinite(number)}
-    if len(finite) == len(numbers):
+    names = ("value", "value_at_holdout_n", "holdout_value", "spread")
+    not_finite = [name for name in names if not math.isfinite(getattr(score, name) or 0)]
+    if not not_finite:
         return score
-    note = score.note or "these images give no finite number"
-    return replace(score, **{**dict.fromkeys(numbers), **finite, "note": note})
+    changes: dict[str, Any] = dict.fromkeys(not_finite)
+    return replace(score, **changes, note=score.note or "these images give no finite number")
 
 
 def _accuracy(images: Features) -> float | None:

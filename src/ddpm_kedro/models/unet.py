@@ -120,12 +120,10 @@ class UNet(nn.Module):
             skip_widths += [width] * (p.blocks_per_level + (level != last))
         self.mid_block = MiddleLevel(widths[-1], embedding_width, p)
         self.up_blocks = nn.ModuleList()
-        before = widths[-1]
-        for level, width in reversed(list(enumerate(widths))):
+        for level, (width, before) in reversed([*enumerate(pairwise([*widths, widths[-1]]))]):
             ins = [before] + [width] * p.blocks_per_level
             blocks = [(i + skip_widths.pop(), width) for i in ins]
             self.up_blocks.append(UpLevel(blocks, attention[level], level == 0, embedding_width, p))
-            before = width
         self.conv_norm_out = GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
         self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
 
