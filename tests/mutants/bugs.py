@@ -115,7 +115,7 @@ NETWORK = [
         ("frequencies of the embedding", "/ (half - 1)", "/ half"),
         ("downsampling padded left and top", "(0, 1, 0, 1)", "(1, 0, 1, 0)"),
         ("heads of attention mixed with pixels", ".transpose(1, 2).reshape(n, h * w, c)", ".reshape(n, h * w, c)"),
-        ("dropout left out", "nn.Dropout(dropout)", "nn.Dropout(0.0)"),
+        ("dropout left out", "nn.Dropout(p.dropout)", "nn.Dropout(0.0)"),
         (
             "device: frequencies of the embedding",
             "dtype=torch.float32, device=timesteps.device)",

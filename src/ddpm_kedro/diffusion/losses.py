@@ -16,16 +16,15 @@ def diffusion_loss(
     noise: Tensor,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """Return the squared error of the network's prediction at x_t (Ho et al. 2020, eq. 14), averaged over each image.
+    """Return the loss of each image (Ho et al. 2020, eq. 14), (N,) float32.
+
+    It is the mean squared error of the network's prediction at x_t, multiplied by the schedule's weight.
 
     Args:
         x0: (N, C, H, W) in [-1, 1].
         indices: (N,) int64, rows of the schedule.
         noise: like ``x0``, standard normal.
         labels: (N,) int64, or None.
-
-    Returns:
-        (N,) float32, each multiplied by the schedule's weight.
     """
     xt = schedule.add_noise(x0, noise, indices)
     c_in = schedule.c_in[indices][:, None, None, None]

@@ -38,14 +38,9 @@ def seed_global_state(seed: int, device: torch.device | str = "cpu") -> Iterator
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Interpolate spherically between two noises (Shoemake 1985, slerp).
+    """Interpolate spherically between two noises (N, C, H, W) (Shoemake 1985, slerp); each image has its own angle.
 
-    Args:
-        a, b: (N, C, H, W); each image has its own angle.
-        share: 0 for ``a``, 1 for ``b``.
-
-    Returns:
-        Like ``a``.
+    ``share`` is 0 for ``a`` and 1 for ``b``.
     """
     cosine = torch.cosine_similarity(a.flatten(1), b.flatten(1))[:, None, None, None]
     angle = cosine.clamp(-1, 1).acos().clamp(min=1e-6)  # 0 for equal noises
@@ -55,21 +50,13 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 def image_noise(
     seed: int, indices: Sequence[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
 ) -> Callable[[], Tensor]:
-    """Return a source of standard normal noise with one generator per image.
+    """Return a function that returns new standard normal noise (N, C, H, W) on ``device`` at every call.
 
-    Image i of a seed receives the same noise in a batch of any size and on any device.
+    Image i of a seed has its own generator: it receives the same noise in a batch of any size and on any device.
 
     Args:
-        seed: of sampling.
         indices: the number of each image of the batch.
         shape: (C, H, W).
-
-    Returns:
-        A function: every call returns new noise (N, C, H, W) on ``device``.
     """
     generators = [generator_for(seed, index) for index in indices]
-
-    def sample() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
-
-    return sample
+    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)

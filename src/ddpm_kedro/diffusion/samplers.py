@@ -21,7 +21,6 @@ from ddpm_kedro.diffusion.schedules import Step
 
 Denoise = Callable[[Tensor, Step], Tensor]
 Noise = Callable[[], Tensor]
-KARRAS_SIGMA_MAX = 80.0  # Karras et al. (2022), table 1
 
 
 def ddpm(
@@ -74,14 +73,12 @@ def dpm_solver(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise)
     return x
 
 
-def heun(
-    denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, sigma_max: float = KARRAS_SIGMA_MAX
-) -> Tensor:
+def heun(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, sigma_max: float = 80.0) -> Tensor:
     """Sample by Heun's method (Karras et al. 2022, algorithm 1) in x / alpha, with two evaluations per step.
 
     Two kinds of steps are Euler's, with one evaluation: the last, which leads to no noise, and those from noise levels
-    sigma / alpha above ``sigma_max``, where the image is invisible and the next level too far for the mean of two
-    slopes.
+    sigma / alpha above ``sigma_max`` (their table 1), where the image is invisible and the next level too far for the
+    mean of two slopes.
     """
     for cur, nxt in pairwise(steps):
         x0 = denoise(x, cur)

@@ -84,7 +84,7 @@ def generate_images(
     mask: Tensor | None = None,
     start_noise: Tensor | None = None,
 ) -> Tensor:
-    """Generate the images with these numbers, as one batch.
+    """Generate the images with these numbers as one batch, (N, C, H, W) float32 in [-1, 1].
 
     Args:
         network: in evaluation mode; the images are computed on its device.
@@ -98,9 +98,6 @@ def generate_images(
         mask: (N, 1, H, W), 1 to keep ``image`` and 0 to generate. x_0 is predicted only for the zeros, so that the
             posterior of the kept pixels is exact.
         start_noise: (N, C, H, W), standard normal, in place of the first noise of ``seed``.
-
-    Returns:
-        (N, C, H, W) float32 in [-1, 1].
     """
     device = next(network.parameters()).device
     noise = image_noise(seed, indices, image_shape, device)

@@ -63,15 +63,9 @@ class Schedule:
         return torch.searchsorted(self.cdf, uniform, right=True).clamp(max=len(self) - 1)
 
     def add_noise(self, x0: Tensor, noise: Tensor, indices: Tensor) -> Tensor:
-        """Return x_t of the forward process q(x_t | x_0) (Ho et al. 2020, eq. 4).
+        """Return x_t of the forward process q(x_t | x_0) at rows (N,) of the schedule (Ho et al. 2020, eq. 4).
 
-        Args:
-            x0: (N, C, H, W) in [-1, 1].
-            noise: like ``x0``, standard normal.
-            indices: (N,) int64 in [0, T), rows of the schedule.
-
-        Returns:
-            Like ``x0``.
+        ``x0``, the standard normal ``noise`` and x_t are (N, C, H, W).
         """
         alpha, sigma = self.at(indices)
         return alpha * x0 + sigma * noise
@@ -137,16 +131,11 @@ BETAS: dict[str, Callable[[DiffusionParameters], Tensor]] = {
 }
 
 
-def to_zero_terminal_snr(alpha: Tensor) -> Tensor:
-    """Shift and stretch alphas (T,) so that the last is 0 and the first unchanged (Lin et al. 2024, algorithm 1)."""
-    return (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
-
-
 def variance_preserving(p: DiffusionParameters) -> dict[str, Tensor]:
     """Return a table with alpha² + sigma² = 1 (Ho et al. 2020, eq. 4), from the betas that ``p.schedule`` names."""
     alpha = torch.cumprod(1 - BETAS[p.schedule](p), dim=0).sqrt()
-    if p.zero_terminal_snr:
-        alpha = to_zero_terminal_snr(alpha)
+    if p.zero_terminal_snr:  # the last alpha becomes 0, the first stays (Lin et al. 2024, algorithm 1)
+        alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
     return {"alpha": alpha, "sigma": (1 - alpha**2).sqrt()}
 
 

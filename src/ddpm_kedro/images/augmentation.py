@@ -14,16 +14,10 @@ NUMBERS = 4  # random numbers per image
 
 
 def augment(images: Tensor, parameters: AugmentationParameters, numbers: Tensor) -> Tensor:
-    """Flip and crop each image of a batch independently, unlike torchvision's transforms.
+    """Flip and crop each image of a batch (N, C, H, W) independently, unlike torchvision's transforms.
 
-    Each kind of change has its own row of ``numbers``, so that it does not depend on which other changes are on.
-
-    Args:
-        images: (N, C, H, W), float.
-        numbers: (NUMBERS, N), uniform in [0, 1).
-
-    Returns:
-        Like ``images``.
+    Each kind of change has its own row of ``numbers`` (NUMBERS, N), uniform in [0, 1), so that it does not depend on
+    which other changes are on.
     """
     n, _, height, width = images.shape
     horizontal, vertical, down, right = to_device(numbers, images.device)
@@ -56,14 +50,9 @@ class AugmentedImages:
         return len(self.store)
 
     def batch(self, indices: Tensor, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-        """Return augmented images.
+        """Return augmented images (N, C, H, W) float32 in [-1, 1] on ``device``, for indices (N,) int64.
 
-        Args:
-            indices: (N,) int64.
-            generator: on the CPU; equal generators give equal images.
-
-        Returns:
-            (N, C, H, W) float32 in [-1, 1] on ``device``.
+        ``generator`` is on the CPU; equal generators give equal images.
         """
         numbers = torch.rand(NUMBERS, len(indices), generator=generator)
         return self.from_pixels(read_pixels(self.store, indices), numbers, device)

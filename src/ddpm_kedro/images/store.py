@@ -19,22 +19,16 @@ class ShardedImages:
     def __init__(self, shards: Sequence[NDArray[np.uint8]]) -> None:
         self.shards = shards
         self.ends = np.cumsum([len(shard) for shard in shards])
-        self.shape = (int(self.ends[-1]), *shards[0].shape[1:])
+        self.rows = np.arange(self.ends[-1])
+        self.shape = (len(self.rows), *shards[0].shape[1:])
         self.dtype, self.ndim = shards[0].dtype, shards[0].ndim
         self.nbytes = sum(shard.nbytes for shard in shards)
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return len(self.rows)
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        if isinstance(key, slice):
-            key = np.arange(*key.indices(len(self)))
-        rows = np.asarray(key)
-        if rows.dtype == bool:
-            rows = np.flatnonzero(rows)
-        rows = np.where(rows < 0, rows + len(self), rows)
-        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
-            raise IndexError(f"There are {len(self)} images.")
+        rows = np.asarray(self.rows[key])  # NumPy's own indexing: of one image, a slice, indices or a mask
         return self._gather(rows.reshape(-1)).reshape(*rows.shape, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:

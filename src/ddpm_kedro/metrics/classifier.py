@@ -32,13 +32,9 @@ class Classifier(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute features and logits.
+        """Compute features (N, 64) and logits (N, classes) of images (N, C, H, W) in [-1, 1].
 
-        Args:
-            images: (N, C, H, W) in [-1, 1].
-
-        Returns:
-            (N, 64), scaled to a mean square of 1 for the training images, and (N, classes).
+        The features are scaled to a mean square of 1 for the training images.
         """
         features = self.features(self.convolutions(images))
         return features / self.scale, self.logits(features)

@@ -1,6 +1,5 @@
 """Feature extractors: networks whose features images are compared by."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ddpm_kedro.diffusion import seed_global_state
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import file_checksum
 from ddpm_kedro.images.pixels import to_float
 from ddpm_kedro.images.store import Images
 from ddpm_kedro.metrics.classifier import Classifier
@@ -138,8 +138,7 @@ def _checked(path: Path) -> Path:
             f"There are no Inception weights at {path}. Put torch-fidelity's {INCEPTION_FILE} there, or set "
             "evaluation.inception_weights to its path, or to null to download it."
         )
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_checksum(path)
     if not found.startswith(INCEPTION_SHA256):
         raise UserError(
             f"{path} is not {INCEPTION_FILE}: its SHA-256 begins with {found[:8]}, not {INCEPTION_SHA256}. "

@@ -33,12 +33,7 @@ class Nearest:
 
 
 def nearest_images(images: Images, training: Images, device: torch.device | str = "cpu") -> Nearest:
-    """Find the nearest training images by their pixels, on a device.
-
-    Args:
-        images: (N, H, W, C) uint8.
-        training: (M, H, W, C) uint8.
-    """
+    """Find the training images (M, H, W, C) nearest to images (N, H, W, C), uint8, by their pixels, on a device."""
     # A GPU's TF32 products are too coarse for the small differences between similar images.
     products = "use_mm_for_euclid_dist_if_necessary" if torch.device(device).type == "cpu" else EXACT
     queries = torch.from_numpy(np.array(images).reshape(len(images), -1)).to(device).float()
@@ -61,12 +56,8 @@ def copying(samples: Nearest, holdout: Nearest, training: int) -> dict[str, Any]
     """Decide whether samples are copies: compare their ratios with those of the most similar 1 % of holdout images.
 
     Ratios are compared instead of distances because plain or blurred images are near many training images, but a copy
-    is near only one.
-
-    Args:
-        samples: the samples' nearest training images.
-        holdout: the holdout images' nearest training images.
-        training: number of training images. With fewer images than in ``LEAST``, the verdict would be chance.
+    is near only one. ``training`` is the number of training images. With fewer images than in ``LEAST``, the verdict
+    would be chance.
     """
     threshold = float(holdout.ratios.quantile(QUANTILE))
     share = float((samples.ratios < threshold).float().mean())

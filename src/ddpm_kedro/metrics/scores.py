@@ -113,8 +113,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # noqa: PLC0415
 
     statistics = (fid_features_to_statistics(features) for features in (a, b))
-    distance: float = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-    return distance
+    return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
 def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int = 1000) -> tuple[float, float]:
@@ -141,8 +140,7 @@ def inception_score(logits: Tensor) -> float:
     """Compute the inception score (Salimans et al. 2016) of all images at once."""
     from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: PLC0415
 
-    score: float = isc_features_to_metric(logits, splits=1)["inception_score_mean"]
-    return score
+    return float(isc_features_to_metric(logits, splits=1)["inception_score_mean"])
 
 
 class _Comparison(NamedTuple):
@@ -165,8 +163,7 @@ class _Comparison(NamedTuple):
             for images in (self.samples, self.fewer, self.holdout)
         )
         if holdout is None:
-            note = f"no holdout value: there are fewer than {least} holdout images"
-            return replace(score, value=value, note=note)
+            return replace(score, value=value, note=f"no holdout value: there are fewer than {least} holdout images")
         return replace(score, value=value, value_at_holdout_n=fewer, holdout_value=holdout, holdout_n=len(self.holdout))
 
     def measure(self, name: str, metric: Callable[[Features], float | None]) -> Score:
@@ -177,12 +174,12 @@ class _Comparison(NamedTuple):
 
 def _without_nan(score: Score) -> Score:
     """Replace numbers that are NaN or infinite by None, with a note."""
-    numbers = {name: getattr(score, name) for name in ("value", "value_at_holdout_n", "holdout_value", "spread")}
-    finite = {name: number for name, number in numbers.items() if number is None or math.isfinite(number)}
-    if len(finite) == len(numbers):
+    names = ("value", "value_at_holdout_n", "holdout_value", "spread")
+    not_finite = [name for name in names if not math.isfinite(getattr(score, name) or 0)]
+    if not not_finite:
         return score
-    note = score.note or "these images give no finite number"
-    return replace(score, **{**dict.fromkeys(numbers), **finite, "note": note})
+    changes: dict[str, Any] = dict.fromkeys(not_finite)
+    return replace(score, **changes, note=score.note or "these images give no finite number")
 
 
 def _accuracy(images: Features) -> float | None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm_kedro.parameters import ModelParameters
+
 EXPLICIT_TOKENS = 1024  # with more, the attention weights need too much memory
 
 
@@ -18,14 +20,9 @@ def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Embed timesteps in sinusoids (Vaswani et al. 2017), sines first, as in Ho et al. (2020).
+    """Embed timesteps (N,) in sinusoids (Vaswani et al. 2017), sines first, as in Ho et al. (2020).
 
-    Args:
-        timesteps: (N,), integers or floats.
-        width: even number of channels.
-
-    Returns:
-        (N, width), float32.
+    ``width`` is even. (N, width) float32.
     """
     half = width // 2
     exponent = torch.arange(half, dtype=torch.float32, device=timesteps.device) / (half - 1)
@@ -34,14 +31,7 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Compute softmax(q kᵀ / √D) v (Vaswani et al. 2017, eq. 1).
-
-    Args:
-        q, k, v: (N, heads, L, D).
-
-    Returns:
-        Like ``v``.
-    """
+    """Compute softmax(q kᵀ / √D) v (Vaswani et al. 2017, eq. 1), all of shape (N, heads, L, D)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= EXPLICIT_TOKENS:
         # On a CPU, the fused kernel does not use the bfloat16 instructions; matrix products do.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
@@ -79,21 +69,13 @@ class TimestepMLP(nn.Module):
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU and a 3×3 convolution, twice; the embedding is added between the two."""
 
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        embedding_width: int,
-        norm_groups: int,
-        norm_eps: float,
-        dropout: float,
-    ) -> None:
+    def __init__(self, channels_in: int, channels_out: int, embedding_width: int, p: ModelParameters) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(norm_groups, channels_in, eps=norm_eps)
+        self.norm1 = GroupNorm(p.norm_groups, channels_in, eps=p.norm_eps)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.time_emb_proj = nn.Linear(embedding_width, channels_out)
-        self.norm2 = GroupNorm(norm_groups, channels_out, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = GroupNorm(p.norm_groups, channels_out, eps=p.norm_eps)
+        self.dropout = nn.Dropout(p.dropout)
         self.conv2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
         self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
@@ -108,10 +90,10 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention over all pixels of a feature map (Ho et al. 2020, Appendix B), as a residual."""
 
-    def __init__(self, channels: int, head_channels: int, norm_groups: int, norm_eps: float) -> None:
+    def __init__(self, channels: int, p: ModelParameters) -> None:
         super().__init__()
-        self.heads = channels // head_channels
-        self.group_norm = GroupNorm(norm_groups, channels, eps=norm_eps)
+        self.heads = channels // (p.head_channels or channels)
+        self.group_norm = GroupNorm(p.norm_groups, channels, eps=p.norm_eps)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)

@@ -1,7 +1,7 @@
 """Translate between configurations of diffusers' ``UNet2DModel`` and schedulers, and this project's parameters."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
@@ -13,12 +13,7 @@ Config = dict[str, Any]
 Accepted = dict[str, tuple[bool, str]]  # by key: whether its value is accepted, and what would be
 G = TypeVar("G", bound=Group)
 
-SCHEDULES = {
-    "linear": "linear",
-    "scaled_linear": "scaled_linear",
-    "cosine": "squaredcos_cap_v2",
-    "sigmoid": "sigmoid",
-}
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
 """From ``diffusion.schedule`` to diffusers' ``beta_schedule``."""
 PREDICTION_TYPES = {"noise": "epsilon", "x0": "sample", "v": "v_prediction"}
 """From ``diffusion.target`` to diffusers' ``prediction_type``."""
@@ -72,11 +67,7 @@ UNET_DEFAULTS: Config = UNET | {
     "norm_eps": 1e-5,
     "num_class_embeds": None,
 }
-SCHEDULER: Config = {
-    "trained_betas": None,
-    "thresholding": False,
-    "clip_sample_range": 1.0,
-}
+SCHEDULER: Config = {"trained_betas": None, "thresholding": False, "clip_sample_range": 1.0}
 SCHEDULER_DEFAULTS: Config = SCHEDULER | {
     "_class_name": None,
     "num_train_timesteps": 1000,
@@ -156,7 +147,10 @@ def model_parameters(unet: Config) -> ModelParameters:
         UserError: for values that the U-Net does not support, by key.
     """
     config, file = UNET_DEFAULTS | unet, "config.json of the U-Net"
-    _refuse(file, config, _accepted_types(config))
+    try:
+        _UNetTypes.model_validate(config)
+    except ValidationError as error:
+        _refuse(file, config, {str(problem["loc"][0]): (False, problem["msg"].lower()) for problem in error.errors()})
     _refuse(file, config, _accepted(config, UNET) | _accepted_levels(config))
     first, *_ = channels = config["block_out_channels"]
     values = {
@@ -191,12 +185,8 @@ def diffusion_parameters(scheduler: Config) -> DiffusionParameters:
     config = SCHEDULER_DEFAULTS | scheduler
     schedules = {theirs: ours for ours, theirs in SCHEDULES.items()}
     targets = {theirs: ours for ours, theirs in PREDICTION_TYPES.items()}
-    known: dict[str, Iterable[str]] = {
-        "_class_name": SCHEDULERS,
-        "beta_schedule": schedules,
-        "prediction_type": targets,
-    }
-    accepted = {key: (config[key] in list(names), ", ".join(names)) for key, names in known.items()}
+    known = {"_class_name": SCHEDULERS, "beta_schedule": [*schedules], "prediction_type": [*targets]}
+    accepted = {key: (config[key] in names, ", ".join(names)) for key, names in known.items()}
     _refuse("scheduler_config.json", config, accepted | _accepted(config, SCHEDULER))
     values = {
         "num_timesteps": config["num_train_timesteps"],
@@ -211,14 +201,6 @@ def diffusion_parameters(scheduler: Config) -> DiffusionParameters:
 
 def _accepted(config: Config, supported: Mapping[str, Any]) -> Accepted:
     return {key: (config[key] == value, _json(value)) for key, value in supported.items()}
-
-
-def _accepted_types(config: Config) -> Accepted:
-    try:
-        _UNetTypes.model_validate(config)
-    except ValidationError as error:
-        return {str(problem["loc"][0]): (False, problem["msg"].lower()) for problem in error.errors()}
-    return {}
 
 
 def _accepted_levels(config: Config) -> Accepted:

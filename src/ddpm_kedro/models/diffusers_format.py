@@ -28,11 +28,9 @@ from ddpm_kedro.parameters import ModelParameters
 Weights = dict[str, Tensor]
 Part = tuple[Config, Weights]
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-CLASSES, SINUSOID, TIME_BIAS = (
-    "class_embedding.weight",
-    "time_embedding.linear_1.weight",
-    "time_embedding.linear_2.bias",
-)
+CLASSES = "class_embedding.weight"
+SINUSOID = "time_embedding.linear_1.weight"
+TIME_BIAS = "time_embedding.linear_2.bias"
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,20 @@ def to_diffusers(model: TrainedModel) -> DiffusersModel:
 def from_diffusers(found: DiffusersModel, class_names: Sequence[str] | None = None) -> TrainedModel:
     """Convert a model in diffusers' format; a model from :func:`to_diffusers` is restored exactly.
 
-    Args:
-        found: the content of the folder.
-        class_names: of a model with class embeddings, see :func:`_classes`.
+    ``class_names`` name the class embeddings, see :func:`_classes`.
 
     Raises:
         UserError: for values that this project does not support, by key, and tensors that do not fit the network.
     """
     if found.own is not None:
         return _exported(found, found.own)
-    config, weights = found.unet[0], _renamed(found.unet[1])
-    parameters, diffusion, shape = model_parameters(config), diffusion_parameters(found.scheduler), image_shape(config)
-    names, weights = _classes(config.get("num_class_embeds"), class_names, weights)
-    groups = {"model": parameters.fingerprint_fields(), "diffusion": diffusion.fingerprint_fields()}
+    config, weights = found.unet
+    groups = {"model": model_parameters(config), "diffusion": diffusion_parameters(found.scheduler)}
+    names, weights = _classes(config.get("num_class_embeds"), class_names, _renamed(weights))
     description = {
-        "parameters": groups,
+        "parameters": {name: group.fingerprint_fields() for name, group in groups.items()},
         "inputs": {"imported": found.fingerprint},
-        "image_shape": shape,
+        "image_shape": image_shape(config),
         "class_names": names,
         "images_seen": 0,  # unknown
         "imported": True,

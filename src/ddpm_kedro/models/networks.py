@@ -17,12 +17,7 @@ NETWORKS: dict[str, Callable[..., Any]] = {"unet": UNet}
 
 
 def build_network(parameters: ModelParameters, channels: int, num_classes: int = 0) -> UNet:
-    """Build the network that ``parameters.network`` names, with new weights.
-
-    Args:
-        channels: of the images.
-        num_classes: 0 for a model without classes.
-    """
+    """Build the network that ``parameters.network`` names, with new weights; see :class:`UNet`."""
     network: UNet = NETWORKS[parameters.network](parameters, channels, num_classes)
     return network
 

@@ -19,21 +19,17 @@ from ddpm_kedro.models.blocks import (
 )
 from ddpm_kedro.parameters import ModelParameters
 
+Widths = list[tuple[int, int]]  # channels in and out of each residual block
+
 
 class Level(nn.Module):
     """The blocks of one resolution: residual blocks, with or without attention after each."""
 
-    def __init__(
-        self, widths: list[tuple[int, int]], attention: bool, embedding_width: int, p: ModelParameters
-    ) -> None:
+    def __init__(self, widths: Widths, attention: bool, embedding_width: int, p: ModelParameters) -> None:
         super().__init__()
         self.recompute = False
-        self.resnets = nn.ModuleList(
-            ResidualBlock(i, o, embedding_width, p.norm_groups, p.norm_eps, p.dropout) for i, o in widths
-        )
-        self.attentions = nn.ModuleList(
-            SelfAttention(o, p.head_channels or o, p.norm_groups, p.norm_eps) for _, o in widths if attention
-        )
+        self.resnets = nn.ModuleList(ResidualBlock(i, o, embedding_width, p) for i, o in widths)
+        self.attentions = nn.ModuleList(SelfAttention(o, p) for _, o in widths if attention)
 
     def step(self, index: int, x: Tensor, embedding: Tensor) -> Tensor:
         """Apply residual block ``index``, and its attention if this level has any."""
@@ -49,9 +45,7 @@ class Level(nn.Module):
 class DownLevel(Level):
     """One resolution of the encoder; every intermediate result is a skip connection for the decoder."""
 
-    def __init__(
-        self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
-    ) -> None:
+    def __init__(self, widths: Widths, attention: bool, last: bool, embedding_width: int, p: ModelParameters) -> None:
         super().__init__(widths, attention, embedding_width, p)
         self.downsamplers = nn.ModuleList([] if last else [Downsample(widths[-1][1])])
 
@@ -72,7 +66,7 @@ class MiddleLevel(Level):
 
     def __init__(self, width: int, embedding_width: int, p: ModelParameters) -> None:
         super().__init__([(width, width)] * 2, False, embedding_width, p)
-        self.attentions = nn.ModuleList([SelfAttention(width, p.head_channels or width, p.norm_groups, p.norm_eps)])
+        self.attentions = nn.ModuleList([SelfAttention(width, p)])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
@@ -82,9 +76,7 @@ class MiddleLevel(Level):
 class UpLevel(Level):
     """One resolution of the decoder; every block receives a skip connection."""
 
-    def __init__(
-        self, widths: list[tuple[int, int]], attention: bool, last: bool, embedding_width: int, p: ModelParameters
-    ) -> None:
+    def __init__(self, widths: Widths, attention: bool, last: bool, embedding_width: int, p: ModelParameters) -> None:
         super().__init__(widths, attention, embedding_width, p)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(widths[-1][1])])
 
@@ -128,12 +120,10 @@ class UNet(nn.Module):
             skip_widths += [width] * (p.blocks_per_level + (level != last))
         self.mid_block = MiddleLevel(widths[-1], embedding_width, p)
         self.up_blocks = nn.ModuleList()
-        before = widths[-1]
-        for level, width in reversed(list(enumerate(widths))):
+        for level, (width, before) in reversed([*enumerate(pairwise([*widths, widths[-1]]))]):
             ins = [before] + [width] * p.blocks_per_level
             blocks = [(i + skip_widths.pop(), width) for i in ins]
             self.up_blocks.append(UpLevel(blocks, attention[level], level == 0, embedding_width, p))
-            before = width
         self.conv_norm_out = GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
         self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
 
@@ -143,15 +133,12 @@ class UNet(nn.Module):
             level.recompute = recompute
 
     def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Predict for a batch.
+        """Predict for a batch, (N, C, H, W).
 
         Args:
             x: (N, C, H, W), noised images. Sizes that the resolutions do not divide are padded internally.
             timesteps: (N,), integers or floats.
             labels: (N,) int64 in [0, num_classes]; None means the empty label for all.
-
-        Returns:
-            (N, C, H, W).
         """
         height, width = x.shape[-2:]
         pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)

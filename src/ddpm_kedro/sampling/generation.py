@@ -31,14 +31,11 @@ def generate(
     count: int,
     **conditions: Tensor,
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Generate images 0 … count-1 of ``sampling.seed``.
+    """Generate images 0 … count-1 of ``sampling.seed``, (count, H, W, C) uint8, and a report on how, as plain data.
 
     Args:
         labels: (count,) int64, or None.
         conditions: per-image arguments of :func:`generate_images`, such as ``image`` and ``mask``, (count, …) each.
-
-    Returns:
-        (count, H, W, C) uint8, and a report on how they were sampled, as plain data.
 
     Raises:
         UserError: for images that are not finite.

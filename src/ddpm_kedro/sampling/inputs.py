@@ -17,14 +17,11 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 def input_images(
     model: TrainedModel, user_image: Image.Image | None, holdout: ImageStore, count: int, label: int | str | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the images that a task starts from, and their classes.
+    """Return the images that a task starts from, (count, C, H, W) float32 in [-1, 1], and their classes or None.
 
     Args:
         user_image: the user's image, repeated ``count`` times; None for ``count`` evenly spaced holdout images.
         label: class of the user's image; None for no class.
-
-    Returns:
-        (count, C, H, W) float32 in [-1, 1], and (count,) int64 or None.
 
     Raises:
         UserError: for images of another shape than the model generates.
@@ -47,14 +44,11 @@ def input_images(
 def inpainting_mask(
     model: TrainedModel, user_mask: Image.Image | None, box: tuple[float, float, float, float]
 ) -> Tensor:
-    """Return the mask of the pixels to keep.
+    """Return the mask (1, 1, H, W) float32, 1 to keep a pixel and 0 to generate it.
 
     Args:
         user_mask: the user's mask, white where the image is to be generated; None for the box.
         box: the part to generate: top, left, bottom and right as fractions of height and width.
-
-    Returns:
-        (1, 1, H, W) float32, 1 to keep a pixel and 0 to generate it.
 
     Raises:
         UserError: for a mask of another size, or one that keeps all or nothing.

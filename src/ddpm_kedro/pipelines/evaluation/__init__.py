@@ -1,5 +1,3 @@
 """The evaluation of samples by metrics."""
 
-from ddpm_kedro.pipelines.evaluation.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from ddpm_kedro.pipelines.evaluation.pipeline import create_pipeline as create_pipeline

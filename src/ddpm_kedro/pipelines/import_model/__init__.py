@@ -1,5 +1,3 @@
 """Import a model in diffusers' format."""
 
-from ddpm_kedro.pipelines.import_model.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from ddpm_kedro.pipelines.import_model.pipeline import create_pipeline as create_pipeline

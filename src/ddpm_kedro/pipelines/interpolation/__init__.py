@@ -1,5 +1,3 @@
 """From the images of one seed to the images of another."""
 
-from ddpm_kedro.pipelines.interpolation.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from ddpm_kedro.pipelines.interpolation.pipeline import create_pipeline as create_pipeline

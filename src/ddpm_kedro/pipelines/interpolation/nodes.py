@@ -31,14 +31,8 @@ def interpolate_seeds(
     first, last = (image_noise(seed, range(count), model.image_shape)() for seed in interpolation.seeds)
     starts = torch.stack([slerp(first, last, share) for share in torch.linspace(0, 1, frames).tolist()], dim=1)
     labels = choose_labels(model, sampling.label, count)
-    images, _ = generate(
-        model,
-        plan,
-        sampling,
-        None if labels is None else labels.repeat_interleave(frames),
-        count * frames,
-        start_noise=starts.flatten(0, 1),
-    )
+    frame_labels = None if labels is None else labels.repeat_interleave(frames)
+    images, _ = generate(model, plan, sampling, frame_labels, count * frames, start_noise=starts.flatten(0, 1))
     rows = list(images.reshape(count, frames, *images.shape[1:]))
     classes = titles(model.class_names)
     names = [f"image {row}" if labels is None else classes[labels[row]] for row in range(count)]

@@ -1,5 +1,3 @@
 """From images to an exported model."""
 
-from ddpm_kedro.pipelines.model_training.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from ddpm_kedro.pipelines.model_training.pipeline import create_pipeline as create_pipeline

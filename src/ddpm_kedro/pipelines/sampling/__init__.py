@@ -1,5 +1,3 @@
 """From an exported model to samples."""
 
-from ddpm_kedro.pipelines.sampling.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]
+from ddpm_kedro.pipelines.sampling.pipeline import create_pipeline as create_pipeline

@@ -16,10 +16,7 @@ GRID = 100  # images of the grid, at most
 
 
 def sample_images(model: TrainedModel, sampling: SamplingParameters) -> tuple[Samples, dict[str, Any]]:
-    """Sample ``sampling.num_images`` images; for a model with classes, equally many of each.
-
-    Returns:
-        The samples, and a report on how they were generated, as plain data.
+    """Sample images of ``sampling.label``, or of all classes in turn, and report how, as plain data.
 
     Raises:
         UserError: for a class that the model does not know, or more steps than it has.
