@@ -12,7 +12,7 @@ from torchvision import datasets
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.lazy_store import split_source
 from ddpm_kedro.ingestion.registry import SOURCES, find_source
-from ddpm_kedro.ingestion.torchvision_files import TorchvisionFiles, open_dataset
+from ddpm_kedro.ingestion.torchvision_sets import TorchvisionFiles, open_once
 from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
 
@@ -42,7 +42,7 @@ class Flowers:
 
 @pytest.fixture(autouse=True)
 def _flowers(monkeypatch: pytest.MonkeyPatch) -> None:
-    open_dataset.cache_clear()
+    open_once.cache_clear()
     monkeypatch.setattr(datasets, "Flowers102", Flowers)
 
 
