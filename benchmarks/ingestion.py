@@ -107,8 +107,7 @@ def hugging_face(folder: Path, workers: int) -> int:
 def random_reads(count: int) -> tuple[int, float]:
     """Read random batches of a store of synthetic images, 32×32×3; return the images read, and the seconds."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
-    from ddpm_kedro.ingestion.lazy_store import LazyImageStore  # noqa: PLC0415
-    from ddpm_kedro.ingestion.sharding import SHARD_BYTES  # noqa: PLC0415
+    from ddpm_kedro.ingestion.lazy_store import SHARD_BYTES, LazyImageStore  # noqa: PLC0415
     from ddpm_kedro.provenance import Provenance  # noqa: PLC0415
 
     each = SHARD_BYTES // 3072
@@ -131,7 +130,7 @@ class SyntheticShard(NamedTuple):
 
     def decode(self):
         """Return the images as a shard."""
-        from ddpm_kedro.ingestion.sharding import Shard  # noqa: PLC0415
+        from ddpm_kedro.ingestion.lazy_store import Shard  # noqa: PLC0415
 
         pixels = np.random.default_rng(self.start).integers(0, 256, (self.size, 32, 32, 3), dtype=np.uint8)
         return Shard(pixels, np.full(self.size, -1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.ingestion.sharding import Shard
+from ddpm_kedro.ingestion.lazy_store import Shard
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def test_a_failed_download_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_rows_are_spread_over_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 8 * 8 * 3 * 10)
+    monkeypatch.setattr("ddpm_kedro.ingestion.lazy_store.SHARD_BYTES", 8 * 8 * 3 * 10)
     source = find_source("flowers102")
     [training, _] = made(source, source.fetch(dataset(tmp_path)), size=8)
     assert [len(shard.images) for shard in training] == [9, 10, 10]

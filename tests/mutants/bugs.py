@@ -178,7 +178,7 @@ OWN_PICTURES = [
         ("classes without a training image", "training[kept] = True", "pass"),
     ),
     *one(
-        "ingestion/sharding.py",
+        "ingestion/lazy_store.py",
         ("labels in another order", "labels.append(label)", "labels.insert(0, label)"),
         ("the last files left out", "rows[start : start + each]", "rows[start : start + each - 1]"),
     ),
