@@ -24,14 +24,14 @@ SHARD_BYTES = 2**23
 
 @dataclass(frozen=True)
 class Shard:
-    """Decoded images that are stored in one file.
+    """Decoded images that are stored in one file; without names and originals if they come from an array.
 
     Attributes:
         images: (N, H, W, C) uint8.
         labels: (N,) int64, -1 for none.
-        names: of the files, (N,); empty if the images come from an array.
+        names: of the files, (N,).
         rejected: name and reason for each file that gives no image.
-        originals: what the files contained, (N,); empty if the images come from an array.
+        originals: what the files contained, (N,).
     """
 
     images: NDArray[np.uint8]
@@ -77,8 +77,7 @@ class LazyImageStore:
     """A store that is decoded when it is saved, and not at all if the same store was saved before.
 
     Attributes:
-        made_by: as of :class:`~ddpm_kedro.images.store.ImageStore`.
-        class_names: as of :class:`~ddpm_kedro.images.store.ImageStore`.
+        made_by, class_names: as of :class:`~ddpm_kedro.images.store.ImageStore`.
         shards: opens the source and returns the shards, in order.
         workers: number of processes that decode; 0 for none, None for one per core.
         max_rejected_fraction: of the files; if more are rejected, there is no store.
