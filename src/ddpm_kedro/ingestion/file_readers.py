@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_kedro.ingestion.collection import RejectedImageError
 from ddpm_kedro.ingestion.file_walk import PROBLEMS, kind_of
-from ddpm_kedro.ingestion.listing import Listing
+from ddpm_kedro.ingestion.listing import PLACE, PROBLEM, SIZE, Listing
 
 MACHINE_ERRORS = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors of the machine, not of a file: they end the run, and the next run resumes."""
@@ -69,11 +69,11 @@ def read_file(reader: Reader, listing: Listing, index: int) -> bytes:
     Raises:
         RejectedImageError: if it cannot be read.
     """
-    if problem := PROBLEMS[listing.problems[index]]:
+    if problem := PROBLEMS[listing.files[index, PROBLEM]]:
         raise RejectedImageError(problem)
-    size = int(listing.sizes[index])
+    size = int(listing.files[index, SIZE])
     try:
-        data = reader.read(listing.name(index), int(listing.places[index]), size)
+        data = reader.read(listing.name(index), int(listing.files[index, PLACE]), size)
     except FileNotFoundError:
         raise RejectedImageError("it is gone") from None
     except PermissionError as error:

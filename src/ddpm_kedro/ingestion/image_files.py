@@ -15,7 +15,7 @@ from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, Labell
 from ddpm_kedro.ingestion.decoding import decode, probe
 from ddpm_kedro.ingestion.file_readers import Reader, open_reader, read_file
 from ddpm_kedro.ingestion.file_walk import OUTSIDE, PROBLEMS, UNREADABLE, hints, kind_of
-from ddpm_kedro.ingestion.listing import HIDDEN, Listing, describe, list_files, printable
+from ddpm_kedro.ingestion.listing import HIDDEN, PROBLEM, Listing, describe, list_files, printable
 from ddpm_kedro.ingestion.probing import probe_images
 from ddpm_kedro.ingestion.source import Manifest, Source, choose_class_names, fetch_path
 from ddpm_kedro.ingestion.unpacking import opener_of, unpack
@@ -116,7 +116,7 @@ def usable_rows(listing: Listing, *, classes: bool) -> NDArray[np.int64]:
     """Return the rows of the files to read: without unused splits and, with classes, without files of no class."""
     used = listing.parts != UNUSED
     if classes and listing.class_names:
-        used &= (listing.labels >= 0) | ~np.isin(listing.problems, WITH_FOLDER)
+        used &= (listing.labels >= 0) | ~np.isin(listing.files[:, PROBLEM], WITH_FOLDER)
     return np.flatnonzero(used)
 
 
@@ -146,7 +146,7 @@ def _check_classes(path: Path, listing: Listing, *, strict: bool) -> None:
 
     If ``strict``, it is an error if most images are outside of the folders.
     """
-    strays = np.flatnonzero((listing.labels < 0) & np.isin(listing.problems, WITH_FOLDER))
+    strays = np.flatnonzero((listing.labels < 0) & np.isin(listing.files[:, PROBLEM], WITH_FOLDER))
     remedy = "dataset.classes=false uses all images without classes"
     if len(strays):
         names = ", ".join(printable(listing.name(index)) for index in strays[:MAX_NAMES].tolist())
