@@ -63,7 +63,8 @@ def images(workers: int):
 
 def contents(path: Path) -> list[bytes]:
     """Read all files into memory."""
-    from ddpm_kedro.ingestion.file_readers import open_reader, read_file  # noqa: PLC0415
+    from ddpm_kedro.ingestion.containers import open_reader  # noqa: PLC0415
+    from ddpm_kedro.ingestion.image_files import read_file  # noqa: PLC0415
     from ddpm_kedro.ingestion.listing import list_files  # noqa: PLC0415
 
     listing, reader = list_files(path), open_reader(path)

@@ -26,8 +26,7 @@ from PIL import Image
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import ImageFormat
-from ddpm_kedro.ingestion.file_readers import FolderReader
-from ddpm_kedro.ingestion.file_walk import PROBLEMS, walk
+from ddpm_kedro.ingestion.containers import PROBLEMS, FolderReader, walk
 from ddpm_kedro.ingestion.image_files import ImageFiles
 from ddpm_kedro.ingestion.lazy_store import EncodedShard, LazyImageStore, Shard, cut_into_shards
 from ddpm_kedro.ingestion.listing import Listing, list_files, printable
@@ -438,7 +437,7 @@ def test_a_file_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: py
     def refuse(path: object, mode: str) -> object:
         raise PermissionError(path)
 
-    monkeypatch.setattr("ddpm_kedro.ingestion.file_readers.open", refuse, raising=False)
+    monkeypatch.setattr("ddpm_kedro.ingestion.containers.open", refuse, raising=False)
     assert set(reasons(top).values()) == {"it may not be read"}
 
 

@@ -152,7 +152,7 @@ OWN_PICTURES = [
         ("changes of files unnoticed", "% (entry.name, entry.size, entry.stamp, ", "% (entry.name, 0, 0, "),
     ),
     *one(
-        "ingestion/file_walk.py",
+        "ingestion/containers.py",
         ("links out of the folder followed", "if common != self.root and not self.follow:", "if False:"),
         ("links in a circle followed", "or target in self.seen", ""),
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),

@@ -45,11 +45,9 @@ class Folders:
 
 
 def find_folders(levels: Sequence[Level], *, splits: bool) -> Folders:
-    """Return splits and classes: the folders of the first level with several folders are splits or classes.
+    """Return splits and classes: the folders of the first level with several folders, from the top.
 
-    Args:
-        levels: of folders, from the top.
-        splits: whether folders that are all named like splits are splits.
+    With ``splits``, folders that are all named like splits are splits; the classes are then below.
 
     Raises:
         UserError: if there are splits, but none for training.

@@ -34,8 +34,8 @@ def download(url: str, folder: Path, sha256: str | None, fits: Callable[[Path], 
     and the others wait.
 
     Args:
-        url: of the file.
-        folder: the file is written to a folder of its own below, and named like the last part of the URL.
+        url: the file is named like its last part.
+        folder: the file is written to a folder of its own below.
         sha256: expected checksum, in hexadecimal; None to log the checksum.
         fits: whether a file is of the right kind, by its content.
 

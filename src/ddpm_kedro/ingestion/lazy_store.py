@@ -9,7 +9,6 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, Original, RejectedImageError
 from ddpm_kedro.ingestion.decoding import without_warnings
 from ddpm_kedro.ingestion.probing import choose_format, probe_images
@@ -90,12 +89,6 @@ class LazyImageStore:
     workers: int | None = 0
     max_rejected_fraction: float = 0.0
     check: Callable[[], None] = lambda: None
-
-    def read(self) -> ImageStore:
-        """Decode all images into memory."""
-        decoded = [shard.decode() for shard in self.shards()]
-        images, labels = (np.concatenate([getattr(shard, name) for shard in decoded]) for name in ("images", "labels"))
-        return ImageStore(images, labels if self.class_names else None, self.class_names, self.made_by)
 
 
 def split_source(source: Source, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:

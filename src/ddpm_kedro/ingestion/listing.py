@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.class_names import one_line
 from ddpm_kedro.ingestion.class_folders import find_folders
-from ddpm_kedro.ingestion.file_walk import OUTSIDE, PROBLEMS, UNREADABLE, FileEntry, hints, walk
+from ddpm_kedro.ingestion.containers import OUTSIDE, PROBLEMS, UNREADABLE, FileEntry, hints, walk
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
@@ -30,8 +30,7 @@ class Listing:
 
     Attributes:
         names: all names, concatenated.
-        files: (N, COLUMNS): where each name ends; place and size of :class:`~ddpm_kedro.ingestion.file_walk.FileEntry`;
-            index of the problem in PROBLEMS.
+        files: (N, COLUMNS): the end of each name, place and size as in a FileEntry, and the index in PROBLEMS.
         labels: (N,) indices into ``class_names``, or -1.
         class_names: sorted names of the folders that are classes: see :func:`find_folders`.
         digest: SHA-256 of names, sizes and times of change.

@@ -33,7 +33,7 @@ class Source(ABC):
 
 
 def refuse_path(dataset: DatasetParameters) -> None:
-    """Raise a UserError if there is a path, or a checksum: they would have no effect."""
+    """Raise a UserError if there is a path or a checksum: it would have no effect."""
     if dataset.path is not None:
         raise UserError(
             f"dataset.path = {redact_text(dataset.path)} has no effect with dataset.source={dataset.source}: for your "

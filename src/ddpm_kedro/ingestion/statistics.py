@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import Original
-from ddpm_kedro.ingestion.file_walk import hints
+from ddpm_kedro.ingestion.containers import hints
 from ddpm_kedro.ingestion.lazy_store import Shard
 
 HASH_BYTES = 16
