@@ -160,7 +160,7 @@ OWN_PICTURES = [
     ),
     *one(
         "ingestion/class_folders.py",
-        ("splits taken as classes", "if not splits or not all(words.values()):", "if True:"),
+        ("splits taken as classes", "if splits and depth is not None and", "if False and"),
         (
             "classes in the order they came",
             "sorted(np.unique(numbers[numbers >= 0]).tolist(), key=",
@@ -276,11 +276,7 @@ OWN_PICTURES = [
         "ingestion/unpacking.py",
         ("each process downloads for itself", "        lock.acquire()\n    try:", "        pass\n    try:"),
         ("a small file may fill the disk", "free < LEFT_FREE + len(block)", "free < 0"),
-        (
-            "half an archive taken for whole",
-            "            part.unlink(missing_ok=True)\n            raise\n",
-            "            pass\n",
-        ),
+        ("half an archive taken for whole", "atomic_write(unpacked) as file", 'unpacked.open("wb") as file'),
     ),
 ]
 

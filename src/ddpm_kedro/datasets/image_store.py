@@ -85,7 +85,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """Decode and write the images, unless the same store exists already.
 
         Raises:
-            UserError: if too many files were rejected, the source changed meanwhile, or the store is shared and differs.
+            UserError: if too many files were rejected, the source changed meanwhile, or a shared store would change.
         """
         same = self._exists() and self._contains(data.made_by)
         if same:

@@ -37,11 +37,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Read ``store.json``, and verify the checksums of labels and hashes.
-
-    Raises:
-        UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.files.reading`.
-    """
+    """Read ``store.json``, and verify the checksums of labels and hashes; call it within ``files.reading``."""
     meta = read_document(folder / META)
     provenance_of(meta["made_by"])
     lists = [meta["class_names"], meta["shards"]]

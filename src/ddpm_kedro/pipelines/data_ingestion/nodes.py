@@ -74,11 +74,7 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
 def report_ingestion(
     training_images: ImageStore, holdout_images: ImageStore, raw_images: Manifest
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Return the ingestion report as plain data, and a figure of some training images.
-
-    The report has, for both parts, counts, sizes, classes, statistics and rejected files; for the source, the number
-    of files and the sizes of some.
-    """
+    """Return a figure of some training images, and the report as plain data: on both parts, and on the source."""
     labels = training_images.labels
     if labels is None:
         shown = np.linspace(0, len(training_images) - 1, min(MAX_SHEET, len(training_images))).astype(int)
