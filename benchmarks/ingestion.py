@@ -63,7 +63,8 @@ def images(workers: int):
 
 def contents(path: Path) -> list[bytes]:
     """Read all files into memory."""
-    from ddpm_kedro.ingestion.file_readers import open_reader, read_file  # noqa: PLC0415
+    from ddpm_kedro.ingestion.containers import open_reader  # noqa: PLC0415
+    from ddpm_kedro.ingestion.image_files import read_file  # noqa: PLC0415
     from ddpm_kedro.ingestion.listing import list_files  # noqa: PLC0415
 
     listing, reader = list_files(path), open_reader(path)
@@ -107,8 +108,7 @@ def hugging_face(folder: Path, workers: int) -> int:
 def random_reads(count: int) -> tuple[int, float]:
     """Read random batches of a store of synthetic images, 32×32×3; return the images read, and the seconds."""
     from ddpm_kedro.datasets.image_store import ImageStoreDataset  # noqa: PLC0415
-    from ddpm_kedro.ingestion.lazy_store import LazyImageStore  # noqa: PLC0415
-    from ddpm_kedro.ingestion.sharding import SHARD_BYTES  # noqa: PLC0415
+    from ddpm_kedro.ingestion.lazy_store import SHARD_BYTES, LazyImageStore  # noqa: PLC0415
     from ddpm_kedro.provenance import Provenance  # noqa: PLC0415
 
     each = SHARD_BYTES // 3072
@@ -131,7 +131,7 @@ class SyntheticShard(NamedTuple):
 
     def decode(self):
         """Return the images as a shard."""
-        from ddpm_kedro.ingestion.sharding import Shard  # noqa: PLC0415
+        from ddpm_kedro.ingestion.lazy_store import Shard  # noqa: PLC0415
 
         pixels = np.random.default_rng(self.start).integers(0, 256, (self.size, 32, 32, 3), dtype=np.uint8)
         return Shard(pixels, np.full(self.size, -1))

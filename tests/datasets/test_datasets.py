@@ -30,8 +30,7 @@ from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore, ShardedImages
 from ddpm_kedro.ingestion import shard_writer
-from ddpm_kedro.ingestion.lazy_store import LazyImageStore
-from ddpm_kedro.ingestion.sharding import Shard
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore, Shard
 from ddpm_kedro.ingestion.statistics import describe_shard
 from ddpm_kedro.models import RunRecord, TrainedModel, UNet
 from ddpm_kedro.nothing import NOTHING

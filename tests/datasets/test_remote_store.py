@@ -14,8 +14,7 @@ import pytest
 from kedro.io import DatasetError
 
 from ddpm_kedro.datasets.remote_store import RemoteImageStoreDataset
-from ddpm_kedro.ingestion.lazy_store import LazyImageStore
-from ddpm_kedro.ingestion.sharding import Shard
+from ddpm_kedro.ingestion.lazy_store import LazyImageStore, Shard
 from ddpm_kedro.provenance import Provenance
 from tests.ingestion.shards import FakeShard
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_kedro.ingestion.sharding import Shard
+from ddpm_kedro.ingestion.lazy_store import Shard
 from tests.conftest import ROOT
 
 INGESTION = """

@@ -26,8 +26,8 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import ImageFormat, RejectedImageError
 from ddpm_kedro.ingestion.decoding import decode, probe, without_warnings
 from ddpm_kedro.ingestion.image_files import ImageFiles
+from ddpm_kedro.ingestion.lazy_store import EncodedShard
 from ddpm_kedro.ingestion.listing import list_files
-from ddpm_kedro.ingestion.sharding import EncodedShard
 from tests.ingestion import corpus
 
 FORMAT = ImageFormat(8, 12, 3, "crop", (255, 255, 255), 1_000_000)

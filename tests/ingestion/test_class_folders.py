@@ -15,6 +15,7 @@ from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images, report_ingestion
 from tests.conftest import IMAGES
 from tests.ingestion import corpus
+from tests.ingestion.shards import decode_all
 
 SHADES = {"cat": 40, "dog": 200}
 Part = Counter[tuple[str, int]]
@@ -39,7 +40,7 @@ def fetch(path: Path, **more: Any) -> dict[str, Any]:
 def parts(path: Path, **more: Any) -> tuple[Part, Part]:
     """Return the training and holdout images."""
     manifest = fetch(path, **more)
-    training, holdout = (store.read() for store in prepare_images(manifest, IMAGES))
+    training, holdout = (decode_all(store) for store in prepare_images(manifest, IMAGES))
     return counted(training), counted(holdout)
 
 
@@ -102,7 +103,7 @@ def test_every_class_keeps_a_training_image_and_small_ones_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = fetch(write(tmp_path, {"large": 40} | {f"small {number}": 1 for number in range(30)}))
-    training, holdout = (store.read() for store in prepare_images(manifest, IMAGES))
+    training, holdout = (decode_all(store) for store in prepare_images(manifest, IMAGES))
     assert set(training.labels.tolist()) == set(range(31))  # type: ignore[union-attr]
     assert not {image.tobytes() for image in training.images if image[0, 0, 0] != 120}
     assert len(training.images) + len(holdout.images) == 70
@@ -122,7 +123,7 @@ def test_a_class_whose_images_cannot_be_read_is_named(tmp_path: Path, caplog: py
     write(tmp_path, {"cat": 60, "dog": 60, "eel": 1})
     (tmp_path / "eel/000.png").write_bytes(b"x")
     manifest = fetch(tmp_path)
-    report_ingestion(*(store.read() for store in prepare_images(manifest, IMAGES)), manifest)
+    report_ingestion(*(decode_all(store) for store in prepare_images(manifest, IMAGES)), manifest)
     assert "1 classes have no training image; the model cannot learn them: eel" in caplog.text
 
 

@@ -149,7 +149,7 @@ def test_datasets_that_cannot_be_used_are_refused(tmp_path: Path, monkeypatch: p
 
 
 def test_shards_have_a_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 10 * 20 * 3 * 8)
+    monkeypatch.setattr("ddpm_kedro.ingestion.lazy_store.SHARD_BYTES", 10 * 20 * 3 * 8)
     _, [training, _] = made(kept(flowers(40), tmp_path / "flowers"), tmp_path)
     assert [len(shard.images) for shard in training] == [8, 8, 8, 8, 4]
     assert np.unique(np.concatenate([shard.labels for shard in training])).tolist() == [0, 1]

@@ -26,14 +26,12 @@ from PIL import Image
 from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import ImageFormat
-from ddpm_kedro.ingestion.file_readers import FolderReader
-from ddpm_kedro.ingestion.file_walk import PROBLEMS, walk
+from ddpm_kedro.ingestion.containers import PROBLEMS, FolderReader, walk
 from ddpm_kedro.ingestion.image_files import ImageFiles
-from ddpm_kedro.ingestion.lazy_store import LazyImageStore
+from ddpm_kedro.ingestion.lazy_store import EncodedShard, LazyImageStore, Shard, cut_into_shards
 from ddpm_kedro.ingestion.listing import Listing, list_files, printable
 from ddpm_kedro.ingestion.probing import choose_format, probe_images
 from ddpm_kedro.ingestion.registry import find_source
-from ddpm_kedro.ingestion.sharding import EncodedShard, Shard, cut_into_shards
 from ddpm_kedro.ingestion.splitting import Rows, split_holdout
 from ddpm_kedro.parameters import DatasetParameters
 from ddpm_kedro.pipelines.data_ingestion.nodes import prepare_images
@@ -439,7 +437,7 @@ def test_a_file_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: py
     def refuse(path: object, mode: str) -> object:
         raise PermissionError(path)
 
-    monkeypatch.setattr("ddpm_kedro.ingestion.file_readers.open", refuse, raising=False)
+    monkeypatch.setattr("ddpm_kedro.ingestion.containers.open", refuse, raising=False)
     assert set(reasons(top).values()) == {"it may not be read"}
 
 
@@ -482,7 +480,7 @@ def test_size_and_channels_are_chosen_from_the_probes(tmp_path: Path) -> None:
 
 
 def test_shards_together_are_all_images_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 4 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.ingestion.lazy_store.SHARD_BYTES", 4 * 8 * 12 * 3)
     top = folder_of(tmp_path / "top", CLASSES | {"bee/broken.png": b"x"})
     listing = list_files(top)
     made = [shard.decode() for shard in cut_into_shards(ImageFiles(top, listing), np.arange(len(listing)), FORMAT)]
@@ -494,7 +492,7 @@ def test_shards_together_are_all_images_in_order(tmp_path: Path, monkeypatch: py
 
 
 def test_formats_and_sizes_of_all_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.ingestion.lazy_store.SHARD_BYTES", 2 * 8 * 12 * 3)
     tall, wide = Image.new("L", (31, 70)), Image.new("RGB", (64, 32))
     files = {f"{number}.png": corpus.picture() for number in range(3)}
     files |= {"tall.png": corpus.saved(tall, "PNG"), "wide.jpg": corpus.saved(wide, "JPEG"), "broken.png": b"x"}
@@ -513,7 +511,7 @@ def test_formats_and_sizes_of_all_files_are_counted(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_workers_write_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 2 * 8 * 12 * 3)
+    monkeypatch.setattr("ddpm_kedro.ingestion.lazy_store.SHARD_BYTES", 2 * 8 * 12 * 3)
     path = anywhere(kind, tmp_path, CLASSES | {"bee/broken.png": b"x"})
     listing = list_files(path)
     contents = []

@@ -9,8 +9,8 @@ from torchvision import datasets
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.registry import SOURCES, find_source
-from ddpm_kedro.ingestion.small_sets import TorchvisionArrays
 from ddpm_kedro.ingestion.source import checksums
+from ddpm_kedro.ingestion.torchvision_sets import TorchvisionArrays
 from tests.archives import FAMILY, RNG, Server, md5, serve_cifar10, serve_mnist
 from tests.conftest import changed
 from tests.pipelines.test_nodes import DATASET

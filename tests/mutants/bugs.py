@@ -152,7 +152,7 @@ OWN_PICTURES = [
         ("changes of files unnoticed", "% (entry.name, entry.size, entry.stamp, ", "% (entry.name, 0, 0, "),
     ),
     *one(
-        "ingestion/file_walk.py",
+        "ingestion/containers.py",
         ("links out of the folder followed", "if common != self.root and not self.follow:", "if False:"),
         ("links in a circle followed", "or target in self.seen", ""),
         ("names that lead out of an archive", 'OUTSIDE if path.is_absolute() or ".." in path.parts else ""', '""'),
@@ -160,7 +160,7 @@ OWN_PICTURES = [
     ),
     *one(
         "ingestion/class_folders.py",
-        ("splits taken as classes", "if not splits or not all(words.values()):", "if True:"),
+        ("splits taken as classes", "if splits and depth is not None and", "if False and"),
         (
             "classes in the order they came",
             "sorted(np.unique(numbers[numbers >= 0]).tolist(), key=",
@@ -178,7 +178,7 @@ OWN_PICTURES = [
         ("classes without a training image", "training[kept] = True", "pass"),
     ),
     *one(
-        "ingestion/sharding.py",
+        "ingestion/lazy_store.py",
         ("labels in another order", "labels.append(label)", "labels.insert(0, label)"),
         ("the last files left out", "rows[start : start + each]", "rows[start : start + each - 1]"),
     ),
@@ -276,11 +276,7 @@ OWN_PICTURES = [
         "ingestion/unpacking.py",
         ("each process downloads for itself", "        lock.acquire()\n    try:", "        pass\n    try:"),
         ("a small file may fill the disk", "free < LEFT_FREE + len(block)", "free < 0"),
-        (
-            "half an archive taken for whole",
-            "            part.unlink(missing_ok=True)\n            raise\n",
-            "            pass\n",
-        ),
+        ("half an archive taken for whole", "atomic_write(unpacked) as file", 'unpacked.open("wb") as file'),
     ),
 ]
 

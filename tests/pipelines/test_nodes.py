@@ -61,6 +61,7 @@ from tests.conftest import (
     changed,
     make_store,
 )
+from tests.ingestion.shards import decode_all
 
 DATASET = DatasetParameters(source="mnist5k", download_folder="raw", path=None, sha256=None, classes=None)
 GROUPS = {
@@ -103,7 +104,7 @@ class TestIngestion:
         assert [len(checksum) for checksum in manifest["sha256"].values()] == [64]
 
     def test_training_never_sees_the_holdout(self) -> None:
-        training, holdout = (lazy.read() for lazy in prepare_images(download_images(DATASET), IMAGES))
+        training, holdout = (decode_all(lazy) for lazy in prepare_images(download_images(DATASET), IMAGES))
         assert (len(training), len(holdout)) == (4500, 500)
         assert np.bincount(holdout.labels).tolist() == [50] * 10
         seen = {image.tobytes() for image in training.images}
@@ -121,7 +122,7 @@ class TestIngestion:
 
         monkeypatch.setitem(registry.SOURCES, "other", WithTestSplit())
         manifest = {"source": "other", "folder": ".", "class_names": list("abc"), "sha256": {}}
-        training, holdout = (lazy.read() for lazy in prepare_images(manifest, IMAGES))
+        training, holdout = (decode_all(lazy) for lazy in prepare_images(manifest, IMAGES))
         assert (len(training), len(holdout)) == (12, 4)
 
     def test_the_fingerprint_depends_on_files_and_split(self) -> None:

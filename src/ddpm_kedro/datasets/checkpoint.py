@@ -42,11 +42,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         self._seen: tuple[tuple[int, int], tuple[str, int]] | None = None
 
     def load(self) -> Checkpoint | None:
-        """Load the checkpoint to the CPU; nothing in the file is executed.
-
-        Raises:
-            UserError: if the file is damaged or not a checkpoint of this project.
-        """
+        """Load the checkpoint to the CPU; nothing in the file is executed. A damaged file raises a UserError."""
         return self._read() if self._exists() else None
 
     def save(self, data: Checkpoint | Nothing) -> None:
@@ -75,11 +71,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return self.load()
 
     def retire(self, run_id: str | None = None) -> list[Path]:
-        """Move the checkpoints of a run, or of all runs, out of use.
-
-        Returns:
-            Their new folders, ``<run id>/retired_1`` below the archive.
-        """
+        """Move the checkpoints of a run, or of all runs, to folders ``<run id>/retired_1``; return these folders."""
         if self._exists() and run_id in {None, self._latest()[0]}:
             self._put_aside()
         return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
@@ -183,11 +175,7 @@ def _check(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _plain(run_id: str) -> str:
-    """Return the id of a run as the name of its folder.
-
-    Raises:
-        ValueError: if the id is not a plain name.
-    """
+    """Return the id of a run as the name of its folder; raise a ValueError if it is not a plain name."""
     if not isinstance(run_id, str) or not PLAIN.fullmatch(run_id):
         raise ValueError(f"the id of its run is {run_id!r:.60}, which is not a plain name")
     return run_id

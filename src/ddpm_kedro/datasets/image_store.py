@@ -85,8 +85,7 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """Decode and write the images, unless the same store exists already.
 
         Raises:
-            UserError: if more files than ``max_rejected_fraction`` were rejected, with the most frequent reasons; if
-                the source changed while it was read; if the store is shared and would change.
+            UserError: if too many files were rejected, the source changed meanwhile, or a shared store would change.
         """
         same = self._exists() and self._contains(data.made_by)
         if same:

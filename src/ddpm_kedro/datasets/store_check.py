@@ -24,11 +24,7 @@ CHECKED: set[tuple[Any, ...]] = set()
 
 
 class DamagedShardError(UserError):
-    """A shard is damaged, and can be decoded again without the others.
-
-    Attributes:
-        name: of the shard.
-    """
+    """The shard of that name is damaged, and can be decoded again without the others."""
 
     def __init__(self, message: str, name: str) -> None:
         super().__init__(message)
@@ -41,11 +37,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Read ``store.json``, and verify the checksums of labels and hashes.
-
-    Raises:
-        UserError, ValueError, KeyError, OSError, …: see :func:`~ddpm_kedro.files.reading`.
-    """
+    """Read ``store.json``, and verify the checksums of labels and hashes; call it within ``files.reading``."""
     meta = read_document(folder / META)
     provenance_of(meta["made_by"])
     lists = [meta["class_names"], meta["shards"]]
@@ -83,12 +75,7 @@ def read_arrays(
 def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], hashes: Any, *, noted: bool) -> None:
     """Compare the images of each shard with their hashes, unless this host has done so before.
 
-    Args:
-        folder: of the store.
-        names: of the shards.
-        shards: their images.
-        hashes: of all images; None if there are none.
-        noted: whether to write beside the store what was checked, for other processes.
+    With ``noted``, the shards that were checked are written beside the store, for other processes.
 
     Raises:
         DamagedShardError: for the first shard that has changed.

@@ -27,13 +27,7 @@ CHANNELS = (1, 3, 4)
 
 
 class Arrays(NamedTuple):
-    """The content of a file.
-
-    Attributes:
-        splits: training images, and the images of a validation or test split if there is one.
-        names: of the arrays of images.
-        unused: names of the arrays that are not used.
-    """
+    """Training images and, if there are some, holdout images; names of their arrays, and of arrays not used."""
 
     splits: list[InMemoryImages]
     names: tuple[str, ...]
@@ -107,9 +101,7 @@ def is_array(path: Path) -> bool:
 def open_arrays(path: Path, splits: bool) -> Arrays:
     """Return the content of a file; it is cached until the file changes.
 
-    Args:
-        path: of the file.
-        splits: whether arrays of a validation or test split are the holdout images.
+    With ``splits``, arrays of a validation or test split are the holdout images.
 
     Raises:
         UserError: if there are no images, or not one label per image.
@@ -189,11 +181,7 @@ def _checked(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 class _LabelEncoder:
-    """Encodes the labels of a file as indices of its classes.
-
-    Attributes:
-        names: one name per class.
-    """
+    """Encodes the labels of a file as indices of its classes, ``names``."""
 
     def __init__(self, path: Path, training: NDArray[Any], names: NDArray[Any] | None) -> None:
         if names is not None and names.ndim != 1:

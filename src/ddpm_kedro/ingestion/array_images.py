@@ -11,11 +11,7 @@ from ddpm_kedro.ingestion.decoding import convert_pixels
 
 
 class ArrayImages(ImageCollection):
-    """Rows of an array.
-
-    Attributes:
-        images: (N, H, W, C) uint8.
-    """
+    """Rows of an array of images (N, H, W, C) uint8."""
 
     images: NDArray[np.uint8]
 

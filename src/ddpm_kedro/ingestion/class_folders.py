@@ -45,37 +45,42 @@ class Folders:
 
 
 def find_folders(levels: Sequence[Level], *, splits: bool) -> Folders:
-    """Return splits and classes: the folders of the first level with several folders are splits or classes.
+    """Return splits and classes: the folders of the first level with several folders, from the top.
 
-    Args:
-        levels: of folders, from the top.
-        splits: whether folders that are all named like splits are splits.
+    With ``splits``, folders that are all named like splits are splits; the classes are then below.
 
     Raises:
         UserError: if there are splits, but none for training.
     """
-    count = len(levels[0][0])
-    parts = np.zeros(count, dtype=np.int64)
+    parts = np.zeros(len(levels[0][0]), dtype=np.int64)
+    split_names: tuple[tuple[str, ...], ...] = ()
     depth = _first_with_several(levels)
+    if splits and depth is not None and (words := _split_words(levels[depth])):
+        numbers, names = levels[depth]
+        order = _parts_of({*words.values()}, [names[number].decode() for number in words])
+        for number, word in words.items():
+            parts[numbers == number] = order[word]
+        split_names = tuple(
+            tuple(names[number].decode() for number, word in words.items() if order[word] == part)
+            for part in (TRAINING, HOLDOUT, UNUSED)
+        )
+        levels = [_merged(level) for level in levels[depth + 1 :]]
+        depth = _first_with_several(levels)
     if depth is None:
-        return Folders((), np.full(count, -1), parts)
+        return Folders((), np.full(len(parts), -1), parts, split_names)
     numbers, names = levels[depth]
-    present = {number: names[number] for number in np.unique(numbers[numbers >= 0]).tolist()}
-    words = {number: SPLITS.get(name.decode("utf-8", "replace").casefold(), "") for number, name in present.items()}
-    if not splits or not all(words.values()):
-        return _in_classes(levels[depth], parts, ())
-    order = _parts_of({*words.values()}, [name.decode() for name in present.values()])
-    for number, word in words.items():
-        parts[numbers == number] = order[word]
-    folders = tuple(
-        tuple(present[number].decode() for number, word in words.items() if order[word] == part)
-        for part in (TRAINING, HOLDOUT, UNUSED)
-    )
-    below = [_merged(level) for level in levels[depth + 1 :]]
-    depth = _first_with_several(below)
-    if depth is None:
-        return Folders((), np.full(count, -1), parts, folders)
-    return _in_classes(below[depth], parts, folders)
+    present = sorted(np.unique(numbers[numbers >= 0]).tolist(), key=names.__getitem__)
+    ranks = np.full(len(names) + 1, -1, dtype=np.int64)
+    ranks[present] = np.arange(len(present))
+    return Folders(tuple(names[number] for number in present), ranks[numbers], parts, split_names)
+
+
+def _split_words(level: Level) -> dict[int, str]:
+    """Return the kind of split of each folder of a level; none unless all are named like splits."""
+    numbers, names = level
+    present = np.unique(numbers[numbers >= 0]).tolist()
+    words = {number: SPLITS.get(names[number].decode("utf-8", "replace").casefold(), "") for number in present}
+    return words if all(words.values()) else {}
 
 
 def _parts_of(words: set[str], names: list[str]) -> dict[str, int]:
@@ -102,12 +107,3 @@ def _merged(level: Level) -> Level:
     distinct = {name: rank for rank, name in enumerate(sorted(set(names)))}
     ranks = np.array([distinct[name] for name in names] + [-1], dtype=np.int64)  # -1 stays -1
     return ranks[numbers], list(distinct)
-
-
-def _in_classes(level: Level, parts: Integers, splits: tuple[tuple[str, ...], ...]) -> Folders:
-    """Make each folder of a level a class, sorted by name."""
-    numbers, names = level
-    present = sorted(np.unique(numbers[numbers >= 0]).tolist(), key=names.__getitem__)
-    ranks = np.full(len(names) + 1, -1, dtype=np.int64)
-    ranks[present] = np.arange(len(present))
-    return Folders(tuple(names[number] for number in present), ranks[numbers], parts, splits)

@@ -17,11 +17,9 @@ class RejectedImageError(Exception):
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """The common format of all images of a store.
+    """The common format of all images of a store, with height and width in pixels.
 
     Attributes:
-        height: in pixels.
-        width: in pixels.
         channels: 1 grey, 3 colour, 4 colour with transparency.
         fit: how an image of another aspect ratio is fitted: cropped, padded, or stretched.
         background: red, green and blue of the padding, and behind transparent pixels.
@@ -41,8 +39,7 @@ class ImageFormat:
         return self.height, self.width, self.channels
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """The size and channels of an image, from its header alone."""
 
     height: int
@@ -51,13 +48,7 @@ class Probe:
 
 
 class Original(NamedTuple):
-    """What a file contained before it was converted.
-
-    Attributes:
-        height: in pixels, as stored in the file.
-        width: in pixels.
-        kind: format and mode, as Pillow calls them: ``JPEG RGB``.
-    """
+    """Size of an image as stored in a file, and its format and mode as Pillow calls them: ``JPEG RGB``."""
 
     height: int
     width: int

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
@@ -115,12 +115,9 @@ def _scale_transparency(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Rotate an image as its EXIF data say; EXIF data that cannot be read are ignored."""
-    if image.format == "PNG" and not image.info:  # without EXIF data
-        return image
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:
-        return image
+    if image.format != "PNG" or image.info:  # else there are no EXIF data
+        with suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
@@ -136,11 +133,9 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image
-    if converted is None:
-        return image
-    if alpha:
+    if converted and alpha:
         converted.putalpha(alpha)
-    return converted
+    return converted or image
 
 
 def _with_channels(image: Image.Image, target: ImageFormat) -> Image.Image:
@@ -181,11 +176,7 @@ def _resize(image: Image.Image, target: ImageFormat) -> Image.Image:
 
 
 def _padded(image: Image.Image, size: tuple[int, int], target: ImageFormat) -> Image.Image:
-    colour: Any = {
-        "L": Image.new("RGB", (1, 1), target.background).convert("L").getpixel((0, 0)),
-        "RGB": target.background,
-        "RGBA": (*target.background, 0),
-    }[image.mode]
+    colour: Any = Image.new("RGBA", (1, 1), (*target.background, 0)).convert(image.mode).getpixel((0, 0))
     return ImageOps.pad(image, size, FILTER, colour)
 
 

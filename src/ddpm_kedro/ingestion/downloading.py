@@ -1,6 +1,5 @@
 """Download a file from the web or an object store, and check it."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import fsspec
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ddpm_kedro.errors import MissingSourceError, UserError
+from ddpm_kedro.files import file_checksum
 from ddpm_kedro.ingestion.transferring import Show, finish, remove, transfer
 from ddpm_kedro.ingestion.unpacking import alone
 from ddpm_kedro.progress import bars
@@ -34,8 +34,8 @@ def download(url: str, folder: Path, sha256: str | None, fits: Callable[[Path], 
     and the others wait.
 
     Args:
-        url: of the file.
-        folder: the file is written to a folder of its own below, and named like the last part of the URL.
+        url: the file is named like its last part.
+        folder: the file is written to a folder of its own below.
         sha256: expected checksum, in hexadecimal; None to log the checksum.
         fits: whether a file is of the right kind, by its content.
 
@@ -111,8 +111,7 @@ def check(path: Path, name: str, sha256: str | None) -> None:
     Raises:
         UserError: if the checksum is another one.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_checksum(path)
     if sha256 is None:
         logger.warning("%s was not verified. To verify it next time, set dataset.sha256=%s", name, found)
     elif found != sha256.lower():

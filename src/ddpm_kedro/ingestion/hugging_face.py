@@ -95,11 +95,9 @@ def is_parquet(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def load_splits(path: str, cache: str) -> dict[str, Any]:
-    """Return the splits of a dataset by name; a dataset of the hub is downloaded to ``cache``.
+    """Return the splits of a dataset by name; a dataset of the hub is downloaded to the folder ``cache``.
 
-    Args:
-        path: a name of the hub, a folder that ``save_to_disk`` or the hub wrote, or a ``.parquet`` file.
-        cache: folder for downloads.
+    The path is a name of the hub, a folder that ``save_to_disk`` or the hub wrote, or a ``.parquet`` file.
 
     Raises:
         UserError: if ``datasets`` is not installed, or the dataset cannot be loaded.

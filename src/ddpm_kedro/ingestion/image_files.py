@@ -1,6 +1,8 @@
 """Image files in a folder or an archive."""
 
+import errno
 import logging
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +13,10 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.class_folders import HOLDOUT, TRAINING, UNUSED
-from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe
+from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
+from ddpm_kedro.ingestion.containers import OUTSIDE, PROBLEMS, UNREADABLE, Reader, hints, kind_of, open_reader
 from ddpm_kedro.ingestion.decoding import decode, probe
-from ddpm_kedro.ingestion.file_readers import Reader, open_reader, read_file
-from ddpm_kedro.ingestion.file_walk import OUTSIDE, PROBLEMS, UNREADABLE, hints, kind_of
-from ddpm_kedro.ingestion.listing import HIDDEN, Listing, describe, list_files, printable
+from ddpm_kedro.ingestion.listing import HIDDEN, PLACE, PROBLEM, SIZE, Listing, describe, list_files, printable
 from ddpm_kedro.ingestion.probing import probe_images
 from ddpm_kedro.ingestion.source import Manifest, Source, choose_class_names, fetch_path
 from ddpm_kedro.ingestion.unpacking import opener_of, unpack
@@ -23,6 +24,8 @@ from ddpm_kedro.parameters import DatasetParameters
 
 logger = logging.getLogger(__name__)
 MAX_NAMES = 10  # in a message
+MACHINE_ERRORS = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of the machine, not of a file: they end the run, and the next run resumes."""
 WITH_FOLDER = [index for index, problem in enumerate(PROBLEMS) if problem not in {OUTSIDE, UNREADABLE}]
 """Indices of the problems of files whose folders may be classes, and of no problem."""
 
@@ -107,6 +110,34 @@ class ImageFileSource(Source):
         _list_again(manifest)
 
 
+def read_file(reader: Reader, listing: Listing, index: int) -> bytes:
+    """Return the content of a file of the listing.
+
+    Raises:
+        RejectedImageError: if it cannot be read.
+    """
+    if problem := PROBLEMS[listing.files[index, PROBLEM]]:
+        raise RejectedImageError(problem)
+    size = int(listing.files[index, SIZE])
+    try:
+        data = reader.read(listing.name(index), int(listing.files[index, PLACE]), size)
+    except FileNotFoundError:
+        raise RejectedImageError("it is gone") from None
+    except PermissionError as error:
+        raise RejectedImageError("it may not be read") from error
+    except MemoryError:
+        raise
+    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            raise
+        raise RejectedImageError("it cannot be read") from error
+    except Exception as error:  # zlib, lzma and bz2 have errors of their own
+        raise RejectedImageError("it cannot be unpacked") from error
+    if len(data) < size:
+        raise RejectedImageError("it is cut short")
+    return data
+
+
 def is_archive(path: Path) -> bool:
     """Return whether a file is a .zip or .tar, compressed or not, by its content."""
     return bool(kind_of(path) or opener_of(path))
@@ -116,7 +147,7 @@ def usable_rows(listing: Listing, *, classes: bool) -> NDArray[np.int64]:
     """Return the rows of the files to read: without unused splits and, with classes, without files of no class."""
     used = listing.parts != UNUSED
     if classes and listing.class_names:
-        used &= (listing.labels >= 0) | ~np.isin(listing.problems, WITH_FOLDER)
+        used &= (listing.labels >= 0) | ~np.isin(listing.files[:, PROBLEM], WITH_FOLDER)
     return np.flatnonzero(used)
 
 
@@ -146,7 +177,7 @@ def _check_classes(path: Path, listing: Listing, *, strict: bool) -> None:
 
     If ``strict``, it is an error if most images are outside of the folders.
     """
-    strays = np.flatnonzero((listing.labels < 0) & np.isin(listing.problems, WITH_FOLDER))
+    strays = np.flatnonzero((listing.labels < 0) & np.isin(listing.files[:, PROBLEM], WITH_FOLDER))
     remedy = "dataset.classes=false uses all images without classes"
     if len(strays):
         names = ", ".join(printable(listing.name(index)) for index in strays[:MAX_NAMES].tolist())

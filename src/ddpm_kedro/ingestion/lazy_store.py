@@ -1,22 +1,73 @@
-"""A store of images that is not decoded yet."""
+"""A store of images that is not decoded yet: it is cut into shards, each of which is decoded alone."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat
+from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, Original, RejectedImageError
+from ddpm_kedro.ingestion.decoding import without_warnings
 from ddpm_kedro.ingestion.probing import choose_format, probe_images
-from ddpm_kedro.ingestion.sharding import EncodedShard, cut_into_shards
 from ddpm_kedro.ingestion.source import Manifest, Source
 from ddpm_kedro.ingestion.splitting import Rows, split_holdout
 from ddpm_kedro.parameters import ImagesParameters
 from ddpm_kedro.provenance import Provenance
 
 logger = logging.getLogger(__name__)
+SHARD_BYTES = 2**23
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Decoded images that are stored in one file; without names and originals if they come from an array.
+
+    Attributes:
+        images: (N, H, W, C) uint8.
+        labels: (N,) int64, -1 for none.
+        names: of the files, (N,).
+        rejected: name and reason for each file that gives no image.
+        originals: what the files contained, (N,).
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
+    originals: tuple[Original, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """Images of a shard that are not decoded yet; cheap to pickle."""
+
+    collection: ImageCollection
+    target: ImageFormat
+
+    @without_warnings()
+    def decode(self) -> Shard:
+        """Decode all images, and list those that are rejected."""
+        images = np.empty((len(self.collection), *self.target.shape), dtype=np.uint8)
+        labels, names, rejected = list[int](), list[str](), list[tuple[str, str]]()
+        originals = list[Original]()
+        for index in range(len(self.collection)):
+            try:
+                pixels, label, original = self.collection.read(index, self.target)
+            except RejectedImageError as reason:
+                rejected.append((self.collection.name(index), str(reason)))
+                continue
+            images[len(labels)] = pixels
+            labels.append(label)
+            if original is not None:
+                originals.append(original)
+                names.append(self.collection.name(index))
+        classes = np.array(labels, dtype=np.int64)
+        return Shard(images[: len(labels)], classes, tuple(names), tuple(rejected), tuple(originals))
+
+
 Shards = Callable[[], Iterable[EncodedShard]]
 
 
@@ -25,8 +76,7 @@ class LazyImageStore:
     """A store that is decoded when it is saved, and not at all if the same store was saved before.
 
     Attributes:
-        made_by: as of :class:`~ddpm_kedro.images.store.ImageStore`.
-        class_names: as of :class:`~ddpm_kedro.images.store.ImageStore`.
+        made_by, class_names: as of :class:`~ddpm_kedro.images.store.ImageStore`.
         shards: opens the source and returns the shards, in order.
         workers: number of processes that decode; 0 for none, None for one per core.
         max_rejected_fraction: of the files; if more are rejected, there is no store.
@@ -39,12 +89,6 @@ class LazyImageStore:
     workers: int | None = 0
     max_rejected_fraction: float = 0.0
     check: Callable[[], None] = lambda: None
-
-    def read(self) -> ImageStore:
-        """Decode all images into memory."""
-        decoded = [shard.decode() for shard in self.shards()]
-        images, labels = (np.concatenate([getattr(shard, name) for shard in decoded]) for name in ("images", "labels"))
-        return ImageStore(images, labels if self.class_names else None, self.class_names, self.made_by)
 
 
 def split_source(source: Source, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
@@ -68,3 +112,10 @@ def split_source(source: Source, manifest: Manifest, images: ImagesParameters) -
         return cut_into_shards(*parts[part], target)
 
     return partial(shards, 0), partial(shards, 1)
+
+
+def cut_into_shards(collection: ImageCollection, rows: Rows, target: ImageFormat) -> Iterator[EncodedShard]:
+    """Yield the shards of these rows of a collection, of SHARD_BYTES each."""
+    each = len(rows) if collection.in_memory else max(1, SHARD_BYTES // prod(target.shape))
+    for start in range(0, len(rows), each or 1):
+        yield EncodedShard(collection.take(rows[start : start + each]), target)

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.class_names import one_line
-from ddpm_kedro.ingestion.class_folders import Folders, find_folders
-from ddpm_kedro.ingestion.file_walk import OUTSIDE, PROBLEMS, UNREADABLE, FileEntry, hints, walk
+from ddpm_kedro.ingestion.class_folders import find_folders
+from ddpm_kedro.ingestion.containers import OUTSIDE, PROBLEMS, UNREADABLE, FileEntry, hints, walk
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
 DEPTH = 4  # levels of folders, from the top, whose names may be classes; levels with one folder count, too
 HIDDEN = "hidden"  # a kind of file that is skipped
 MAX_KINDS = 10  # of skipped files in a message
+END, PLACE, SIZE, PROBLEM, COLUMNS = range(5)  # columns of Listing.files, and their number
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ class Listing:
 
     Attributes:
         names: all names, concatenated.
-        ends: (N,) where each name ends.
-        places: (N,) see :class:`~ddpm_kedro.ingestion.file_walk.FileEntry`.
-        sizes: (N,) bytes.
-        problems: (N,) indices into PROBLEMS.
+        files: (N, COLUMNS): the end of each name, place and size as in a FileEntry, and the index in PROBLEMS.
         labels: (N,) indices into ``class_names``, or -1.
         class_names: sorted names of the folders that are classes: see :func:`find_folders`.
         digest: SHA-256 of names, sizes and times of change.
@@ -43,10 +41,7 @@ class Listing:
     """
 
     names: bytes
-    ends: NDArray[np.int64]
-    places: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    problems: NDArray[np.int8]
+    files: NDArray[np.int64]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     digest: str
@@ -56,20 +51,20 @@ class Listing:
     skipped: tuple[tuple[str, str, int], ...] = ()
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.files)
 
     def name(self, index: int) -> bytes:
         """Return a name as the file system or the archive has it."""
-        return self.names[self.ends[index - 1] if index else 0 : self.ends[index]]
+        return self.names[self.files[index - 1, END] if index else 0 : self.files[index, END]]
 
     def take(self, rows: NDArray[np.int64]) -> "Listing":
         """Return a listing of these files alone, with the digest of all."""
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
         names = [self.name(row) for row in rows.tolist()]
-        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        columns = {name: getattr(self, name)[rows] for name in ("places", "sizes", "problems", "labels", "parts")}
-        return replace(self, names=b"".join(names), ends=ends, **columns)
+        files = self.files[rows]
+        files[:, END] = np.cumsum([len(name) for name in names], dtype=np.int64)
+        return replace(self, names=b"".join(names), files=files, labels=self.labels[rows], parts=self.parts[rows])
 
 
 def printable(name: bytes) -> str:
@@ -112,15 +107,30 @@ def _list_files(path: Path, follow_links: bool, splits: bool) -> Listing:
     builder = _Builder()
     for entry in walk(path, follow_links=follow_links):
         builder.add(entry)
-    if not builder.ends:
-        listing = builder.listing(splits=False)
-        count = f"{listing.skipped_count:,}"
-        other = f", but files with other names ({count}): {describe(listing.skipped)}" if listing.skipped else ""
+    skipped = tuple((printable(folder), kind, count) for (folder, kind), count in builder.skipped.most_common())
+    if not builder.rows:
+        other = f", but files with other names ({builder.skipped.total():,}): {describe(skipped)}" if skipped else ""
         raise UserError(
             f"There is no image in dataset.path = {path}{other}; names must end in {', '.join(sorted(SUFFIXES))}."
-            f"{hints(kind for _, kind, _ in listing.skipped)}"
+            f"{hints(kind for _, kind, _ in skipped)}"
         )
-    return builder.listing(splits=splits)
+    # A folder that cannot be read and a name that leads out have neither split nor class.
+    rows = np.array(builder.rows).reshape(-1, COLUMNS + DEPTH)
+    outside = np.isin(rows[:, PROBLEM], [PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)])
+    numbers = np.where(outside, -1, rows[:, COLUMNS:].T)
+    levels = [(column, [name for _, name in ids]) for ids, column in zip(builder.folders, numbers, strict=True)]
+    folders = find_folders(levels, splits=splits)
+    return Listing(
+        names=bytes(builder.names),
+        files=rows[:, :COLUMNS].copy(),
+        labels=folders.labels,
+        class_names=tuple(printable(name) for name in folders.class_names),
+        digest=builder.hash.hexdigest(),
+        skipped_count=builder.skipped.total(),
+        parts=folders.parts,
+        splits=folders.splits,
+        skipped=skipped,
+    )
 
 
 def describe(skipped: tuple[tuple[str, str, int], ...]) -> str:
@@ -130,14 +140,16 @@ def describe(skipped: tuple[tuple[str, str, int], ...]) -> str:
 
 
 class _Builder:
-    """Collects entries into the columns of a listing."""
+    """Collects names and digest of files, counts skipped files, and numbers the folders of each level.
+
+    Attributes:
+        rows: of all files: the columns of Listing.files, and the number of the folder at each level or -1.
+    """
 
     def __init__(self) -> None:
-        self.names, self.ends, self.places, self.sizes = bytearray(), array("q"), array("q"), array("q")
-        self.problems = array("b")
+        self.names, self.hash, self.skipped = bytearray(), hashlib.sha256(), Counter[tuple[bytes, str]]()
+        self.rows = array("q")
         self.folders: list[dict[tuple[int, bytes], int]] = [{} for _ in range(DEPTH)]
-        self.levels = [array("i") for _ in range(DEPTH)]
-        self.hash, self.skipped = hashlib.sha256(), Counter[tuple[bytes, str]]()
 
     def add(self, entry: FileEntry) -> None:
         *above, name = entry.name.split(b"/")
@@ -147,41 +159,11 @@ class _Builder:
             self.skipped[b"/".join(above[:DEPTH]), HIDDEN if hidden else entry.problem or suffix] += 1
             return
         self.names += entry.name
-        self.ends.append(len(self.names))
-        self.places.append(entry.place)
-        self.sizes.append(entry.size)
-        self.problems.append(PROBLEMS.index(entry.problem))
         self.hash.update(b"%b\0%d\0%d\0%b\n" % (entry.name, entry.size, entry.stamp, entry.problem.encode()))
-        number = 0
         if entry.problem == OUTSIDE:  # no folder of this source
             above = []
-        for level, ids in enumerate(self.folders):
-            number = ids.setdefault((number, above[level]), len(ids)) if level < len(above) else -1
-            self.levels[level].append(number)
-
-    def listing(self, *, splits: bool) -> Listing:
-        ends, places, sizes = (np.array(column, dtype=np.int64) for column in (self.ends, self.places, self.sizes))
-        folders = self._folders(splits=splits)
-        return Listing(
-            names=bytes(self.names),
-            ends=ends,
-            places=places,
-            sizes=sizes,
-            problems=np.array(self.problems, dtype=np.int8),
-            labels=folders.labels,
-            class_names=tuple(printable(name) for name in folders.class_names),
-            digest=self.hash.hexdigest(),
-            skipped_count=self.skipped.total(),
-            parts=folders.parts,
-            splits=folders.splits,
-            skipped=tuple((printable(path), kind, count) for (path, kind), count in self.skipped.most_common()),
-        )
-
-    def _folders(self, *, splits: bool) -> Folders:
-        """Find splits and classes; a folder that cannot be read and a name that leads out have none."""
-        known = ~np.isin(np.array(self.problems, dtype=np.int8), [PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)])
-        levels = [
-            (np.where(known, np.array(level, dtype=np.int64), -1), [name for _, name in ids])
-            for ids, level in zip(self.folders, self.levels, strict=True)
-        ]
-        return find_folders(levels, splits=splits)
+        number, numbers = 0, [-1] * DEPTH
+        for level, folder in enumerate(above[:DEPTH]):
+            ids = self.folders[level]
+            number = numbers[level] = ids.setdefault((number, folder), len(ids))
+        self.rows.fromlist([len(self.names), entry.place, entry.size, PROBLEMS.index(entry.problem), *numbers])

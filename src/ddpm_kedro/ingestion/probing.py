@@ -6,8 +6,8 @@ import numpy as np
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, Probe, RejectedImageError
+from ddpm_kedro.ingestion.containers import hints
 from ddpm_kedro.ingestion.decoding import without_warnings
-from ddpm_kedro.ingestion.file_walk import hints
 from ddpm_kedro.parameters import ImagesParameters
 
 PROBED = 256  # images, at most

@@ -4,9 +4,9 @@ from ddpm_kedro.errors import UserError, nearest
 from ddpm_kedro.ingestion.array_file import ArrayFileSource
 from ddpm_kedro.ingestion.hugging_face import HuggingFaceSource
 from ddpm_kedro.ingestion.image_files import ImageFileSource
-from ddpm_kedro.ingestion.small_sets import DIGITS, MlxtendDigits, TorchvisionArrays
+from ddpm_kedro.ingestion.small_sets import DIGITS, MlxtendDigits
 from ddpm_kedro.ingestion.source import Source
-from ddpm_kedro.ingestion.torchvision_files import TorchvisionFiles
+from ddpm_kedro.ingestion.torchvision_sets import TorchvisionArrays, TorchvisionFiles
 
 SOURCES: dict[str, Source] = {
     "folder": ImageFileSource(),

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.ingestion.lazy_store import LazyImageStore
-from ddpm_kedro.ingestion.sharding import EncodedShard
+from ddpm_kedro.ingestion.lazy_store import EncodedShard, LazyImageStore
 from ddpm_kedro.ingestion.statistics import HASH_BYTES, describe_shard
 from ddpm_kedro.progress import progress
 

@@ -1,6 +1,5 @@
 """The interface of a source of images, and helpers that several kinds of source share."""
 
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.files import file_checksum
 from ddpm_kedro.images.class_names import readable
 from ddpm_kedro.ingestion.collection import ImageCollection
 from ddpm_kedro.ingestion.downloading import check, download, is_url
@@ -33,11 +33,7 @@ class Source(ABC):
 
 
 def refuse_path(dataset: DatasetParameters) -> None:
-    """Refuse a path that would have no effect.
-
-    Raises:
-        UserError: if there is one.
-    """
+    """Raise a UserError if there is a path or a checksum: it would have no effect."""
     if dataset.path is not None:
         raise UserError(
             f"dataset.path = {redact_text(dataset.path)} has no effect with dataset.source={dataset.source}: for your "
@@ -47,11 +43,7 @@ def refuse_path(dataset: DatasetParameters) -> None:
 
 
 def refuse_checksum(dataset: DatasetParameters) -> None:
-    """Refuse a checksum that would not be compared with anything.
-
-    Raises:
-        UserError: if there is one.
-    """
+    """Raise a UserError if there is a checksum: it would not be compared with anything."""
     if dataset.sha256 is not None:
         source = f"dataset.source={dataset.source}" if dataset.path is None else f"dataset.path = {dataset.path}"
         raise UserError(
@@ -63,9 +55,7 @@ def refuse_checksum(dataset: DatasetParameters) -> None:
 def locate(dataset: DatasetParameters, *, missing_ok: bool = False) -> str:
     """Return an absolute path, a URL or a name of the hub: it means the same images in any working directory.
 
-    Args:
-        dataset: with a path.
-        missing_ok: whether a path that does not exist is made absolute, too.
+    With ``missing_ok``, a path that does not exist is made absolute, too.
     """
     path = str(dataset.path)
     if is_url(path):
@@ -77,9 +67,9 @@ def fetch_path(dataset: DatasetParameters, expected: str, fits: Callable[[Path],
     """Return ``dataset.path`` as a path on this machine; download it if it is a URL.
 
     Args:
-        dataset: with that path.
-        expected: what it should be, as part of a message.
-        fits: whether a downloaded file is of the right kind, by its content.
+        dataset: its path, checksum and download folder are used.
+        expected: kind of file, for a message.
+        fits: whether a downloaded file is of that kind, by its content.
 
     Raises:
         UserError: if there is no path, it cannot be downloaded, or its checksum is not ``dataset.sha256``.
@@ -113,8 +103,4 @@ def choose_class_names(dataset: DatasetParameters, names: Iterable[str], problem
 
 def checksums(paths: Iterable[Path], below: Path) -> dict[str, str]:
     """Return the SHA-256 of each file, by its path relative to a folder."""
-    sums = {}
-    for path in sorted(paths):
-        with path.open("rb") as file:
-            sums[path.relative_to(below).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+    return {path.relative_to(below).as_posix(): file_checksum(path) for path in sorted(paths)}

@@ -14,18 +14,12 @@ Rows = NDArray[np.int64]
 
 
 def split_holdout(collection: ImageCollection, images: ImagesParameters, *, classes: bool) -> tuple[Rows, Rows]:
-    """Split by the keys of the images if they have some, else at random.
+    """Return the sorted indices of training and holdout images, split by their keys if they have some, else at random.
 
-    Args:
-        collection: to split.
-        images: with the fraction and the seed.
-        classes: whether each class keeps a training image.
-
-    Returns:
-        Two sorted arrays of indices: training, holdout.
+    With ``classes``, each class keeps a training image.
 
     Raises:
-        UserError: if one of them would be empty.
+        UserError: if one of the two would be empty.
     """
     labels, keys = collection.labels if classes else None, collection.keys()
     if keys is None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import Original
-from ddpm_kedro.ingestion.file_walk import hints
-from ddpm_kedro.ingestion.sharding import Shard
+from ddpm_kedro.ingestion.containers import hints
+from ddpm_kedro.ingestion.lazy_store import Shard
 
 HASH_BYTES = 16
 MAX_REASONS = 10  # for rejected files in a message
@@ -83,15 +83,7 @@ def summarize(summaries: list[dict[str, Any]], hashes: NDArray[np.bytes_]) -> di
 
 
 def check_rejected(statistics: dict[str, Any], max_fraction: float) -> None:
-    """Check that enough files gave an image.
-
-    Args:
-        statistics: of :func:`summarize`.
-        max_fraction: of all files that may be rejected.
-
-    Raises:
-        UserError: if more files were rejected, with the most frequent reasons.
-    """
+    """Raise a UserError if more than this fraction of the files were rejected, with the most frequent reasons."""
     bad = sum(statistics["rejected"].values())
     if statistics["images"] and bad <= max_fraction * (bad + statistics["images"]):
         return

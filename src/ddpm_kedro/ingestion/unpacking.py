@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import fingerprint
 
@@ -41,16 +42,9 @@ def unpack(path: Path, folder: Path) -> Path:
         return unpacked
     folder.mkdir(parents=True, exist_ok=True)
     with alone(unpacked, "unpacks"):
-        if unpacked.is_file():
-            return unpacked
-        part = unpacked.with_suffix(".part")
-        logger.info("Unpacking %s to %s.", path, unpacked)
-        try:
-            _decompress(opener, path, part)
-        except UserError:
-            part.unlink(missing_ok=True)
-            raise
-        part.replace(unpacked)
+        if not unpacked.is_file():
+            logger.info("Unpacking %s to %s.", path, unpacked)
+            _decompress(opener, path, unpacked)
     return unpacked
 
 
@@ -76,14 +70,14 @@ def opener_of(path: Path) -> Opener | None:
     return next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
 
 
-def _decompress(opener: Opener, path: Path, part: Path) -> None:
+def _decompress(opener: Opener, path: Path, unpacked: Path) -> None:
     try:
-        with opener(path) as packed, part.open("wb") as file:
+        with opener(path) as packed, atomic_write(unpacked) as file:
             while block := packed.read(BLOCK):
-                if shutil.disk_usage(part.parent).free < LEFT_FREE + len(block):
+                if shutil.disk_usage(unpacked.parent).free < LEFT_FREE + len(block):
                     raise UserError(
-                        f"{path} unpacks to more than {file.tell():,} bytes, and the disk of {part.parent} is too full:"
-                        " choose another folder with dataset.download_folder."
+                        f"{path} unpacks to more than {file.tell():,} bytes, and the disk of {unpacked.parent} is too "
+                        "full: choose another folder with dataset.download_folder."
                     )
                 file.write(block)
     except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:

@@ -30,10 +30,8 @@ MAX_CLASSES = 20  # in a message
 def download_images(dataset: DatasetParameters, earlier_images: Manifest | None = None) -> Manifest:
     """Download the files of a source, or find them on this machine: the one node that uses files and the network.
 
-    Args:
-        dataset: the source.
-        earlier_images: the manifest of an earlier run. It is returned if it is of the same source and the source is
-            not reachable now: the source is not needed as long as the images made from it exist.
+    If the source is not reachable, the manifest of an earlier run is returned, if it is of the same source: the source
+    is not needed as long as the images made from it exist.
 
     Returns:
         A manifest: source, folder, SHA-256 of each file, class names; for your own images also their location, a
@@ -57,11 +55,7 @@ def download_images(dataset: DatasetParameters, earlier_images: Manifest | None 
 
 
 def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[LazyImageStore, LazyImageStore]:
-    """Split the images into training images and holdout images, which training never sees.
-
-    Returns:
-        Training and holdout images, which are decoded only if they are not stored yet.
-    """
+    """Return training images, and holdout images, which training never sees; stored ones are not decoded again."""
     parameters = {"dataset": {"source": raw_images["source"]}, "images": images.fingerprint_fields()}
     source = find_source(raw_images["source"])
 
@@ -80,11 +74,7 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
 def report_ingestion(
     training_images: ImageStore, holdout_images: ImageStore, raw_images: Manifest
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Return the ingestion report as plain data, and a figure of some training images.
-
-    The report has, for both parts, counts, sizes, classes, statistics and rejected files; for the source, the number
-    of files and the sizes of some.
-    """
+    """Return a figure of some training images, and the report as plain data: on both parts, and on the source."""
     labels = training_images.labels
     if labels is None:
         shown = np.linspace(0, len(training_images) - 1, min(MAX_SHEET, len(training_images))).astype(int)
@@ -116,13 +106,8 @@ def choose_parameters(
 ) -> dict[str, Any]:
     """Return the parameters that a plain ``kedro run`` uses for your own images.
 
-    Args:
-        training_images: the images.
-        raw_images: their manifest.
-        dataset: parameters of the source.
-        images: parameters of the images.
-        trained_parameters: of the training that this run resumes, or of an earlier one with the same parameters; if
-            they are empty, parameters that suit the images are chosen.
+    The parameters of the training that this run resumes, or of an earlier one with the same parameters, are returned
+    as they are; if they are empty, parameters that suit the images are chosen.
 
     Returns:
         Parameters by group; empty for a well-known dataset, whose parameters are in ``conf/``.

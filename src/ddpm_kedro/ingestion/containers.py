@@ -1,4 +1,4 @@
-"""Walk through a folder or an archive, without opening an image."""
+"""Folders, .zip and .tar archives: walk through them, and read a file of them."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -173,3 +173,52 @@ WALKS: dict[str, Callable[[Path], Iterator[FileEntry]]] = {
     "zip": _walk_zip,
     "tar": _walk_tar,
 }
+
+
+class FolderReader:
+    """Reads files of a folder by name, at most ``size`` bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.top = os.fsencode(path)
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:  # noqa: D102
+        with open(os.path.join(self.top, name), "rb") as file:
+            return file.read(size)
+
+
+class ZipReader:
+    """Reads members by number: two may have the same name."""
+
+    def __init__(self, path: Path) -> None:
+        self.archive = zipfile.ZipFile(path)
+        self.members = self.archive.infolist()
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:  # noqa: D102
+        with self.archive.open(self.members[place]) as file:
+            return file.read(size)
+
+
+class TarReader:
+    """Reads members by offset: nothing before them is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
+
+    def read(self, name: bytes, place: int, size: int) -> bytes:  # noqa: D102
+        self.file.seek(place)
+        return self.file.read(size)
+
+
+Reader = FolderReader | ZipReader | TarReader
+READERS: dict[str, type[Reader]] = {"folder": FolderReader, "zip": ZipReader, "tar": TarReader}
+
+
+def open_reader(path: Path) -> Reader:
+    """Return a reader of a folder or an archive; it is cached until the archive changes."""
+    status = path.stat()
+    return _open_reader(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _open_reader(path: Path, *_: int) -> Reader:
+    return READERS[kind_of(path)](path)

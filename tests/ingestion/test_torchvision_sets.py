@@ -12,7 +12,7 @@ from torchvision import datasets
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.lazy_store import split_source
 from ddpm_kedro.ingestion.registry import SOURCES, find_source
-from ddpm_kedro.ingestion.torchvision_files import TorchvisionFiles, open_dataset
+from ddpm_kedro.ingestion.torchvision_sets import TorchvisionFiles, open_once
 from ddpm_kedro.parameters import DatasetParameters
 from tests.conftest import IMAGES, changed
 
@@ -42,7 +42,7 @@ class Flowers:
 
 @pytest.fixture(autouse=True)
 def _flowers(monkeypatch: pytest.MonkeyPatch) -> None:
-    open_dataset.cache_clear()
+    open_once.cache_clear()
     monkeypatch.setattr(datasets, "Flowers102", Flowers)
 
 
@@ -108,7 +108,7 @@ def test_a_failed_download_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_rows_are_spread_over_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpm_kedro.ingestion.sharding.SHARD_BYTES", 8 * 8 * 3 * 10)
+    monkeypatch.setattr("ddpm_kedro.ingestion.lazy_store.SHARD_BYTES", 8 * 8 * 3 * 10)
     source = find_source("flowers102")
     [training, _] = made(source, source.fetch(dataset(tmp_path)), size=8)
     assert [len(shard.images) for shard in training] == [9, 10, 10]

@@ -1,4 +1,4 @@
-"""Datasets of torchvision whose images have many sizes: torchvision decodes them one by one."""
+"""Datasets of torchvision: images of one size as arrays in memory, images of many sizes decoded one by one."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,17 +9,68 @@ from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+from urllib.error import URLError
+
+import numpy as np
 
 from ddpm_kedro.errors import MissingSourceError, UserError
+from ddpm_kedro.ingestion.array_images import InMemoryImages
 from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
 from ddpm_kedro.ingestion.decoding import convert, original_of
 from ddpm_kedro.ingestion.probing import probe_images
+from ddpm_kedro.ingestion.small_sets import SmallSet
 from ddpm_kedro.ingestion.source import Manifest, Source, refuse_path
 from ddpm_kedro.ingestion.unpacking import alone
 from ddpm_kedro.parameters import DatasetParameters
 
 PROBED = 64  # images, at most: each is decoded
 Options = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class TorchvisionArrays(SmallSet):
+    """A dataset from ``torchvision.datasets`` whose images have one size, downloaded with a checksum.
+
+    Attributes:
+        dataset: the name of the class.
+        train: its options for the training images.
+        test: its options for the test images.
+        labels: its attribute with the labels.
+        channels_first: whether its images are (N, C, H, W).
+        class_names: None to use torchvision's.
+    """
+
+    dataset: str
+    train: Options = (("train", True),)
+    test: Options = (("train", False),)
+    labels: str = "targets"
+    channels_first: bool = False
+    class_names: tuple[str, ...] | None = None
+
+    def download(self, folder: Path) -> tuple[Path, tuple[str, ...]]:
+        """Download both splits; files with the right checksum are not downloaded again."""
+        try:
+            training, _ = (download_dataset(self.dataset, folder, options) for options in (self.train, self.test))
+        except (URLError, RuntimeError, TimeoutError) as error:
+            raise MissingSourceError(
+                f"The images could not be downloaded: {' '.join(str(error).split())} Check the network, or put the "
+                f"archive into {folder} by hand; use.dataset=mnist5k needs no network."
+            ) from error
+        return folder, self.class_names or tuple(training.classes)
+
+    def read(self, folder: Path) -> tuple[InMemoryImages, InMemoryImages]:
+        """Read both splits."""
+        return self._read(folder, self.train), self._read(folder, self.test)
+
+    def _read(self, folder: Path, options: Options) -> InMemoryImages:
+        dataset = open_dataset(self.dataset, folder, options)
+        images = np.asarray(dataset.data)
+        if self.channels_first:
+            images = np.moveaxis(images, 1, -1)
+        if images.ndim == 3:
+            images = images[..., None]
+        labels = np.asarray(getattr(dataset, self.labels), dtype=np.int64)
+        return InMemoryImages(images, labels, self.class_names or tuple(dataset.classes))
 
 
 @dataclass(frozen=True)
@@ -54,7 +105,7 @@ class TorchvisionImages(ImageCollection):
 
     @cached_property
     def _images(self) -> Any:
-        return open_dataset(self.dataset, self.folder, self.options)
+        return open_once(self.dataset, self.folder, self.options)
 
 
 @dataclass(frozen=True)
@@ -75,9 +126,13 @@ class TorchvisionFiles(Source):
         """Download the dataset, or report which files have to be downloaded by hand."""
         refuse_path(dataset)
         folder = Path(dataset.download_folder) / dataset.source
-        for options in (self.train, self.test):
-            if options is not None:
-                download_dataset(self.dataset, folder, options)
+        try:
+            for options in (self.train, self.test):
+                if options is not None:
+                    download_dataset(self.dataset, folder, options)
+        except (OSError, RuntimeError, ValueError) as error:  # an URLError is an OSError
+            message = " ".join(str(error).split())
+            raise MissingSourceError(f"{self.dataset} is not there: {message} Files go to {folder}.") from error
         images = TorchvisionImages(self.dataset, folder, self.train)
         return {
             "folder": str(folder),
@@ -98,31 +153,26 @@ class TorchvisionFiles(Source):
             raise UserError(f"The files in {manifest['folder']} changed while they were read. Run it again.")
 
 
-def download_dataset(dataset: str, folder: Path, options: Options) -> None:
-    """Download a dataset of torchvision if torchvision can, and check that its files are there.
-
-    Raises:
-        UserError: in torchvision's words, if it cannot be downloaded or has to be downloaded by hand.
-    """
-    kind, arguments = resolve_name(f"torchvision.datasets:{dataset}"), dict(options)
-    if "download" in signature(kind).parameters:
-        arguments["download"] = True
+def download_dataset(dataset: str, folder: Path, options: Options) -> Any:
+    """Open a dataset; download it first if torchvision can."""
+    # Imported by name and late: importing torchvision takes longer than all other imports of a run together.
+    kind = resolve_name(f"torchvision.datasets:{dataset}")
+    download = {"download": True} if "download" in signature(kind).parameters else {}
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with alone(folder, "downloads"):
-            kind(str(folder), **arguments)
-    except (OSError, RuntimeError, ValueError) as error:  # an URLError is an OSError
-        message = " ".join(str(error).split())
-        raise MissingSourceError(f"{dataset} is not there: {message} Files go to {folder}.") from error
+    with alone(folder, "downloads"):
+        return kind(str(folder), **dict(options), **download)
 
 
-@lru_cache(maxsize=2)
 def open_dataset(dataset: str, folder: Path, options: Options) -> Any:
-    """Open a dataset that is on this machine, once per process."""
+    """Open a dataset that is on this machine."""
     try:
         return resolve_name(f"torchvision.datasets:{dataset}")(str(folder), **dict(options))
     except (OSError, RuntimeError) as error:
         raise MissingSourceError(f"The files of {dataset} are not in {folder}: {error}") from error
+
+
+open_once = lru_cache(maxsize=2)(open_dataset)
+"""Like :func:`open_dataset`, once per process."""
 
 
 def digest(folder: Path) -> str:
