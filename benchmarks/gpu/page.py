@@ -20,7 +20,7 @@ INTRODUCTION = """
 ## The GPU kit
 
 One command measures the peak rates of the machine, our step and its profile, the steps of diffusers' script and
-lucidrains' trainer (unchanged and tuned), torchrun with NCCL, sampling beside `DDIMPipeline`, evaluation, and a
+lucidrains' trainer (unchanged and tuned), torchrun with NCCL, sampling (also with `DDIMPipeline`), evaluation, and a
 training of 100 seconds with its samples. It also runs the tests that depend on the device. Run it in a copy of this
 project, on a machine with a GPU and a Python that has torch, torchvision and scipy:
 

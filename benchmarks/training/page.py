@@ -50,11 +50,11 @@ which end with the training time as ours do; EMA weights; the faster of fp32 and
 `-v` its network has our target and schedule, v and cosine, which the script does not offer.
 
 Class-conditional candidates are sampled with and without guidance (lucidrains only without, since it takes minutes).
-Guidance gives clearer digits and less variety: accuracy improves, KID gets worse. KID and FD compare with the holdout,
-by features of the project's classifier; KID ± the deviation over subsets. For real images KID is around zero, sometimes
-below, since KID is unbiased. Accuracy is the share of samples that the classifier assigns to the requested class. Rows
-are sorted by KID. Each candidate is saved as soon as it is measured: if a command below was stopped, it may name
-candidates that it did not measure.
+Guidance gives clearer digits and less variety: accuracy improves, KID gets worse. KID and FD compare with the holdout
+images, by features of the project's classifier; ± is the deviation of KID over subsets. For real images KID is around
+zero, sometimes below, since KID is unbiased. Accuracy is the share of samples that the classifier assigns to the
+requested class. Rows are sorted by KID. Each candidate is saved as soon as it is measured: if a command below was
+stopped, it may name candidates that it did not measure.
 """
 GROWTH = """
 ## How the cost grows

@@ -331,7 +331,7 @@ class TestSampling:
         sample_images(never_empty, SAMPLING)
         [message] = warnings(caplog)
         assert message.startswith(
-            "sampling.guidance_scale = 1.5, but this model has never learnt images without a label"
+            "sampling.guidance_scale = 1.5, but this model was never trained with the empty label"
         )
 
     def test_images_without_a_class_from_a_model_without_an_empty_label_are_a_warning(
@@ -341,7 +341,7 @@ class TestSampling:
         given = Image.fromarray(store.images[0, :, :, 0])
         vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None), IMAGE_TO_IMAGE)
         [message] = warnings(caplog)
-        assert message.startswith("No class is chosen, but this model has never learnt images without a label")
+        assert message.startswith("No class is chosen, but this model was never trained with the empty label")
         caplog.clear()
         vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None, label=1), IMAGE_TO_IMAGE)
         assert not warnings(caplog)

@@ -18,7 +18,18 @@ Manifest = dict[str, Any]
 
 
 class Source(ABC):
-    """A kind of source: finds or downloads files, and opens them as collections of images."""
+    """A kind of source: finds or downloads files, and opens them as collections of images.
+
+    :meth:`fetch` returns a manifest, plain data for JSON. :meth:`open` and :meth:`check` get nothing else. Its keys:
+
+    - ``class_names``: one name per class; an empty list if there are no classes.
+    - ``sha256``: checksums by name. If they change, the images are stored again.
+    - ``parts``: optional, strings. If they change, the images are stored again: for splits that the checksums miss.
+    - ``looks``: optional, the result of ``probe_images``. Without it, the images are probed when they are opened.
+    - ``files``, ``others``: optional, the numbers of images and of other files, for the report.
+
+    The node adds ``source``, ``asked`` and ``path``. Other keys are private to the source, such as ``folder``.
+    """
 
     @abstractmethod
     def fetch(self, dataset: DatasetParameters) -> Manifest:

@@ -161,7 +161,7 @@ def _warn_without_empty_label(model: TrainedModel, labels: Tensor | None, guidan
     cause = "No class is chosen" if labels is None else f"sampling.guidance_scale = {guidance_scale:g}"
     remedy = "Choose sampling.label" if labels is None else "Leave sampling.guidance_scale at null"
     logger.warning(
-        "%s, but this model has never learnt images without a label (training.label_dropout = 0, or imported without "
+        "%s, but this model was never trained with the empty label (training.label_dropout = 0, or imported without "
         "an empty label): colours and shapes will be wrong. %s.",
         cause,
         remedy,
