@@ -24,6 +24,7 @@ class GracefulStop:
     """
 
     def __init__(self) -> None:
+        self.stop, self.signal, self.training = Event(), 0, False
         self.earlier_handlers: dict[int, Handler] = {}
 
     @hook_impl
