@@ -53,10 +53,7 @@ def image_noise(
     """Return a function that returns new standard normal noise (N, C, H, W) on ``device`` at every call.
 
     Image i of a seed has its own generator: it receives the same noise in a batch of any size and on any device.
-
-    Args:
-        indices: the number of each image of the batch.
-        shape: (C, H, W).
+    ``indices`` are the numbers of the images in the batch; ``shape`` is (C, H, W).
     """
     generators = [generator_for(seed, index) for index in indices]
     return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)

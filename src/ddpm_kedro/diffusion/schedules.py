@@ -81,9 +81,7 @@ class Schedule:
     def steps(self, num_inference_steps: int, spacing: str = "trailing", rho: float = 7.0) -> tuple[Step, ...]:
         """Return the rows that a sampler visits, from the noisiest down, and then ``CLEAN``.
 
-        Args:
-            spacing: a name in ``SPACINGS``.
-            rho: of the spacing "karras".
+        ``spacing`` is a name in ``SPACINGS``; ``rho`` is for "karras".
 
         Raises:
             ValueError: for more steps than timesteps, or a spacing that this schedule does not allow.

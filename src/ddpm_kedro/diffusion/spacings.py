@@ -10,10 +10,7 @@ from torch import Tensor
 
 
 def trailing(noise_levels: Tensor, count: int, rho: float) -> list[int]:
-    """Return evenly spaced indices, the last row included, so that sampling starts at the most noise.
-
-    See Lin et al. (2024), table 2.
-    """
+    """Return evenly spaced indices from the last row on, which has the most noise (Lin et al. 2024, table 2)."""
     total = len(noise_levels)
     return [round(total - k * total / count) - 1 for k in range(count)]
 

@@ -92,7 +92,7 @@ class FeatureExtractor:
             network = nn.Identity()
         else:
             state = torch.load(weights, weights_only=True)
-            with torch.device("meta"):  # draws no random numbers for weights that are replaced
+            with torch.device("meta"):  # no random numbers for weights that are replaced
                 network = Classifier(shape[0], len(names))
             network.load_state_dict(state, assign=True)
         return cls(config["name"], network.eval(), shape, names, Provenance(**config["made_by"]))

@@ -47,9 +47,7 @@ class TrainedModel:
     def load(cls, folder: Path | str, remedy: str = REMEDY) -> Self:
         """Load a model that :meth:`save` or a run wrote, on the CPU. Kedro is not needed.
 
-        Args:
-            folder: with ``config.json`` and ``model.safetensors``, such as ``data/06_models/model``.
-            remedy: last sentence of an error about a damaged file: the advice.
+        ``folder`` is for example ``data/06_models/model``; ``remedy`` is the advice in an error about a damaged file.
 
         Raises:
             UserError: if there is no model, a file is damaged, or the files do not fit together.

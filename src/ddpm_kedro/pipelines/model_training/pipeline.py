@@ -18,36 +18,17 @@ from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 def create_pipeline(**_: object) -> Pipeline:
     """Return the pipeline: training_images → checkpoint, history and previews → model → diffusers_model."""
     warnings.filterwarnings("ignore", "The 'preview_fn' feature", KedroExperimentalWarning)  # works in Kedro 1.7
+    images = ["training_images", "params:augmentation", "params:training"]
+    groups = ["params:model", "params:diffusion", "params:optimizer", "params:training"]
+    run = ["augmented_images", "resume_checkpoint", *groups, "initial_model"]
+    training = ["augmented_images", "holdout_images", "resume_plan", "stop_request"]
+    # The checkpoint last: the process may end when it is saved, see hooks.graceful_stop.
+    trained = ["training_previews", "training_history", "best_checkpoint", "checkpoint"]
     return Pipeline(
         [
-            Node(
-                augment_images,
-                ["training_images", "params:augmentation", "params:training"],
-                ["augmented_images", "augmentation_preview"],
-                name="augment_images",
-            ),
-            Node(
-                make_resume_plan,
-                [
-                    "augmented_images",
-                    "resume_checkpoint",
-                    "params:model",
-                    "params:diffusion",
-                    "params:optimizer",
-                    "params:training",
-                    "initial_model",
-                ],
-                "resume_plan",
-                name="make_resume_plan",
-            ),
-            Node(
-                train_model,
-                ["augmented_images", "holdout_images", "resume_plan", "stop_request"],
-                # The checkpoint last: the process may end when it is saved, see hooks.graceful_stop.
-                ["training_previews", "training_history", "best_checkpoint", "checkpoint"],
-                name="train_model",
-                preview_fn=NETWORK_PREVIEW,
-            ),
+            Node(augment_images, images, ["augmented_images", "augmentation_preview"], name="augment_images"),
+            Node(make_resume_plan, run, "resume_plan", name="make_resume_plan"),
+            Node(train_model, training, trained, name="train_model", preview_fn=NETWORK_PREVIEW),
             Node(export_model, ["checkpoint", "best_checkpoint", "params:training"], "model", name="export_model"),
             Node(export_to_diffusers, "model", "diffusers_model", name="export_to_diffusers"),
         ],
