@@ -195,6 +195,12 @@ class Project:
         shutil.copytree(data.parents[1] / ".viz", self.folder / ".viz", dirs_exist_ok=True)
         return self
 
+    def adopt_images(self, data: Path) -> "Project":
+        """Copy only what ingestion wrote: the ingestion of the same images is a no-op then."""
+        for name in ("01_raw", "05_model_input"):
+            shutil.copytree(data / name, self.data / name)
+        return self
+
     def kedro_run(self, *arguments: str, env: str = "smoke") -> "Result":
         """Run ``kedro run --env smoke`` with these arguments in this process."""
         from click.testing import CliRunner  # noqa: PLC0415

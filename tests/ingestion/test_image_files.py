@@ -126,8 +126,8 @@ def test_a_store_killed_twenty_times_equals_one_never_killed(tmp_path: Path) -> 
 
 
 def save_slowly(folder: str) -> None:
-    """Decode for a minute in two processes."""
-    slow = LazyImageStore(Provenance({}, {}), (), lambda: [FakeShard(partial(time.sleep, 60))] * 3, 2)
+    """Decode for ten minutes per shard, in two processes."""
+    slow = LazyImageStore(Provenance({}, {}), (), lambda: [FakeShard(partial(time.sleep, 600))] * 3, 2)
     ImageStoreDataset(filepath=folder).save(slow)
 
 
@@ -141,10 +141,8 @@ def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
     time.sleep(1)  # until they do
-    asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(55)
-    assert time.monotonic() - asked < 30  # of the 60 s that a shard takes
+    process.wait(300)  # of the 600 s that a shard takes
     said = " ".join(log.read_text().split())
     assert "Stopped. 0 files are done;" in said
     assert said.endswith("KeyboardInterrupt")  # and not that a process was killed

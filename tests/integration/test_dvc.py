@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.forked_kedro import ForkedKedro, forked_kedro
 
 pytestmark = pytest.mark.slow
 TRAINING_NODES = "src/ddpm_kedro/pipelines/model_training/nodes.py"
@@ -25,8 +27,8 @@ EVERYTHING = ["parameters", "data", "restart", "train", "sample", "evaluate", "r
 class Repository:
     """The project under git and DVC, with the parameters of the ``smoke`` environment."""
 
-    def __init__(self, folder: Path, scripts: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, scripts: Path, kedro: ForkedKedro) -> None:
+        self.folder, self.kedro = folder, kedro
         for name in ("conf", "src", ".dvc"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "local", "tmp"))
         for name in ("pyproject.toml", "dvc.yaml", ".dvcignore", ".gitignore", "README.md"):
@@ -66,7 +68,7 @@ class Repository:
     def dvc(self, *arguments: str) -> tuple[list[str], str]:
         """Run a command of DVC; return the stages that ran, and the output."""
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=1200)
         assert process.returncode == 0, output
         return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE), output
 
@@ -80,7 +82,7 @@ class Repository:
         process = self.start("repro")
         assert process.stdout is not None
         line = next(line for line in process.stdout if "Run " in line)
-        kill(process)
+        self.kill(process)
         return line
 
     def change(self, path: str, old: str = "", new: str = "") -> None:
@@ -90,15 +92,19 @@ class Repository:
     def json(self, path: str) -> Any:
         return json.loads((self.folder / "data" / path).read_text())
 
-
-def kill(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        self.kedro.wait()
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path, tmp_path)
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    folder, scripts = tmp_path / "project", tmp_path / "scripts"
+    folder.mkdir()
+    scripts.mkdir()
+    with forked_kedro(scripts) as kedro:
+        yield Repository(folder, scripts, kedro)
 
 
 def test_stale_stages_run_and_no_others(repository: Repository) -> None:
@@ -136,12 +142,12 @@ def test_a_killed_training_run_is_resumed_unless_its_code_has_changed(repository
     local.write_text(yaml.safe_dump(settings))
     process = repository.start("repro")
     checkpoint = repository.folder / "data/06_models/checkpoint.pt"
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not checkpoint.exists():
         assert process.poll() is None
         assert time.monotonic() < limit
         time.sleep(0.05)
-    kill(process)
+    repository.kill(process)
     assert re.search(r"Run \w+ resumes after \d+ images", repository.first_line_of_the_run())
     repository.change(TRAINING_NODES)
     assert re.search(r"Run \w+ starts\.", repository.first_line_of_the_run())

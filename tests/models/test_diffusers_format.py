@@ -343,10 +343,10 @@ def test_values_that_the_network_does_not_support_are_named(key: str, value: Any
 )
 def test_invalid_values_of_a_configuration_are_named_at_once(key: str, value: Any) -> None:
     found = as_found(published(num_class_embeds=4))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as error:
         from_diffusers(replace(found, unet=(found.unet[0] | {key: value}, found.unet[1])))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 10  # a network is not built, which takes minutes
     assert len(str(error.value)) < 1000
 
 
