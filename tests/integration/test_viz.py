@@ -196,10 +196,11 @@ def test_plots_and_tables_have_a_preview(page: Page, address: str) -> None:
     assert "KID(classifier)" in table.inner_text()
 
 
-def test_the_training_node_shows_network_code_and_parameters(page: Page, address: str, shown: Shown) -> None:
-    select(page, address, "train_model")
+def test_the_training_nodes_show_network_code_and_parameters(page: Page, address: str, shown: Shown) -> None:
     panel = page.locator(".pipeline-metadata")
+    select(page, address, "make_resume_plan")
     assert "params:optimizer" in panel.inner_text()
+    select(page, address, "train_model")
     network = panel.locator("svg[id^='mermaid']").first
     network.wait_for()
     assert network.text_content().count("residual block") == 5  # two down, the middle, two up
