@@ -3,7 +3,7 @@
 import pytest
 from safetensors import SafetensorError
 
-from ddpm_kedro.datasets import tensors
+from ddpm_kedro.models import weights
 from tests.conftest import ROOT, Project
 from tests.processes import run
 
@@ -18,7 +18,7 @@ def test_a_full_disk_during_the_export_is_one_message_and_leaves_no_partial_mode
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tensors, "save_file", full)
+        patch.setattr(weights, "save_file", full)
         result = project.kedro_run(*TRAINING)
     assert result.exit_code == 1
     assert "Traceback" not in result.output
