@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -60,6 +61,7 @@ def not_run(command: str) -> bool:
     return any(command.startswith(beginning) for beginning in NOT_RUN)
 
 
+@cache
 def messages() -> str:
     """Return all string constants of the source, one per line, with … in place of values."""
     trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]

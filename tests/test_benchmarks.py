@@ -21,6 +21,7 @@ from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import UNet
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, SAMPLING, TRAINING, changed, make_store
 from tests.fake_gpu import GPU, fake_gpu
+from tests.processes import FORKS
 from tests.training.test_loop import make_run, run_training
 
 FP32 = choose_hardware("cpu", "fp32")
@@ -153,6 +154,7 @@ def test_scores_are_computed_from_the_samples() -> None:
 
 def test_a_share_is_operations_over_time_over_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "PRODUCTS", [(64, 64, 64), (128, 64, 64)])
+    monkeypatch.setattr(step.multiprocessing, "get_context", lambda _: FORKS)  # importing torch takes seconds
     shape = Shape(width=32, multipliers=(1,), attention=(), blocks=1, size=8)
     found = step.measure(GROUPS, shape, ["ours", "lucidrains"], [2], ["bf16"], 2)
     assert [(row["name"], row["precision"]) for row in found["rows"]] == [

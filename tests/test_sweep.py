@@ -26,6 +26,12 @@ from tests.hooks.wandb_file import OfflineRun
 FEW = "training.num_images=48,training.report_interval=16,training.preview_images=0,sampling.num_images=1"
 
 
+@pytest.fixture
+def project(project: Project, smoke_data: Path) -> Project:
+    """A project whose images are ingested."""
+    return project.adopt_images(smoke_data)
+
+
 def kedro_sweep(project: Project, *arguments: str, params: str = FEW) -> Result:
     words = ["sweep", "--env", "smoke", *arguments, "--params", params]
     return CliRunner().invoke(cli, words, obj=bootstrap_project(project.folder))
