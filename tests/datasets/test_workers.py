@@ -22,15 +22,15 @@ from tests.datasets.test_workers import decode_slowly
 from tests.ingestion.shards import FakeShard
 
 if __name__ == "__main__":
-    shards = [FakeShard(partial(decode_slowly, sys.argv[1], number)) for number in range(40)]
+    shards = [FakeShard(partial(decode_slowly, sys.argv[1], number)) for number in range(8)]
     ImageStoreDataset(filepath=sys.argv[1]).save(LazyImageStore(MADE_BY, (), lambda: shards, workers=2))
 """
 
 
 def decode_slowly(folder: str, number: int) -> Shard:
-    """Return a shard after half a second; a file has the number of the process."""
+    """Return a shard after ten minutes, longer than the test waits; a file has the number of the process."""
     Path(f"{folder}.{os.getpid()}").touch()
-    time.sleep(0.5)
+    time.sleep(600)
     return Shard(np.full((1, 4, 4, 1), number, np.uint8), np.array([-1]))
 
 
