@@ -98,7 +98,7 @@ def generate_images(
             2022, SDEdit).
         mask: (N, 1, H, W), 1 to keep ``image`` and 0 to generate. x_0 is predicted only for the zeros, so that the
             posterior of the kept pixels is exact.
-        start_noise: (N, C, H, W), standard normal, in place of the first noise of ``seed``.
+        start_noise: standard normal noise (N, C, H, W), used instead of the first noise of ``seed``.
     """
     device = next(network.parameters()).device
     noise = image_noise(seed, indices, image_shape, device)

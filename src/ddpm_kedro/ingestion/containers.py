@@ -122,7 +122,7 @@ def _file_entry(entry: "os.DirEntry[bytes]", name: bytes) -> FileEntry:
     except OSError:
         return FileEntry(name, 0, 0, 0, LINK_TO_NOWHERE)
     problem = "" if stat.S_ISREG(status.st_mode) else SPECIAL
-    if not problem and not os.access(entry.path, os.R_OK):  # in the digest: a permission added later changes it
+    if not problem and not os.access(entry.path, os.R_OK):  # a permission added later changes the digest
         problem = FORBIDDEN
     return FileEntry(name, 0, status.st_size, status.st_mtime_ns, problem or _size_problem(status.st_size))
 

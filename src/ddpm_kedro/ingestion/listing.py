@@ -18,7 +18,7 @@ from ddpm_kedro.ingestion.containers import OUTSIDE, PROBLEMS, UNREADABLE, FileE
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
-DEPTH = 4  # levels of folders, from the top, whose names may be classes; levels with one folder count, too
+DEPTH = 4  # levels of folders, from the top, whose names may be classes; levels with one folder also count
 HIDDEN = "hidden"  # a kind of file that is skipped
 MAX_KINDS = 10  # kinds of skipped files in a message
 END, PLACE, SIZE, PROBLEM, COLUMNS = range(5)  # columns of Listing.files, and their number

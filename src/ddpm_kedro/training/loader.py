@@ -19,9 +19,9 @@ from ddpm_kedro.training.randomness import batch_indices
 
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  Linux shares memory between processes here
-COPIED_AT_ONCE = 10_000  # images, to a device: a copy of all at once may not fit into memory
+COPIED_AT_ONCE = 10_000  # images per copy to a device: a copy of all images at once may not fit into memory
 BATCHES_AHEAD = 2  # batches that each worker loads ahead
-SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may use: the network needs the rest
+SHARE_OF_DEVICE = 0.25  # share of a GPU's free memory that images may use: the network needs the rest
 FREE_MEMORY: dict[str, Callable[[], int]] = {"cuda": lambda: torch.cuda.mem_get_info()[0]}
 """Free bytes of a device with its own memory, by type of device."""
 
