@@ -9,7 +9,7 @@ from kedro.framework.project import configure_project
 
 
 def main(*args: Any, **kwargs: Any) -> Any:
-    """Run the project with the arguments, by default those of the command line."""
+    """Run the project with the arguments; the default is the command line."""
     package_name = Path(__file__).parent.name
     configure_project(package_name)
     kwargs["standalone_mode"] = not hasattr(sys, "ps1")

@@ -38,7 +38,7 @@ class GroupConfigLoader(ComposedConfigLoader):
     ``conf/local/groups/``.
 
     Args:
-        callback: called with the checked parameters.
+        callback: function that is called with the checked parameters.
     """
 
     def __init__(self, *args: Any, callback: Callable[[dict[str, Any]], None] | None = None, **kwargs: Any) -> None:

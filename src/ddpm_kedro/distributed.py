@@ -29,7 +29,7 @@ class World:
     def rows(self, batch_size: int, parts: int) -> Tensor:
         """Return the rows of the global batch that this process computes.
 
-        The batch is a sequence of ``parts``; each of them is divided among all processes.
+        The batch is a sequence of ``parts``; each part is divided among all processes.
 
         Returns:
             (batch_size / size,) int64; its first 1 / ``parts`` are rows of the first part, and so on.
@@ -41,7 +41,7 @@ class World:
         return torch.arange(count).tensor_split(self.size)[self.rank]
 
     def any(self, flag: bool) -> bool:
-        """Return whether the flag is set in any process: the same answer in all."""
+        """Return whether the flag is set in any process; all processes get the same answer."""
         return bool(self.max(torch.tensor(int(flag))))
 
     def max(self, value: Tensor) -> Tensor:

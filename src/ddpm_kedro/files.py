@@ -100,7 +100,7 @@ def check_zip(path: Path, member: str = "") -> None:
     """Compare the parts of a zip file, as torch and NumPy write them, with their checksums: torch does not.
 
     Args:
-        member: check only the parts whose names end with it; all by default.
+        member: end of the names of the parts to check; by default all parts are checked.
 
     Raises:
         zipfile.BadZipFile, zlib.error: for a damaged file.

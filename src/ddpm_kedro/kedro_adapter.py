@@ -26,7 +26,7 @@ class ComposedConfigLoader(OmegaConfigLoader):
     """Kedro's configuration loader, with public names for the steps that a subclass changes or uses."""
 
     def compose_parameters(self, base: Configs, env: Configs) -> Configs:
-        """Return the parameter files of the base environment, with those that a subclass adds."""
+        """Return the parameter files of the base environment, and the files that a subclass adds."""
         return base
 
     def check_files(self, key: str, files: Configs) -> None:

@@ -37,7 +37,7 @@ def text_parameters() -> Iterator[tuple[str, str]]:
 
 
 def _types_in(annotation: Any, metadata: Sequence[Any] = ()) -> list[Any]:
-    """Return all types in an annotation, including those of its metadata."""
+    """Return all types in an annotation, including the types in its metadata."""
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
     inner = [

@@ -26,7 +26,7 @@ def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[i
     """Show a progress bar on a terminal; yield a function that advances it by a number.
 
     Args:
-        what: the task.
+        what: name of the task.
         total: number of items, if known.
         of: unit of the items.
     """

@@ -119,7 +119,7 @@ class Provenance:
     """The parameters and inputs of an image store, a model or samples; stored on disk beside them.
 
     Attributes:
-        parameters: that affect the output, by group, as plain data.
+        parameters: parameters that affect the output, by group, as plain data.
         inputs: fingerprint of each catalog entry that the output was made from.
     """
 

@@ -15,7 +15,7 @@ from ddpm_kedro.provenance import differences, redact, set_name
 logger = logging.getLogger(__name__)
 PARAMETERS = "parameters.json"
 """The file that marks a run as finished."""
-MAY_DIFFER = ("run_id", "images_seen", "seconds", "device")  # between runs whose metrics are compared
+MAY_DIFFER = ("run_id", "images_seen", "seconds", "device")  # entries that comparable runs need not share
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class KeptRun:
     """A finished run in the archive.
 
     Attributes:
-        parameters: all of them, resolved.
+        parameters: all parameters, resolved.
         figures: the last row of the history.
         metrics: the content of ``metrics.json``; empty if the samples were not evaluated.
         finished: local time at which it finished.
@@ -42,7 +42,7 @@ class KeptRun:
 
     @property
     def size(self) -> int:
-        """Return the bytes on disk."""
+        """Return the size on disk in bytes."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 

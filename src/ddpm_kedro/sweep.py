@@ -38,13 +38,13 @@ class Sweep:
     """Describe a sweep.
 
     Attributes:
-        space: the values of the parameters that vary, by full name.
+        space: values of the parameters that vary, by full name.
         fixed: other parameters, as text for ``--params``.
-        sampler: grid, random or tpe.
-        trials: the number of trials; None for the whole grid.
-        pruner: none, median or halving.
-        seed: the seed of the sampler.
-        config: every parameter that affects a training. A sweep is resumed only if those that do not vary are the same.
+        sampler: name of the sampler: grid, random or tpe.
+        trials: number of trials; None for the whole grid.
+        pruner: name of the pruner: none, median or halving.
+        seed: seed of the sampler.
+        config: every parameter that affects a training. A sweep resumes only if all that do not vary are unchanged.
     """
 
     space: Space

@@ -35,7 +35,7 @@ def split_params(ctx: click.Context, option: click.Parameter, value: Any) -> dic
     Raises:
         ClickException: for an item that is not ``name=value``.
     """
-    if isinstance(value, dict):  # from a file
+    if isinstance(value, dict):  # the value comes from a file
         return value
     with errors_explained():
         return read_params(value)

@@ -15,7 +15,7 @@ from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.runs import PARAMETERS, KeptRun, compare, find_run, read_runs, read_unfinished
 
 MEGABYTE = 1e6
-SECONDS = 2.0  # between two reads of the history
+SECONDS = 2.0  # seconds between two reads of the history
 CHECKPOINTS = ("checkpoint", "best_checkpoint")
 FIGURES = ("images_seen", "loss", "validation_loss")
 

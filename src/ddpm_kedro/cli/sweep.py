@@ -86,7 +86,7 @@ def _fingerprint_fields(project: ProjectMetadata, env: str | None, params: str) 
 
 
 def _training_fields(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that affect a training: not those of tracking, sampling or evaluation."""
+    """Return the parameters that affect a training, without the groups for tracking, sampling or evaluation."""
     return {name: value for name, value in parameters.items() if name.startswith(TRAINED)}
 
 

@@ -1,1 +1,1 @@
-"""Kedro dataset classes for what this project keeps: stores of images, checkpoints, models, samples, pictures."""
+"""Kedro dataset classes for the data of this project: stores of images, checkpoints, models, samples, figures."""

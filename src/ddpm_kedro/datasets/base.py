@@ -28,7 +28,7 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
     """Store data in one local file or folder.
 
     Args:
-        filepath: its path; None if a parameter may name it, but does not.
+        filepath: path of the file or folder; None if the path comes from a parameter that is null.
         metadata: any values for hooks and plugins; not used by Kedro.
     """
 
@@ -61,10 +61,10 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
 
     Args:
         filepath, metadata: see :class:`LocalDataset`; the path may be a URL.
-        credentials, fs_args: arguments of the file system.
+        credentials, fs_args: arguments for the file system.
 
     Attributes:
-        marker: name of the file without which a folder counts as empty.
+        marker: name of a file in a folder; a folder without this file counts as empty.
     """
 
     marker: ClassVar[str] = ""
@@ -98,7 +98,7 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
         """Yield the local path, or a temporary local copy of a remote file or folder.
 
         Args:
-            fetched: False for an empty path to write to.
+            fetched: whether to download first; if False, nothing is downloaded and the path is for writing.
         """
         if self._files is None:
             yield self._filepath
@@ -166,7 +166,7 @@ def fetch(files: AbstractFileSystem, root: str, local: Path) -> None:
     """Download a file or folder, if it exists."""
     files.invalidate_cache()
     root = files._strip_protocol(root)
-    for name in files.find(root):  # get(recursive=True) would take brackets in a name for a pattern
+    for name in files.find(root):  # get(recursive=True) treats brackets in a name as a pattern
         target = local / name.removeprefix(root).lstrip("/") if name != root else local
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(target))

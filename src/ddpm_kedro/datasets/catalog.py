@@ -23,7 +23,7 @@ RENAMED = {
         "pictures.PicturesDataset": "figure.FigureFolderDataset",
     }.items()
 }
-"""Dataset classes that a catalog of an earlier release may name, and their names today."""
+"""Dataset classes that a catalog of an earlier release may name, and their current names."""
 
 
 class AtomicCatalog(DataCatalog):

@@ -29,11 +29,11 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
     When the first checkpoint of another run is saved, the last checkpoint of the earlier run is kept.
 
     Args:
-        filepath: of the latest checkpoint.
-        archive: folder for other checkpoints: of earlier runs in ``<run id>/checkpoint.pt``, and those before the
-            latest of each run in ``<run id>/checkpoints/``.
+        filepath: path of the latest checkpoint.
+        archive: folder of older checkpoints. ``<run id>/checkpoint.pt`` is the last one of an earlier run;
+            ``<run id>/checkpoints/`` has the earlier ones of each run.
         keep: number of checkpoints to keep per run, including the latest.
-        metadata: free-form.
+        metadata: any values for hooks and plugins.
     """
 
     def __init__(self, *, filepath: str, archive: str, keep: int = 1, metadata: dict[str, Any] | None = None) -> None:
@@ -46,7 +46,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return self._read() if self._exists() else None
 
     def save(self, data: Checkpoint | Nothing) -> None:
-        """Write the checkpoint, after putting aside the checkpoint of another run."""
+        """Write the checkpoint; before, move a checkpoint of another run to the archive."""
         if isinstance(data, Nothing):
             return
         self._keep_earlier(data)
@@ -71,7 +71,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return self.load()
 
     def retire(self, run_id: str | None = None) -> list[Path]:
-        """Move the checkpoints of a run, or of all runs, to folders ``<run id>/retired_1``; return these folders."""
+        """Move the checkpoints of a run, or of all runs, to folders from which no run resumes; return these folders."""
         if self._exists() and run_id in {None, self._latest()[0]}:
             self._put_aside()
         return [self._retire_kept(folder) for folder in sorted(self._archive.glob(run_id or "*")) if self._kept(folder)]
@@ -95,7 +95,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return kept
 
     def _keep_earlier(self, new: Checkpoint) -> None:
-        """Keep the checkpoint that would be overwritten, if it is of another run or one of several to keep."""
+        """Keep the latest checkpoint if it belongs to another run, or if several checkpoints per run are kept."""
         if not self._exists():
             return
         run_id, images_seen = self._latest()
@@ -124,12 +124,12 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return f"{self._filepath.stem}s"
 
     def _earlier(self, run_id: str) -> list[Path]:
-        """Return the checkpoints of a run before its latest, the newest first."""
+        """Return the checkpoints of a run that are older than its latest one, the newest first."""
         return sorted((self._archive / run_id / self._folder).glob("images_seen_*.pt"), reverse=True)
 
     def _read(self, mmap: bool = False) -> Checkpoint:
         try:
-            check_zip(self._filepath, "data.pkl" if mmap else "")  # mmap reads no tensors: check none
+            check_zip(self._filepath, "data.pkl" if mmap else "")  # with mmap no tensor is read, so none is checked
             content = torch.load(self._filepath, map_location="cpu", weights_only=True, mmap=mmap)
             found = content.pop("format")
             if found not in {FORMAT, FORMAT_2}:
@@ -150,7 +150,7 @@ def _convert_format_2(content: dict[str, Any]) -> dict[str, Any]:
     """Convert a checkpoint of the earlier format: the same values under other names.
 
     Raises:
-        ValueError: if the run has another name than its parameters and inputs give it.
+        ValueError: if the stored run id is not the id computed from parameters and inputs.
     """
     names = {"training_images": "data", "initial_model": "initial_model", "continued_from": "continued_from"}
     inputs = {name: content.get(old) for name, old in names.items()}
@@ -167,7 +167,7 @@ def _convert_format_2(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(checkpoint: Checkpoint) -> Checkpoint:
-    """Refuse a name that could lead out of the data folder, and parameters that no training has."""
+    """Refuse a name that could lead out of the data folder, and a checkpoint without training parameters."""
     _plain(checkpoint.record.tracking_id or checkpoint.run_id)
     if not isinstance(checkpoint.record.made_by.parameters.get("training"), dict):
         raise TypeError("no parameters of training")

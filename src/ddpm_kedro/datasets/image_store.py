@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 UNFINISHED = "unfinished.json"
 REMEDY = "`kedro run --pipelines data_ingestion` repairs it."
 MADE_AGAIN = "It is made again."
-OTHER_FILES = 512  # that a process may open besides the shards
+OTHER_FILES = 512  # number of files that a process may open besides the shards
 
 
 class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
@@ -47,11 +47,11 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
     missing shard. If the same store exists already, nothing is decoded or written.
 
     Args:
-        filepath: the folder.
+        filepath: path of the folder.
         waits_for: name of a store in the same folder; a store saved here appears when that store is saved.
         completes: name of the store that waits for this one, so that both appear together.
         shared: whether the store belongs to another data folder, and is read-only here.
-        metadata: as of :class:`LocalDataset`.
+        metadata: see :class:`LocalDataset`.
     """
 
     def __init__(

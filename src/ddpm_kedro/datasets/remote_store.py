@@ -23,10 +23,10 @@ class RemoteImageStoreDataset(ImageStoreDataset):
     incomplete store does not count.
 
     Args:
-        filepath: the folder of the local copy.
-        remote: a folder of any file system that fsspec knows.
-        credentials: for that file system.
-        metadata: as of :class:`LocalDataset`.
+        filepath: folder of the local copy.
+        remote: folder in any file system that fsspec knows.
+        credentials: credentials for that file system.
+        metadata: see :class:`LocalDataset`.
     """
 
     def __init__(

@@ -80,9 +80,9 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
     Raises:
         DamagedShardError: for the first shard that has changed.
     """
-    if hashes is None:  # of an early version
+    if hashes is None:  # the store was written by an early version
         return
-    stamp = folder.with_name(f".{folder.name}-checked.json")  # not in the store: others compare its content
+    stamp = folder.with_name(f".{folder.name}-checked.json")  # not in the store, whose content others compare
     known = _read_stamp(stamp)
     mine = known.setdefault(socket.gethostname(), {})
     ends = np.cumsum([len(shard) for shard in shards])
@@ -100,7 +100,7 @@ def check_content(folder: Path, names: Sequence[str], shards: Sequence[Any], has
             CHECKED.add(tuple(states[index]))
             advance(1)
     if noted and sum(shards[index].nbytes for index in new) >= NOTED_FROM:
-        with suppress(OSError), atomic_write(stamp) as file:  # on a read-only disk nothing is noted
+        with suppress(OSError), atomic_write(stamp) as file:  # on a read-only disk the file is not written
             file.write(json.dumps(known).encode())
 
 

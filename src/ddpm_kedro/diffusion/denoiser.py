@@ -30,18 +30,18 @@ THRESHOLDS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x0: x0, "cla
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Predict x_0 from x_t, in the precision of x_t, whatever the network predicts.
+    """Predict x_0 from x_t, for every target (noise, v, …). The result has the dtype of x_t.
 
     Attributes:
-        network: called as ``network(c_in · x, timesteps, labels)``.
-        target: what the network predicts.
-        labels: (N,) int64, or None for a model without classes.
+        network: network, called as ``network(c_in · x, timesteps, labels)``.
+        target: target that the network predicts.
+        labels: classes of the images, (N,) int64, or None for a model without classes.
         guidance_scale: 1 for the conditional prediction alone, otherwise
             unconditional + scale · (conditional - unconditional) (Ho and Salimans 2022, eq. 6, w = scale - 1).
-        guidance_interval: the noise levels sigma / alpha with guidance, both ends included
-            (Kynkäänniemi et al. 2024); None for all.
-        threshold: a name in ``THRESHOLDS``: how x_0 is kept in range.
-        autocast: returns the context in which the network runs, for lower precision.
+        guidance_interval: lowest and highest noise level sigma / alpha with guidance, both included
+            (Kynkäänniemi et al. 2024); None for guidance at all levels.
+        threshold: name in ``THRESHOLDS`` of the function that keeps x_0 in range.
+        autocast: function that returns the context in which the network runs, for lower precision.
     """
 
     network: nn.Module
@@ -53,7 +53,7 @@ class Denoiser:
     autocast: Autocast = nullcontext
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
-        """Return the predicted x_0 at ``x`` (N, C, H, W) and ``step``, like ``x``."""
+        """Return the predicted x_0 at ``x`` (N, C, H, W) and ``step``: same shape, dtype and device as ``x``."""
         prediction = self._guided(step.c_in * x, step)
         return THRESHOLDS[self.threshold](self.target.to_x0(prediction, x, step.alpha, step.sigma))
 

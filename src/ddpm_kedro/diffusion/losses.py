@@ -21,10 +21,10 @@ def diffusion_loss(
     It is the mean squared error of the network's prediction at x_t, multiplied by the schedule's weight.
 
     Args:
-        x0: (N, C, H, W) in [-1, 1].
-        indices: (N,) int64, rows of the schedule.
-        noise: like ``x0``, standard normal.
-        labels: (N,) int64, or None.
+        x0: images (N, C, H, W) in [-1, 1].
+        indices: rows of the schedule, (N,) int64.
+        noise: standard normal noise with the shape, dtype and device of ``x0``.
+        labels: classes of the images, (N,) int64, or None.
     """
     xt = schedule.add_noise(x0, noise, indices)
     c_in = schedule.c_in[indices][:, None, None, None]

@@ -24,7 +24,7 @@ def generator_for(*counters: int, device: torch.device | str = "cpu") -> torch.G
 
 @contextmanager
 def seed_global_state(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch's global random state for a block and restore it: for code that takes no generator, like dropout.
+    """Seed torch's global random state for a block and restore it: for code that takes no generator, such as dropout.
 
     Other threads wait for the end of the block.
     """

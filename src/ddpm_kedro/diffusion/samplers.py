@@ -4,10 +4,10 @@ All are called as ``sampler(denoise, x, steps, noise, **options)``:
 
 - ``denoise(x, step)`` returns the predicted x_0 at ``x`` (N, C, H, W);
 - ``x`` is x_t of the first step: standard normal noise times its sigma, or a noised image;
-- ``steps`` are the rows of the schedule to visit, the last without noise (:meth:`Schedule.steps`);
-- ``noise()`` returns new standard normal noise like ``x``.
+- ``steps`` are the rows of the schedule to visit; the last row has sigma = 0 (:meth:`Schedule.steps`);
+- ``noise()`` returns new standard normal noise with the shape and device of ``x``.
 
-They return x_0. The last step of each leads to no noise at all ("denoise to zero"), where x is the predicted x_0.
+They return x_0. The last step of every sampler goes to sigma = 0 ("denoise to zero"); its result is the predicted x_0.
 """
 
 import math
@@ -29,11 +29,12 @@ def ddpm(
     """Sample ancestrally (Ho et al. 2020, algorithm 2), for any subsequence of the timesteps.
 
     Each step samples from the posterior q(x_s | x_t, x_0) of eq. 6 and 7, with the predicted x_0.
-    ``variance``: "small" is the variance of the posterior (beta tilde), "large" of the forward step (beta).
+    ``variance``: "small" is the variance of the posterior (beta tilde), "large" is the variance of the
+    forward step (beta).
     """
     for cur, nxt in pairwise(steps):
         x0 = denoise(x, cur)
-        alpha = cur.alpha / nxt.alpha  # of the forward step from nxt to cur
+        alpha = cur.alpha / nxt.alpha  # alpha of the forward step from nxt to cur
         beta = cur.sigma**2 - (alpha * nxt.sigma) ** 2
         coef_x0 = nxt.alpha * beta / cur.sigma**2
         coef_xt = alpha * (nxt.sigma / cur.sigma) ** 2
@@ -46,7 +47,8 @@ def ddpm(
 def ddim(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, eta: float = 0.0) -> Tensor:
     """Sample by DDIM (Song et al. 2021, eq. 12 and 16): deterministic for eta = 0, ancestral for eta = 1.
 
-    The predicted noise is derived from the thresholded x_0, so that both always explain ``x``.
+    The predicted noise is derived from the thresholded x_0, so that
+    x = alpha · x_0 + sigma · predicted_noise always holds.
     """
     for cur, nxt in pairwise(steps):
         x0 = denoise(x, cur)
@@ -74,11 +76,11 @@ def dpm_solver(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise)
 
 
 def heun(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, sigma_max: float = 80.0) -> Tensor:
-    """Sample by Heun's method (Karras et al. 2022, algorithm 1) in x / alpha, with two evaluations per step.
+    """Sample by Heun's method (Karras et al. 2022, algorithm 1), applied to x / alpha, with two evaluations per step.
 
-    Two kinds of steps are Euler's, with one evaluation: the last, which leads to no noise, and those from noise levels
-    sigma / alpha above ``sigma_max`` (their table 1), where the image is invisible and the next level too far for the
-    mean of two slopes.
+    Two kinds of steps are Euler steps with one evaluation. (1) The last step, to sigma = 0. (2) Steps that start at
+    sigma / alpha > ``sigma_max`` (their table 1): the image is invisible there, and the next level is so far away that
+    the mean of two slopes is inaccurate.
     """
     for cur, nxt in pairwise(steps):
         x0 = denoise(x, cur)
@@ -97,10 +99,10 @@ class Sampler(NamedTuple):
     """An entry of ``SAMPLERS``.
 
     Attributes:
-        sample: the function, called as the module describes.
-        options: its options, each with the name of its parameter in the group ``sampling``.
-        stochastic: whether it adds noise at each step, given its options.
-        evaluations_per_step: evaluations of the network in one step, at most.
+        sample: function of this module, called as described at the top.
+        options: names of the function's options; each maps to the name of a parameter in the group ``sampling``.
+        stochastic: function of the options: whether the sampler adds noise at each step.
+        evaluations_per_step: largest number of evaluations of the network in one step.
     """
 
     sample: Callable[..., Tensor]

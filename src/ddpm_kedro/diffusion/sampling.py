@@ -24,13 +24,13 @@ class SamplingPlan:
     """How to sample images.
 
     Attributes:
-        diffusion: the schedule and target that the network was trained with.
-        sampler: a name in ``SAMPLERS``.
-        num_inference_steps: of the sampler.
-        options: of this sampler.
+        diffusion: schedule and target that the network was trained with.
+        sampler: name in ``SAMPLERS``.
+        num_inference_steps: number of steps of the sampler.
+        options: options of this sampler, by name; None for its defaults.
         guidance_scale, guidance_interval, threshold: see :class:`Denoiser`.
         spacing, rho: see :meth:`Schedule.steps`.
-        strength: share of the steps that are taken, the least noisy ones; below 1 they start from ``image``.
+        strength: share of the steps that are taken, from the least noisy; if it is below 1, they start from ``image``.
     """
 
     diffusion: DiffusionParameters
@@ -61,7 +61,7 @@ class SamplingPlan:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser for one batch, at most."""
+        """Largest number of evaluations of the denoiser for one batch."""
         return (len(self.steps) - 1) * SAMPLERS[self.sampler].evaluations_per_step
 
     def denoiser(self, network: nn.Module, labels: Tensor | None, autocast: Autocast = nullcontext) -> Denoiser:
@@ -87,17 +87,18 @@ def generate_images(
     """Generate the images with these numbers as one batch, (N, C, H, W) float32 in [-1, 1].
 
     Args:
-        network: in evaluation mode; the images are computed on its device.
+        network: network in evaluation mode; the images are computed on its device.
         image_shape: (C, H, W).
-        seed: with the number of an image, determines all its noise.
+        seed: seed that determines, together with the number of an image, all noise of that image.
         indices: numbers of the images.
-        labels: (N,) int64, or None.
-        autocast: returns the context in which the network runs.
-        callback: called with x_t and the predicted x_0 of every evaluation, (N, C, H, W) each.
-        image: (N, C, H, W) in [-1, 1], noised to the first step's level to start from (Meng et al. 2022, SDEdit).
+        labels: classes of the images, (N,) int64, or None.
+        autocast: function that returns the context in which the network runs.
+        callback: function that is called with x_t and the predicted x_0 of every evaluation, (N, C, H, W) each.
+        image: (N, C, H, W) in [-1, 1]; sampling starts from it, noised to the level of the first step (Meng et al.
+            2022, SDEdit).
         mask: (N, 1, H, W), 1 to keep ``image`` and 0 to generate. x_0 is predicted only for the zeros, so that the
             posterior of the kept pixels is exact.
-        start_noise: (N, C, H, W), standard normal, in place of the first noise of ``seed``.
+        start_noise: standard normal noise (N, C, H, W), used instead of the first noise of ``seed``.
     """
     device = next(network.parameters()).device
     noise = image_noise(seed, indices, image_shape, device)

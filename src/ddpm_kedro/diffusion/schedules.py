@@ -17,7 +17,7 @@ from ddpm_kedro.parameters import DiffusionParameters
 
 
 class Step(NamedTuple):
-    """One row of a schedule, as plain numbers: a sampler computes with them without touching a device."""
+    """One row of a schedule, as plain numbers: so a sampler never waits for the GPU."""
 
     c_noise: float
     alpha: float
@@ -36,12 +36,12 @@ class Schedule:
     All columns are (T,), in float64 at first and in float32 after :meth:`to`.
 
     Attributes:
-        alpha: for DDPM, the square root of alphas_cumprod (Ho et al. 2020, eq. 4).
-        sigma: for DDPM, the square root of 1 - alphas_cumprod.
+        alpha: factor of x_0; for DDPM, the square root of alphas_cumprod (Ho et al. 2020, eq. 4).
+        sigma: factor of the noise; for DDPM, the square root of 1 - alphas_cumprod.
         c_noise: the timestep that the network is given (Karras et al. 2022, eq. 7).
         c_in: the factor of x_t at the input of the network (Karras et al. 2022, eq. 7).
-        cdf: cumulative distribution of the rows in training, 1 at the last.
-        weight: of the loss.
+        cdf: cumulative probability with which training samples the rows; 1 in the last row.
+        weight: weight of the loss in each row.
     """
 
     alpha: Tensor
@@ -81,7 +81,7 @@ class Schedule:
     def steps(self, num_inference_steps: int, spacing: str = "trailing", rho: float = 7.0) -> tuple[Step, ...]:
         """Return the rows that a sampler visits, from the noisiest down, and then ``CLEAN``.
 
-        ``spacing`` is a name in ``SPACINGS``; ``rho`` is for "karras".
+        ``spacing`` is a name in ``SPACINGS``; only "karras" uses ``rho``.
 
         Raises:
             ValueError: for more steps than timesteps, or a spacing that this schedule does not allow.
@@ -109,7 +109,10 @@ def scaled_linear_betas(p: DiffusionParameters) -> Tensor:
 
 
 def cosine_betas(p: DiffusionParameters) -> Tensor:
-    """Return betas of a squared cosine, at most 0.999 (Nichol and Dhariwal 2021, eq. 17). (T,) float64."""
+    """Return the betas for which alphas_cumprod follows a squared cosine; each is at most 0.999. (T,) float64.
+
+    This is eq. 17 of Nichol and Dhariwal (2021).
+    """
     time = torch.arange(p.num_timesteps + 1, dtype=torch.float64) / p.num_timesteps
     alphas_cumprod = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
@@ -141,7 +144,7 @@ def edm(p: DiffusionParameters) -> dict[str, Tensor]:
     """Return a table that does not scale x_0; noise levels are log-normal in training (Karras et al. 2022, table 1)."""
     ramp = torch.linspace(p.sigma_min ** (1 / p.rho), p.sigma_max ** (1 / p.rho), p.num_timesteps, dtype=torch.float64)
     sigma = ramp**p.rho  # eq. 5
-    edges = (sigma[1:] * sigma[:-1]).sqrt().log()  # between the rows
+    edges = (sigma[1:] * sigma[:-1]).sqrt().log()  # boundaries between the rows
     below = torch.special.ndtr((edges - p.log_sigma_mean) / p.log_sigma_std)
     return {
         "alpha": torch.ones_like(sigma),

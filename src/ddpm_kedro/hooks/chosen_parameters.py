@@ -16,7 +16,7 @@ from ddpm_kedro.provenance import fingerprint, redact, set_name
 
 TRAINED = ("dataset", "images", "augmentation", "model", "diffusion", "optimizer", "training")
 ALSO = {"dataset": {"download_folder", "sha256"}, "images": {"max_rejected_fraction"}, "training": {"initial_model"}}
-"""Parameters outside of the fingerprint that are stored, too: the next command needs them to do the same."""
+"""Parameters that are stored although the fingerprint excludes them: the next command needs them to do the same."""
 
 
 class ChosenParameters(ContextHook):

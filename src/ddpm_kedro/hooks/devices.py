@@ -39,4 +39,4 @@ def _choose_algorithms(deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
     torch.use_deterministic_algorithms(deterministic)
     keep_freed_memory()
-    torch.backends.cuda.matmul.fp32_precision = "tf32"  # as convolutions have it by default
+    torch.backends.cuda.matmul.fp32_precision = "tf32"  # the default for convolutions

@@ -28,7 +28,7 @@ class UnwrittenDataset(AbstractDataset[Any, Any]):
         self.dataset, self.data = dataset, None
 
     def load(self) -> Any:
-        """Load the data saved last in this process, otherwise what rank 0 has written."""
+        """Load the data saved last in this process, otherwise the file of rank 0."""
         return self.dataset.load() if self.data is None else self.data
 
     def save(self, data: Any) -> None:

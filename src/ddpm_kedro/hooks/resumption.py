@@ -31,7 +31,7 @@ class Resumption:
         return {"resume_checkpoint": checkpoint if world.rank == 0 else catalog.load("resume_checkpoint")}
 
     def _arrange(self, catalog: DataCatalog, inputs: dict[str, Any]) -> "Checkpoint | None":
-        """Return the checkpoint to make the resume plan from; on disk it takes the place of the latest one."""
+        """Return the checkpoint to make the resume plan from; on disk it replaces the latest one."""
         from ddpm_kedro.training.resume_plan import belongs_to  # noqa: PLC0415
         from ddpm_kedro.training.run import Run  # noqa: PLC0415
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Tracking(ContextHook):
-    """Log a training to W&B while it runs. A problem with W&B is one warning and never stops the training."""
+    """Log a training to W&B while it runs. A problem with W&B gives one warning and never stops the training."""
 
     run: WandbRun | None
     tracked: dict[str, tuple[str, Any]]
@@ -62,10 +62,10 @@ class Tracking(ContextHook):
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Log what is marked in the catalog."""
+        """Log the data of a catalog entry that is marked for tracking."""
         kind, dataset = self.tracked.get(dataset_name, ("", None))
         if kind == "pictures" and data:
-            self.figures[dataset_name] = data  # until the next row is logged
+            self.figures[dataset_name] = data  # kept until the next row of the history is logged, together with it
         elif kind and self.run is not None:
             with self._warn_on_failure():
                 self._log(kind, dataset_name, dataset, data)
@@ -88,7 +88,10 @@ class Tracking(ContextHook):
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Finish the W&B run as failed; after a stop, W&B finishes it when the process ends."""
+        """Finish the W&B run as failed.
+
+        If the user stopped the training, this is not called; W&B finishes the run when the process ends.
+        """
         self._finish(1)
 
     def _finish(self, exit_code: int) -> None:
@@ -99,7 +102,7 @@ class Tracking(ContextHook):
 
     @contextmanager
     def _warn_on_failure(self) -> Iterator[None]:
-        """Turn any error into one warning and the end of tracking for this run."""
+        """After any error, log one warning and stop tracking this run."""
         try:
             yield
         except Exception as error:

@@ -21,9 +21,9 @@ class Trial(ContextHook):
     """Report a run to Optuna, inside of :meth:`of`.
 
     Attributes:
-        run_id: of the latest run.
-        value: its latest validation loss, at ``images_seen``.
-        pruned: whether it was stopped early.
+        run_id: id of the latest run.
+        value: latest validation loss of that run, at ``images_seen``.
+        pruned: whether that run was stopped early.
     """
 
     def __init__(self) -> None:

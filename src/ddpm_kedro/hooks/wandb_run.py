@@ -26,9 +26,9 @@ class WandbRun:
     """A run of W&B: one per training from scratch, and the same one when that training is resumed.
 
     Args:
-        parameters: all of them, without secrets.
-        folder: W&B's.
-        figures: by name, to log with the next row; removed from the dictionary when they are logged.
+        parameters: all parameters, without secrets.
+        folder: folder of W&B's files.
+        figures: figures by name, to log with the next row; logged figures are removed from the dictionary.
     """
 
     def __init__(self, parameters: dict[str, Any], folder: Path, figures: dict[str, Any]) -> None:
@@ -41,9 +41,9 @@ class WandbRun:
         """Start a W&B run, or resume the run of a checkpoint.
 
         Args:
-            tracking_id: names the training.
-            resumed: images seen at the checkpoint; None for a training from scratch, which gets a new W&B run.
-            mode: online or offline.
+            tracking_id: id of the training.
+            resumed: number of images seen at the checkpoint; None for a training from scratch: it gets a new W&B run.
+            mode: "online" or "offline".
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         sys.argv[1:] = map(redact_text, sys.argv[1:])  # W&B stores the command line

@@ -57,8 +57,8 @@ class ImageStore:
         labels: (N,) int64, indices into ``class_names``; None for images without classes.
         class_names: one name per class.
         made_by: the source, its files and the parameters.
-        statistics: computed when the images were decoded, as plain data, with duplicates and rejected files.
-        hashes: (N,) bytes, equal for equal images, memory-mapped or not; None if they were not computed.
+        statistics: statistics computed at decoding, as plain data, with duplicates and rejected files.
+        hashes: hash of each image, (N,) bytes, memory-mapped or not; None if they were not computed.
     """
 
     images: Images

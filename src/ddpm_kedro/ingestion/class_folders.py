@@ -32,9 +32,9 @@ class Folders:
     """The class and the part of each file.
 
     Attributes:
-        class_names: of the folders, sorted; empty if there are no classes.
-        labels: (N,) indices into ``class_names``, -1 for files of no class.
-        parts: (N,) TRAINING, HOLDOUT or UNUSED; all TRAINING if the folders are no splits.
+        class_names: sorted names of the folders that are classes; empty if there are no classes.
+        labels: indices into ``class_names``, (N,), -1 for files without a class.
+        parts: part of each file, (N,): TRAINING, HOLDOUT or UNUSED; all TRAINING if the folders are no splits.
         splits: names of the folders of each part; empty if the folders are no splits.
     """
 

@@ -1,4 +1,4 @@
-"""Collections of images, like map-style datasets of PyTorch: what every kind of source opens as."""
+"""Collections of images. Every source returns its images in this form, similar to PyTorch's map-style datasets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,10 @@ Fit = Literal["crop", "pad", "exact"]
 
 
 class RejectedImageError(Exception):
-    """A file that gives no image, and why, in a few words that are the same for files of the same kind."""
+    """Raised for a file that gives no image.
+
+    The message is a short reason; files with the same problem have the same message.
+    """
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,10 @@ class ImageFormat:
     """The common format of all images of a store, with height and width in pixels.
 
     Attributes:
-        channels: 1 grey, 3 colour, 4 colour with transparency.
-        fit: how an image of another aspect ratio is fitted: cropped, padded, or stretched.
-        background: red, green and blue of the padding, and behind transparent pixels.
-        max_pixels: larger files are rejected before they are decoded.
+        channels: number of channels: 1 grey, 3 colour, 4 colour with transparency.
+        fit: treatment of an image with another aspect ratio: it is cropped, padded or stretched (exact).
+        background: red, green and blue of the padding and of the colour behind transparent pixels.
+        max_pixels: images with more pixels are rejected before they are decoded.
     """
 
     height: int
@@ -56,7 +59,7 @@ class Original(NamedTuple):
 
 
 class LabelledImage(NamedTuple):
-    """Pixels (H, W, C) uint8 in the common format, the class or -1, and what the file contained, if there was one."""
+    """Pixels (H, W, C) uint8 in the common format, the class or -1, and the original image if it came from a file."""
 
     pixels: NDArray[np.uint8]
     label: int
@@ -64,14 +67,14 @@ class LabelledImage(NamedTuple):
 
 
 class ImageCollection(ABC):
-    """Images that are probed and read one by one, like a map-style ``torch.utils.data.Dataset``.
+    """Images that are probed and read one by one, similar to a map-style ``torch.utils.data.Dataset``.
 
-    Subclasses are frozen dataclasses. Only their fields are pickled for the processes that decode: files and arrays
-    belong into a ``cached_property``, which each process opens for itself.
+    Subclasses are frozen dataclasses. Only the fields are sent to the decoding processes. Keep open files and arrays in
+    a ``cached_property``, so that each process opens its own.
 
     Attributes:
-        class_names: one name per class; empty if the images have no classes.
-        labels: (N,) int64, -1 for none; None if the labels are known only after the images were read.
+        class_names: names of the classes; empty if the images have no classes.
+        labels: classes, (N,) int64, -1 for none; None if the labels are known only after the images were read.
         in_memory: whether the images are in memory, so that all of them become one shard.
     """
 
@@ -107,7 +110,7 @@ class ImageCollection(ABC):
         return None
 
     def take(self, rows: NDArray[np.int64]) -> "ImageCollection":
-        """Return a collection of these images alone; it is cheap to pickle."""
+        """Return a collection of these images only; it is cheap to pickle."""
         return Subset(self, rows)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,7 +119,7 @@ class ImageCollection(ABC):
 
 @dataclass(frozen=True)
 class Subset(ImageCollection):
-    """Some images of a collection, like ``torch.utils.data.Subset``."""
+    """Some images of a collection, similar to ``torch.utils.data.Subset``."""
 
     collection: ImageCollection
     rows: NDArray[np.int64]

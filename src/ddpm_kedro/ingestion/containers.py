@@ -28,11 +28,11 @@ class FileEntry(NamedTuple):
     """A file that may be an image.
 
     Attributes:
-        name: its path relative to the top, as the file system or the archive has it.
-        place: where it is in an archive: an offset, or a number.
-        size: in bytes.
-        stamp: the time of its last change, or a checksum.
-        problem: why it is not read, one of PROBLEMS.
+        name: path relative to the top, as the file system or the archive has it.
+        place: position of the file in an archive: an offset, or a number.
+        size: size in bytes.
+        stamp: time of the last change, or a checksum.
+        problem: reason why the file is not read, one of PROBLEMS; empty if it is read.
     """
 
     name: bytes
@@ -65,7 +65,7 @@ def kind_of(path: Path) -> str:
 
 
 def hints(problems: Iterable[str]) -> str:
-    """Return what to do about these problems, as the end of a message."""
+    """Return hints that solve these problems, as the end of a message."""
     return "".join(f" {HINTS[problem]}" for problem in dict.fromkeys(problems) if problem in HINTS)
 
 
@@ -122,7 +122,7 @@ def _file_entry(entry: "os.DirEntry[bytes]", name: bytes) -> FileEntry:
     except OSError:
         return FileEntry(name, 0, 0, 0, LINK_TO_NOWHERE)
     problem = "" if stat.S_ISREG(status.st_mode) else SPECIAL
-    if not problem and not os.access(entry.path, os.R_OK):  # in the digest: a permission added later changes it
+    if not problem and not os.access(entry.path, os.R_OK):  # a permission added later changes the digest
         problem = FORBIDDEN
     return FileEntry(name, 0, status.st_size, status.st_mtime_ns, problem or _size_problem(status.st_size))
 

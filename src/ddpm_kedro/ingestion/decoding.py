@@ -28,7 +28,7 @@ LARGE = 50_000_000  # pixels: the rotation of a larger file is not read, because
 
 
 def decode(data: bytes, target: ImageFormat, label: int = -1) -> LabelledImage:
-    """Decode a file: upright, in sRGB, in the common format; of several images in a file, the first one.
+    """Decode a file: upright, in sRGB, in the common format; a file with several images gives the first one.
 
     Raises:
         RejectedImageError: if the file is no image or is damaged, whatever it contains.
@@ -96,7 +96,7 @@ def _opened(data: bytes, max_pixels: int | None) -> Iterator[Image.Image]:
             yield image
     except (RejectedImageError, MemoryError):
         raise
-    except Image.DecompressionBombError:  # of Pillow's own limit, outside of without_warnings
+    except Image.DecompressionBombError:  # Pillow's own limit applies outside of without_warnings
         raise RejectedImageError(f"it has more than {max_pixels or LARGE:,} pixels (images.max_pixels)") from None
     except UnidentifiedImageError:
         raise RejectedImageError("it is no image that can be read") from None

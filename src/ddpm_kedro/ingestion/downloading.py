@@ -34,10 +34,10 @@ def download(url: str, folder: Path, sha256: str | None, fits: Callable[[Path], 
     and the others wait.
 
     Args:
-        url: the file is named like its last part.
-        folder: the file is written to a folder of its own below.
+        url: URL of the file; its last part is the name of the downloaded file.
+        folder: folder in which the file gets a folder of its own.
         sha256: expected checksum, in hexadecimal; None to log the checksum.
-        fits: whether a file is of the right kind, by its content.
+        fits: function that returns whether the content of a file is of the right kind.
 
     Raises:
         MissingSourceError: if it cannot be downloaded.

@@ -15,7 +15,7 @@ from ddpm_kedro.parameters import DatasetParameters
 
 logger = logging.getLogger(__name__)
 TRAINING, HOLDOUT = "train", ("test", "validation")
-"""Names of splits. The first of the latter that exists is the holdout, unless its labels are secret."""
+"""Names of splits. The first split of HOLDOUT that exists is the holdout, unless its labels are secret."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ddpm_kedro.ingestion.unpacking import opener_of, unpack
 from ddpm_kedro.parameters import DatasetParameters
 
 logger = logging.getLogger(__name__)
-MAX_NAMES = 10  # in a message
+MAX_NAMES = 10  # names of files in a message
 MACHINE_ERRORS = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors of the machine, not of a file: they end the run, and the next run resumes."""
 WITH_FOLDER = [index for index, problem in enumerate(PROBLEMS) if problem not in {OUTSIDE, UNREADABLE}]

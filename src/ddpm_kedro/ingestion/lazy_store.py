@@ -26,11 +26,11 @@ class Shard:
     """Decoded images that are stored in one file; without names and originals if they come from an array.
 
     Attributes:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64, -1 for none.
-        names: of the files, (N,).
+        images: pixels (N, H, W, C) uint8.
+        labels: classes, (N,) int64, -1 for none.
+        names: names of the files, (N,).
         rejected: name and reason for each file that gives no image.
-        originals: what the files contained, (N,).
+        originals: sizes and formats of the images in the files, (N,).
     """
 
     images: NDArray[np.uint8]
@@ -76,11 +76,11 @@ class LazyImageStore:
     """A store that is decoded when it is saved, and not at all if the same store was saved before.
 
     Attributes:
-        made_by, class_names: as of :class:`~ddpm_kedro.images.store.ImageStore`.
-        shards: opens the source and returns the shards, in order.
+        made_by, class_names: see :class:`~ddpm_kedro.images.store.ImageStore`.
+        shards: function that opens the source and returns the shards, in order.
         workers: number of processes that decode; 0 for none, None for one per core.
-        max_rejected_fraction: of the files; if more are rejected, there is no store.
-        check: called when all shards are written; raises an error if the source has changed.
+        max_rejected_fraction: fraction of the files; if more are rejected, there is no store.
+        check: function that is called when all shards are written; it raises an error if the source has changed.
     """
 
     made_by: Provenance
@@ -92,7 +92,7 @@ class LazyImageStore:
 
 
 def split_source(source: Source, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
-    """Return what opens the source and returns the shards of the training and of the holdout images."""
+    """Return two functions that open the source: they return the shards of the training and the holdout images."""
     probed = choose_format(manifest["looks"], images) if "looks" in manifest else None
     if probed is not None:
         size = probed.height, probed.width, probed.channels, probed.fit

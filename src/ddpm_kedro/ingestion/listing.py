@@ -18,9 +18,9 @@ from ddpm_kedro.ingestion.containers import OUTSIDE, PROBLEMS, UNREADABLE, FileE
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff",
                       ".avif", ".jp2", ".pbm", ".pgm", ".ppm"})  # fmt: skip
-DEPTH = 4  # levels of folders, from the top, whose names may be classes; levels with one folder count, too
+DEPTH = 4  # levels of folders, from the top, whose names may be classes; levels with one folder also count
 HIDDEN = "hidden"  # a kind of file that is skipped
-MAX_KINDS = 10  # of skipped files in a message
+MAX_KINDS = 10  # kinds of skipped files in a message
 END, PLACE, SIZE, PROBLEM, COLUMNS = range(5)  # columns of Listing.files, and their number
 
 
@@ -30,12 +30,12 @@ class Listing:
 
     Attributes:
         names: all names, concatenated.
-        files: (N, COLUMNS): the end of each name, place and size as in a FileEntry, and the index in PROBLEMS.
-        labels: (N,) indices into ``class_names``, or -1.
+        files: (N, COLUMNS): the end of each name in ``names``, place and size of the FileEntry, and index in PROBLEMS.
+        labels: indices into ``class_names``, or -1, (N,).
         class_names: sorted names of the folders that are classes: see :func:`find_folders`.
         digest: SHA-256 of names, sizes and times of change.
-        skipped_count: number of files that were skipped because they have no name of an image.
-        parts: (N,) TRAINING, HOLDOUT or UNUSED.
+        skipped_count: number of files that were skipped because their names are not names of images.
+        parts: part of each file, (N,): TRAINING, HOLDOUT or UNUSED.
         splits: names of the folders of each part; empty if the folders are no splits.
         skipped: folder, kind and number of the skipped files, the most frequent first.
     """
@@ -85,9 +85,9 @@ def list_files(path: Path, *, follow_links: bool = False, splits: bool = True) -
     The listing of an archive is cached until the archive changes.
 
     Args:
-        path: of the folder or archive.
+        path: path of the folder or archive.
         follow_links: whether links out of a folder are followed.
-        splits: whether folders that are all called like splits (train, val, test, …) are splits, not classes.
+        splits: whether folders that all have names of splits (train, val, test, …) are splits, not classes.
 
     Raises:
         UserError: if there is neither a folder nor an archive, or no image in it.
@@ -143,7 +143,7 @@ class _Builder:
     """Collects names and digest of files, counts skipped files, and numbers the folders of each level.
 
     Attributes:
-        rows: of all files: the columns of Listing.files, and the number of the folder at each level or -1.
+        rows: rows of all files: the columns of Listing.files, and the number of the folder at each level or -1.
     """
 
     def __init__(self) -> None:

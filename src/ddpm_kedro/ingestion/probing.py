@@ -1,4 +1,4 @@
-"""Probe some images of a source, and choose the format that all of them are converted to."""
+"""Probe some images of a source, and choose the format that all images are converted to."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from ddpm_kedro.ingestion.containers import hints
 from ddpm_kedro.ingestion.decoding import without_warnings
 from ddpm_kedro.parameters import ImagesParameters
 
-PROBED = 256  # images, at most
+PROBED = 256  # largest number of images to probe
 SIDES = (16, 32, 48, 64)
 """Sides in pixels to choose from if the sizes differ: a first model learns them in reasonable time."""
 
@@ -20,10 +20,10 @@ def probe_images(collection: ImageCollection, at_most: int = PROBED) -> list[lis
     """Probe images at equal distances.
 
     Returns:
-        Height, width, channels and how many images have them, the most frequent first.
+        Height, width, channels and number of images with them, the most frequent first.
 
     Raises:
-        UserError: if none of them can be read, with the reasons.
+        UserError: if no image can be read; the message has the reasons.
     """
     probes, reasons = Counter[Probe](), Counter[str]()
     count = len(collection)

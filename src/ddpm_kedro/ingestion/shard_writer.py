@@ -1,4 +1,4 @@
-"""Decode shards and write them into a folder, in several processes; what was written before is kept."""
+"""Decode shards and write them into a folder, in several processes; shards that were written before are kept."""
 
 import json
 import logging
@@ -25,10 +25,10 @@ from ddpm_kedro.ingestion.statistics import HASH_BYTES, describe_shard
 from ddpm_kedro.progress import progress
 
 logger = logging.getLogger(__name__)
-FEW = 2  # shards, that are decoded before other processes would have started
+FEW = 2  # so few shards are decoded in this process: starting others would take longer
 MAX_WORKERS = 32
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of CPU time per period, and the period
-AHEAD = 2  # shards per worker that wait to be decoded: with more, the source is only listed sooner
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # file of Linux: allowed CPU microseconds per period, and the period
+AHEAD = 2  # shards per worker that wait to be decoded: a longer queue is not faster, it only lists files earlier
 MAX_LISTED = 1_000  # rejected files in the report; all of them are listed beside the shards
 
 Summary = dict[str, Any]
@@ -37,7 +37,7 @@ Summary = dict[str, Any]
 def write_shards(folder: Path, store: LazyImageStore, title: str) -> list[Summary]:
     """Write the shards of a store that are not in the folder yet.
 
-    A shard is a file ``00000.npy`` of images, unless all were rejected, and a file ``00000.json`` with names, labels,
+    A shard has a file ``00000.npy`` with images, unless all were rejected. Its file ``00000.json`` has names, labels,
     hashes, rejected files and the summary that is returned.
 
     Raises:
@@ -58,7 +58,7 @@ def write_shards(folder: Path, store: LazyImageStore, title: str) -> list[Summar
 
 
 def read_records(folder: Path, count: int) -> tuple[NDArray[np.bytes_], NDArray[np.int64], list[list[str]]]:
-    """Return hashes (N,) and labels (N,) of all images in so many shards, and the first rejected files."""
+    """Return hashes (N,) and labels (N,) of all images in the first ``count`` shards, and the first rejected files."""
     hashes, labels, rejected = list[NDArray[np.bytes_]](), list[NDArray[np.int64]](), list[list[str]]()
     for number in range(count):
         record = json.loads((folder / f"{number:05d}.json").read_text())
@@ -75,7 +75,7 @@ def _write(folder: Path, store: LazyImageStore) -> Iterator[Summary]:
     if not workers or len(first) <= FEW:
         yield from (_write_shard(path, shard) for path, shard in chain(first, numbered))
         return
-    # Not forked: torch's threads, if there are any, would be missing in the copy.
+    # Start with spawn, not fork: a forked process would lack torch's threads.
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
         waiting = deque[Future[Summary]]()
         try:
@@ -133,7 +133,7 @@ def count_cores() -> int:
 
 
 def _start_worker() -> None:
-    """Make a worker end at Ctrl-C at once and without a message, and end with its parent, however that ends."""
+    """Make a worker end at once and silently at Ctrl-C, and end when its parent ends, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -17,7 +17,7 @@ class SmallSet(Source):
     """A dataset whose images have one size and fit into memory.
 
     Attributes:
-        pattern: of the names of the files that contain the images.
+        pattern: pattern for the names of the files that contain the images.
     """
 
     pattern = "**/*"

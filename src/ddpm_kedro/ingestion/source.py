@@ -40,11 +40,14 @@ class Source(ABC):
         """Open the training images, and the holdout images if the source has a split for them."""
 
     def check(self, manifest: Manifest) -> None:  # noqa: B027
-        """Raise a UserError if the files have changed since the manifest was made; by default, they never change."""
+        """Raise a UserError if the files have changed since the manifest was made.
+
+        The default does no check: it is for files that never change.
+        """
 
 
 def refuse_path(dataset: DatasetParameters) -> None:
-    """Raise a UserError if there is a path or a checksum: it would have no effect."""
+    """Raise a UserError if ``dataset`` has a path or a checksum: it would have no effect."""
     if dataset.path is not None:
         raise UserError(
             f"dataset.path = {redact_text(dataset.path)} has no effect with dataset.source={dataset.source}: for your "
@@ -54,7 +57,7 @@ def refuse_path(dataset: DatasetParameters) -> None:
 
 
 def refuse_checksum(dataset: DatasetParameters) -> None:
-    """Raise a UserError if there is a checksum: it would not be compared with anything."""
+    """Raise a UserError if ``dataset`` has a checksum: it would not be compared with anything."""
     if dataset.sha256 is not None:
         source = f"dataset.source={dataset.source}" if dataset.path is None else f"dataset.path = {dataset.path}"
         raise UserError(
@@ -64,7 +67,9 @@ def refuse_checksum(dataset: DatasetParameters) -> None:
 
 
 def locate(dataset: DatasetParameters, *, missing_ok: bool = False) -> str:
-    """Return an absolute path, a URL or a name of the hub: it means the same images in any working directory.
+    """Return an absolute path, a URL or a name of the hub.
+
+    The result refers to the same images in every working directory.
 
     With ``missing_ok``, a path that does not exist is made absolute, too.
     """
@@ -78,9 +83,9 @@ def fetch_path(dataset: DatasetParameters, expected: str, fits: Callable[[Path],
     """Return ``dataset.path`` as a path on this machine; download it if it is a URL.
 
     Args:
-        dataset: its path, checksum and download folder are used.
-        expected: kind of file, for a message.
-        fits: whether a downloaded file is of that kind, by its content.
+        dataset: parameters whose path, checksum and download folder are used.
+        expected: expected kind of file, for a message.
+        fits: function that returns whether the content of a downloaded file is of that kind.
 
     Raises:
         UserError: if there is no path, it cannot be downloaded, or its checksum is not ``dataset.sha256``.
@@ -101,7 +106,7 @@ def fetch_path(dataset: DatasetParameters, expected: str, fits: Callable[[Path],
 
 
 def choose_class_names(dataset: DatasetParameters, names: Iterable[str], problem: str) -> list[str]:
-    """Return the class names as files, grids and commands can show them; none if ``dataset.classes`` is false.
+    """Return class names in a form that files, grids and commands can show; none if ``dataset.classes`` is false.
 
     Raises:
         UserError: if classes are required and there are none, because of the ``problem``.

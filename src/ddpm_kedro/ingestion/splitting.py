@@ -14,12 +14,12 @@ Rows = NDArray[np.int64]
 
 
 def split_holdout(collection: ImageCollection, images: ImagesParameters, *, classes: bool) -> tuple[Rows, Rows]:
-    """Return the sorted indices of training and holdout images, split by their keys if they have some, else at random.
+    """Return sorted indices of training and holdout images, split by their keys if they have any, otherwise at random.
 
     With ``classes``, each class keeps a training image.
 
     Raises:
-        UserError: if one of the two would be empty.
+        UserError: if one of the two parts would be empty.
     """
     labels, keys = collection.labels if classes else None, collection.keys()
     if keys is None:
@@ -28,7 +28,7 @@ def split_holdout(collection: ImageCollection, images: ImagesParameters, *, clas
 
 
 def hashed_holdout(keys: Iterable[bytes], labels: Rows | None, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Split by a hash of each key: an image that is added later moves no other one.
+    """Split by a hash of each key: an image that is added later moves no other image.
 
     With labels (N,), each class keeps a training image.
     """

@@ -16,11 +16,11 @@ from ddpm_kedro.ingestion.containers import hints
 from ddpm_kedro.ingestion.lazy_store import Shard
 
 HASH_BYTES = 16
-MAX_REASONS = 10  # for rejected files in a message
+MAX_REASONS = 10  # reasons for rejected files in a message
 BATCH = 64  # images that are added up at once
 SIDES = ("height", "width")
-POWERS = 32  # of two, for the sides of images
-NEARLY_EMPTY = 2.0  # of 255: an image whose values have a smaller standard deviation counts as nearly empty
+POWERS = 32  # number of powers of two into which the sides of images are counted
+NEARLY_EMPTY = 2.0  # grey levels of 255: with a smaller standard deviation, an image counts as nearly empty
 
 
 def describe_shard(shard: Shard) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _summarize_originals(originals: Sequence[Original]) -> dict[str, Any]:
     if not originals:
         return {}
     kinds, shorter_sides = Counter[str](), [0] * POWERS
-    for (height, width, kind), number in (counts := Counter(originals)).items():  # in most sets, all are equal
+    for (height, width, kind), number in (counts := Counter(originals)).items():  # usually all sizes are equal
         kinds[kind] += number
         shorter_sides[min(height, width).bit_length() - 1] += number
     by_area = sorted((height * width, height, width) for height, width, _ in counts)

@@ -23,7 +23,7 @@ from ddpm_kedro.ingestion.source import Manifest, Source, refuse_path
 from ddpm_kedro.ingestion.unpacking import alone
 from ddpm_kedro.parameters import DatasetParameters
 
-PROBED = 64  # images, at most: each is decoded
+PROBED = 64  # largest number of images to probe: each is decoded
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -32,12 +32,12 @@ class TorchvisionArrays(SmallSet):
     """A dataset from ``torchvision.datasets`` whose images have one size, downloaded with a checksum.
 
     Attributes:
-        dataset: the name of the class.
-        train: its options for the training images.
-        test: its options for the test images.
-        labels: its attribute with the labels.
-        channels_first: whether its images are (N, C, H, W).
-        class_names: None to use torchvision's.
+        dataset: name of torchvision's class.
+        train: options of this class for the training images.
+        test: options of this class for the test images.
+        labels: name of the attribute with the labels.
+        channels_first: whether the images are (N, C, H, W).
+        class_names: names of the classes; None to use torchvision's names.
     """
 
     dataset: str
@@ -113,9 +113,9 @@ class TorchvisionFiles(Source):
     """A dataset from ``torchvision.datasets`` whose images have many sizes.
 
     Attributes:
-        dataset: the name of the class.
-        train: its options for the training images.
-        test: its options for the holdout images; None if a part of the training images is held out.
+        dataset: name of torchvision's class.
+        train: options of this class for the training images.
+        test: options of this class for the holdout images; None if a part of the training images is held out.
     """
 
     dataset: str

@@ -139,7 +139,7 @@ def _response(session: requests.Session, url: str, headers: dict[str, str]) -> I
         raise MissingSourceError(message) from None
     except (requests.ConnectionError, requests.Timeout) as error:
         raise BrokenOffError(f"{shown} cannot be reached ({_reason(error)})") from None
-    except (requests.RequestException, ValueError) as error:  # also of a redirection
+    except (requests.RequestException, ValueError) as error:  # the error may come from a redirection
         reason = redact_text(str(error))
         raise MissingSourceError(f"{shown}, or its redirection, cannot be requested: {reason}") from None
     with response:

@@ -46,11 +46,11 @@ class FeatureExtractor:
     """A network that gives features and logits.
 
     Attributes:
-        name: classifier, inception, or none (for images without classes).
-        network: images (N, C, H, W) in [-1, 1] → features (N, D), logits (N, K).
+        name: name of the extractor: classifier, inception, or none (for images without classes).
+        network: network with images (N, C, H, W) in [-1, 1] → features (N, D), logits (N, K).
         image_shape: (C, H, W) of the images.
-        class_names: of the classifier's logits; empty for Inception.
-        made_by: the images and parameters it was fitted with.
+        class_names: names of the classes of the logits; empty for Inception.
+        made_by: images and parameters that the extractor was fitted with.
     """
 
     name: str

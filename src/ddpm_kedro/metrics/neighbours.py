@@ -22,9 +22,9 @@ class Nearest:
     """The nearest training image of each of N images.
 
     Attributes:
-        indices: (N,) int64.
-        distances: (N,) root mean square difference of the pixels, in grey levels of 255.
-        ratios: (N,) distance / mean distance of the nine next nearest images; near 0 for a copy.
+        indices: indices of the nearest training images, (N,) int64.
+        distances: root mean square differences of the pixels, (N,), in grey levels of 255.
+        ratios: (N,), distance / mean distance of the nine next nearest images; near 0 for a copy.
     """
 
     indices: Tensor

@@ -1,6 +1,6 @@
 """Metrics that compare sets of images by their features, computed by torch-fidelity.
 
-Each comes with its holdout value: the value of holdout images, compared with the same training images.
+For each metric a second value is computed: holdout images, instead of samples, compared with the same training images.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-NEIGHBOURHOOD = 3  # of precision and recall
+NEIGHBOURHOOD = 3  # number of nearest neighbours, for precision and recall
 LEAST_FOR_KID = 20
 JSON_KEYS = {"value_at_holdout_n": "at_floor_n", "holdout_value": "floor", "holdout_n": "floor_n"}
 
@@ -22,15 +22,15 @@ class Score:
     """The value of one metric. No number is infinite or NaN.
 
     Attributes:
-        name: KID, FID, …; followed by the extractor's name unless that is Inception.
-        value: of the samples; None if it cannot be computed.
+        name: name of the metric (KID, FID, …), followed by the extractor's name unless that is Inception.
+        value: value of the samples; None if it cannot be computed.
         n: number of samples.
-        better: lower, or higher.
-        value_at_holdout_n: of as many samples as there are images in the holdout value.
-        holdout_value: of holdout images in place of samples.
+        better: whether a "lower" or a "higher" value is better.
+        value_at_holdout_n: value of only ``holdout_n`` samples, so that it is comparable with ``holdout_value``.
+        holdout_value: value of holdout images instead of samples.
         holdout_n: number of holdout images.
         spread: standard deviation of the value over random subsets.
-        note: why there is no value.
+        note: reason why there is no value.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Features:
     """A feature extractor's output for N images.
 
     Attributes:
-        features: (N, D).
-        logits: (N, K).
-        labels: (N,) int64, the intended classes, or None.
+        features: features of the images, (N, D).
+        logits: logits of the images, (N, K).
+        labels: intended classes, (N,) int64, or None.
     """
 
     features: Tensor
@@ -117,7 +117,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor, subsets: int, subset_size: int = 1000) -> tuple[float, float]:
-    """Compute KID (Bińkowski et al. 2018): mean and standard deviation over random subsets of both.
+    """Compute KID (Bińkowski et al. 2018): mean and standard deviation over random subsets of ``a`` and ``b``.
 
     It is unbiased for any number of images. A subset has ``subset_size`` images, or all if there are fewer.
     """
@@ -144,7 +144,7 @@ def inception_score(logits: Tensor) -> float:
 
 
 class _Comparison(NamedTuple):
-    """The sets of images in a comparison; ``fewer`` samples are as many as the holdout images."""
+    """The sets of images in a comparison; ``fewer`` is a random subset of the samples, as large as ``holdout``."""
 
     samples: Features
     fewer: Features

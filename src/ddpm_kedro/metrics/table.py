@@ -21,10 +21,10 @@ class Metrics:
     Attributes:
         scores: one per metric; empty without a feature extractor.
         copying: see :func:`ddpm_kedro.metrics.neighbours.copying`.
-        samples: how they were generated: run, weights, sampler, evaluations, seconds.
+        samples: description of how the samples were generated: run, weights, sampler, evaluations, seconds.
         extractor: name of the feature extractor.
         reference_images: number of training images in the comparison.
-        made_by: parameters and inputs.
+        made_by: parameters and inputs of the evaluation.
     """
 
     scores: list[Score]

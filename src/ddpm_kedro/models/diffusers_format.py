@@ -41,8 +41,8 @@ class DiffusersModel:
         unet: configuration of a ``UNet2DModel``, and its tensors.
         scheduler: configuration of a scheduler.
         with_classes: the same network with its classes, if it has any: diffusers' pipelines support none.
-        own: this project's configuration of the model; None in a folder that others wrote.
-        fingerprint: of the files that it was read from.
+        own: this project's configuration of the model; None in a folder that other programs wrote.
+        fingerprint: fingerprint of the files that the model was read from.
     """
 
     unet: Part

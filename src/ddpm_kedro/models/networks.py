@@ -26,7 +26,7 @@ def restore_network(p: ModelParameters, channels: int, num_classes: int, weights
     """Build the network with these weights, in float32 and evaluation mode, without random numbers.
 
     Raises:
-        UserError: for weights that are not those of this network, or not finite.
+        UserError: for weights that do not belong to this network, or are not finite.
     """
     if p.blocks_per_level * len(p.channel_multipliers) > len(weights):  # it would take long to build
         raise UserError(f"{len(weights)} tensors are too few for {p.blocks_per_level} blocks_per_level")

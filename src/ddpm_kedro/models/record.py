@@ -17,7 +17,7 @@ class RunRecord:
         made_by: every parameter that affects the result, by group, and the fingerprint of each input:
             ``training_images``; ``initial_model``, the weights that the run starts from, if any; ``continued_from``,
             ``<run id>@<images seen>`` of a run with other parameters that it continues, if any.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W) of the images.
         class_names: one name per class that the network knows; empty for a network without classes.
         tracking_id: id in W&B; a run that continues another keeps its id. None for a model.
     """

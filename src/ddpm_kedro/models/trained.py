@@ -32,10 +32,10 @@ class TrainedModel:
     """A network in evaluation mode with the configuration that rebuilds it.
 
     Attributes:
-        network: with the EMA weights.
-        record: what made the model, and the images that it generates.
-        images_seen: in training.
-        imported: converted from another format; the parameters of its training are unknown.
+        network: network with the EMA weights.
+        record: identity of the training run and of the network.
+        images_seen: number of images seen in training.
+        imported: whether it was converted from another format; the parameters of its training are then unknown.
     """
 
     network: UNet

@@ -93,9 +93,9 @@ class UNet(nn.Module):
     """Predict the training target from a noised image, its timestep and its class.
 
     Args:
-        parameters: width, depth, attention; see :class:`~ddpm_kedro.parameters.ModelParameters`.
-        channels: of the images, in and out.
-        num_classes: 0 for a model without classes. Class ``num_classes`` is the empty label of
+        parameters: width, depth and attention of the network; see :class:`~ddpm_kedro.parameters.ModelParameters`.
+        channels: number of channels of the input and output images.
+        num_classes: number of classes; 0 for a model without classes. Class ``num_classes`` is the empty label of
             classifier-free guidance (Ho and Salimans 2022).
     """
 
@@ -136,9 +136,10 @@ class UNet(nn.Module):
         """Predict for a batch, (N, C, H, W).
 
         Args:
-            x: (N, C, H, W), noised images. Sizes that the resolutions do not divide are padded internally.
-            timesteps: (N,), integers or floats.
-            labels: (N,) int64 in [0, num_classes]; None means the empty label for all.
+            x: noised images, (N, C, H, W). If H or W is not a multiple of ``size_multiple``, the images are padded
+                internally and cropped again.
+            timesteps: timesteps of the images, (N,), integers or floats.
+            labels: classes, (N,) int64 in [0, num_classes]; None means the empty label for all.
         """
         height, width = x.shape[-2:]
         pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)

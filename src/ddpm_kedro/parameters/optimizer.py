@@ -13,9 +13,10 @@ class OptimizerKind:
     """Say how an optimizer is built.
 
     Attributes:
-        path: of the class or function, called with weights, ``lr``, ``weight_decay``, hyperparameters and options.
-        hyperparameters: that it takes besides; fields of :class:`OptimizerParameters` that are None by default.
-        options: that are always the same.
+        path: import path of the class or function. It is called with weights, ``lr``, ``weight_decay``,
+            hyperparameters and options.
+        hyperparameters: names of its other arguments: fields of :class:`OptimizerParameters` that are None by default.
+        options: arguments that are always the same.
     """
 
     path: str

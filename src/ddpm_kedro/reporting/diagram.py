@@ -12,7 +12,7 @@ def network_diagram(p: ModelParameters, target: str) -> str:
     """Return the U-Net as a Mermaid flowchart.
 
     Args:
-        target: the network's output, a value of ``diffusion.target``.
+        target: name of the network's output, a value of ``diffusion.target``.
     """
     levels = range(len(p.channel_multipliers))
     last = levels[-1]

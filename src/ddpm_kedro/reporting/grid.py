@@ -31,17 +31,17 @@ def to_pil(image: NDArray[np.uint8]) -> Image.Image:
 def labelled_grid(
     images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, class_names: Sequence[str] = ()
 ) -> Image.Image:
-    """Arrange images in a grid; if there are labels, each class in one column or several, below its name.
+    """Arrange images in a grid; with labels, each class fills one or more columns, below its name.
 
     Args:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64.
-        class_names: one name per class.
+        images: pixels (N, H, W, C) uint8.
+        labels: classes of the images, (N,) int64.
+        class_names: names of the classes.
     """
     classes = np.zeros(len(images), dtype=np.int64) if labels is None else labels
     groups = [np.flatnonzero(classes == label) for label in np.unique(classes)]
     largest = max(len(group) for group in groups)
-    columns = math.ceil(math.sqrt(largest / len(groups)))  # per class: about as many columns as rows in all
+    columns = math.ceil(math.sqrt(largest / len(groups)))  # columns per class; the grid is about as wide as high
     cells = np.full((-(-largest // columns), len(groups), columns, *images.shape[1:]), 255, dtype=np.uint8)
     for number, group in enumerate(groups):
         rows, places = np.divmod(np.arange(len(group)), columns)
@@ -59,9 +59,9 @@ def titled_rows(rows: Sequence[NDArray[np.uint8]], names: Sequence[str], texts: 
     """Arrange images in rows, each with a name on its left.
 
     Args:
-        rows: each (N, H, W, C) uint8.
-        names: one per row.
-        texts: the last line: its name, then one text per column.
+        rows: images of each row, (N, H, W, C) uint8.
+        names: names of the rows.
+        texts: texts of an additional last line: its name, then one text per column.
     """
     grid = stack([add_title(_tile(row, len(row)), name) for row, name in zip(rows, names, strict=True)])
     if not texts:

@@ -34,7 +34,7 @@ def generate(
     """Generate images 0 … count-1 of ``sampling.seed``, (count, H, W, C) uint8, and a report on how, as plain data.
 
     Args:
-        labels: (count,) int64, or None.
+        labels: classes of the images, (count,) int64, or None.
         conditions: per-image arguments of :func:`generate_images`, such as ``image`` and ``mask``, (count, …) each.
 
     Raises:

@@ -12,8 +12,8 @@ class Samples(NamedTuple):
     """Images that a model generated.
 
     Attributes:
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64, the requested classes, or None.
+        images: pixels (N, H, W, C) uint8.
+        labels: requested classes, (N,) int64, or None.
         class_names: one name per class.
         made_by: the model and the parameters of sampling.
     """

@@ -19,9 +19,9 @@ from ddpm_kedro.training.randomness import batch_indices
 
 logger = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  Linux shares memory between processes here
-COPIED_AT_ONCE = 10_000  # images, to a device: a copy of all at once may not fit into memory
-BATCHES_AHEAD = 2  # per worker
-SHARE_OF_DEVICE = 0.25  # of a GPU's free memory that images may use: the network needs the rest
+COPIED_AT_ONCE = 10_000  # images per copy to a device: a copy of all images at once may not fit into memory
+BATCHES_AHEAD = 2  # batches that each worker loads ahead
+SHARE_OF_DEVICE = 0.25  # share of a GPU's free memory that images may use: the network needs the rest
 FREE_MEMORY: dict[str, Callable[[], int]] = {"cuda": lambda: torch.cuda.mem_get_info()[0]}
 """Free bytes of a device with its own memory, by type of device."""
 
@@ -30,9 +30,9 @@ class StepPixels(Dataset[Tensor]):
     """A dataset whose item k is the batch of step k, (N, H, W, C) uint8: the same for the same seed.
 
     Args:
-        store: the images.
-        seed, batch_size: of the training.
-        rows: (M,) int64, the rows of the batch to read; None for all.
+        store: store of the training images.
+        seed, batch_size: seed and batch size of the training.
+        rows: rows of the batch to read, (M,) int64; None for all.
     """
 
     def __init__(self, store: ImageStore, seed: int, batch_size: int, rows: Tensor | None = None) -> None:
@@ -48,7 +48,7 @@ class StepPixels(Dataset[Tensor]):
 
 
 class DevicePixels(StepPixels):
-    """The same from images on the device: a step copies only their indices there."""
+    """The same dataset with all images on the device: a step copies only indices to the device."""
 
     def __init__(self, pixels: StepPixels, device: torch.device) -> None:
         super().__init__(pixels.store, pixels.seed, pixels.batch_size, pixels.rows)

@@ -17,7 +17,7 @@ from ddpm_kedro.progress import training_progress
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 from ddpm_kedro.training.trainer import Trainer
 
-CHECK_INTERVAL = 32  # steps between checks for a loss that is not finite, if a check waits for other devices
+CHECK_INTERVAL = 32  # steps: with a GPU or several processes a check waits, so NaN and infinity are checked rarely
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Report:
     """The outputs of a run at a report interval.
 
     Attributes:
-        images_seen: so far.
+        images_seen: number of images seen so far.
         history: all rows so far.
         preview: (N, H, W, C) uint8 samples of the EMA weights, or None.
-        preview_labels: (N,) int64, or None.
+        preview_labels: classes of the preview, (N,) int64, or None.
         checkpoint: the state of the run if a checkpoint is due, or None.
         best: whether the checkpoint has the lowest validation loss so far.
     """
@@ -51,7 +51,7 @@ def train(
 ) -> Iterator[Report]:
     """Train from scratch or from a checkpoint, and yield a report at every interval.
 
-    The last report always has a checkpoint; the last report of a stopped run has nothing else that is new. In
+    The last report always has a checkpoint. For a stopped run, only the checkpoint of the last report is new. In
     distributed training every process calls this with equal arguments, and a stop of one process stops all.
 
     Raises:
@@ -67,7 +67,7 @@ def train(
     def any_should_stop() -> bool:
         return world.any(should_stop())
 
-    if state.meter.steps and state.has_passed(p.report_interval):  # the stop came when a report was due
+    if state.meter.steps and state.has_passed(p.report_interval):  # the run was stopped when a report was due
         yield state.report(finished=False)
     with training_progress(state.images_seen, run.num_images, shown=world.rank == 0) as update:
         for step, pixels in zip(steps, trainer.read(steps), strict=True):
@@ -131,7 +131,7 @@ class TrainingState:
         return self.images_seen // interval > (self.images_seen - self.batch_size) // interval
 
     def report(self, finished: bool) -> Report:
-        """Add a row to the history, and return it with a preview, and with a checkpoint if one is due."""
+        """Add a row to the history; return a report with the history, a preview and, if due, a checkpoint."""
         self.check()
         interval, rows = self.trainer.run.training.checkpoint_interval, self.history
         loss = self.trainer.validation_loss()
@@ -145,7 +145,7 @@ class TrainingState:
         return Report(self.images_seen, self.history, *preview, self._checkpoint() if due else None, better)
 
     def stop(self) -> Report:
-        """Return a report with a checkpoint and nothing else that is new."""
+        """Return a report in which only the checkpoint is new."""
         self.check()
         return Report(self.images_seen, self.history, None, None, self._checkpoint())
 
@@ -155,7 +155,7 @@ class TrainingState:
 
 
 class Meter:
-    """Sums since the last report, kept across a stop. Adding reads nothing from the device."""
+    """Sums since the last report, saved in checkpoints. ``add`` does not wait for the device."""
 
     def __init__(self, world: World, batch_size: int, state: Mapping[str, float] | None = None) -> None:
         self.world, self.batch_size, self.text = world, batch_size, ""
@@ -171,7 +171,7 @@ class Meter:
     def add(self, loss: Tensor, norm: Tensor, lr: float) -> None:
         """Count a step."""
         self.steps, self.lr = self.steps + 1, lr
-        self.loss, self.norm = loss + self.loss, norm + self.norm  # a zero on the CPU can be added on any device
+        self.loss, self.norm = loss + self.loss, norm + self.norm  # torch adds the first, a CPU scalar, on any device
 
     def state(self) -> Row:
         """Return the sums, equal in all processes."""

@@ -12,10 +12,10 @@ class ResumePlan:
     """The run to train, and the checkpoint that it resumes from.
 
     Attributes:
-        run: that is trained: the requested one, with the run that it continues, if any.
-        checkpoint: that the run resumes from; None to start from scratch.
+        run: requested run; ``continued_from`` names the run that it continues, if any.
+        checkpoint: checkpoint that the run resumes from; None to start from scratch.
         other: id of the run that made the latest checkpoint, if it is another run.
-        changed: how that run differs, one line per value.
+        changed: differences between that run and the requested one, one line per value.
     """
 
     run: Run
@@ -54,12 +54,12 @@ class ResumePlan:
 
 
 def belongs_to(checkpoint: Checkpoint, run: Run) -> bool:
-    """Return whether the checkpoint is of this run, also if the run was continued from another."""
+    """Return whether the checkpoint belongs to this run; this also works if the run continues another one."""
     return _continued_like(run, checkpoint).run_id == checkpoint.run_id
 
 
 def _continued_like(run: Run, latest: Checkpoint) -> Run:
-    """Return the run as a continuation of the run, if any, that the checkpoint's run continues."""
+    """Return this run with ``continued_from`` and ``tracking_id`` copied from the checkpoint."""
     record = latest.record
     return replace(run, continued_from=record.made_by.inputs.get("continued_from"), tracking_id=record.tracking_id)
 
@@ -76,7 +76,7 @@ def _changes(latest: Checkpoint, run: Run) -> list[str]:
 
 
 def _only_longer(latest: Checkpoint, run: Run) -> bool:
-    """Return whether only the length differs from the checkpoint's run, and the checkpoint is not beyond it."""
+    """Return whether only the length differs, and the checkpoint has seen at most ``num_images`` images of this run."""
     length = {"num_images": latest.record.made_by.parameters["training"]["num_images"]}
     as_long = replace(run, training=run.training.model_copy(update=length))
     return not _changes(latest, as_long) and latest.images_seen <= run.num_images

@@ -121,12 +121,12 @@ class Checkpoint:
     """The state of a run, as tensors and plain data.
 
     Attributes:
-        record: of the run.
-        images_seen: so far; the next batch, its noise and the learning rate follow from it.
+        record: record of the run.
+        images_seen: number of images seen so far; it determines the next batch, its noise and the learning rate.
         network, ema, optimizer, scaler: state dicts.
-        history: rows so far.
+        history: all rows so far.
         meter: sums since the last row.
-        best_validation_loss: of all checkpoints so far, including this one.
+        best_validation_loss: lowest validation loss of all checkpoints so far, including this one.
     """
 
     record: RunRecord
@@ -141,7 +141,7 @@ class Checkpoint:
 
     @property
     def run_id(self) -> str:
-        """Return the name of the run."""
+        """Return the id of the run."""
         return self.record.run_id
 
     def as_dict(self) -> dict[str, Any]:

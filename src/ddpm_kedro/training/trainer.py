@@ -31,12 +31,15 @@ from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Images (N, C, H, W) in [-1, 1], timesteps (N,), noise of the same shape as the images, labels (N,) or None."""
+"""Images (N, C, H, W) in [-1, 1], rows of the schedule (N,), noise (N, C, H, W), labels (N,) or None."""
 ONE_PROCESS = World()
 
 
 class Trainer:
-    """Train the network of a run; in distributed training each process has one and computes its rows of every batch."""
+    """Train the network of a run.
+
+    In distributed training each process has its own Trainer and computes a part of the rows of every batch.
+    """
 
     def __init__(
         self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, world: World = ONE_PROCESS
@@ -69,7 +72,7 @@ class Trainer:
         self.scaler.load_state_dict(checkpoint.scaler)
 
     def checkpoint(self, images_seen: int, history: list[Row], meter: Row, best_validation_loss: float) -> Checkpoint:
-        """Return what :meth:`restore` and the rest of the run need."""
+        """Return a checkpoint with all that :meth:`restore` and the rest of the run need."""
         return Checkpoint(
             record=self.run.record,
             images_seen=images_seen,
@@ -92,13 +95,13 @@ class Trainer:
         """Take one step of Ho et al. (2020), algorithm 1.
 
         Args:
-            step: its number.
-            pixels: (N, H, W, C) uint8, its images.
-            should_stop: called between the parts of a batch.
+            step: number of the step.
+            pixels: images of the step, (N, H, W, C) uint8.
+            should_stop: function that is called between the parts of a batch.
 
         Returns:
-            Loss and gradient norm on the device, and the learning rate; None if the step was given up, which changes
-            nothing.
+            Loss and gradient norm on the device, and the learning rate; None if the step was abandoned: weights, EMA
+            and optimizer state are then unchanged.
         """
         p = self.run.training
         lr = learning_rate((step + 1) * p.batch_size, self.run.num_images, self.run.optimizer)
@@ -121,7 +124,8 @@ class Trainer:
         """Add the gradients of one part of a batch; return its share of the loss."""
         parts = self.run.training.accumulation_steps
         number = (step * parts + part) * self.world.size + self.world.rank  # each part has its own dropout
-        # The backward pass is inside, too: activation checkpointing sets the forward pass's random state in it.
+        # backward() is also inside ``seeded``, because activation checkpointing recomputes the forward pass there and
+        # sets the random state for it.
         with self._sync_gradients(part == parts - 1), seeded(self.device, self.seed, Stream.DROPOUT, number):
             with self.hardware.autocast():
                 loss = diffusion_loss(self.distributed, self.schedule, self.target, *batch).mean() / parts
@@ -129,9 +133,10 @@ class Trainer:
         return loss.detach()
 
     def batch(self, step: int, pixels: Tensor, rows: Tensor | None = None) -> Batch:
-        """Return these rows of a step's batch, by default those of this process: the same for the same seed.
+        """Return these rows of the batch of a step (default: the rows of this process).
 
-        Random numbers are generated for the global batch, so that the number of processes does not matter.
+        The result is the same for the same seed. Random numbers are generated for the global batch, so that the number
+        of processes does not matter.
         """
         p = self.run.training
         n, rows = p.batch_size, self.rows if rows is None else rows
@@ -160,7 +165,7 @@ class Trainer:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Return the loss of the EMA weights on holdout images, with evenly spaced timesteps and the same noise always.
+        """Return the loss of the EMA weights on holdout images, with evenly spaced timesteps and always the same noise.
 
         It is less noisy than the training loss, whose timesteps and noise differ from step to step.
         """
@@ -183,13 +188,16 @@ class Trainer:
         return float(self.world.sum(total)) / count
 
     def holdout_labels(self, indices: Tensor) -> Tensor | None:
-        """Return labels of holdout images (N,), or None."""
+        """Return the labels of holdout images, (N,) int64, or None."""
         if not self.run.class_names or self.holdout.labels is None:
             return None
         return torch.from_numpy(self.holdout.labels[indices.numpy()]).to(self.device)
 
     def preview(self) -> tuple[Tensor | None, Tensor | None]:
-        """Generate the same few samples every time, with few steps: images (N, H, W, C) uint8, and labels (N,)."""
+        """Generate a few samples with few steps, always from the same noise and labels.
+
+        Return images (N, H, W, C) uint8 and labels (N,), or None.
+        """
         p = self.run.training
         if p.preview_images == 0:
             return None, None
@@ -209,8 +217,8 @@ class Trainer:
         """Return the network with gradients that are the mean over all processes."""
         if self.world.size == 1:
             return network
-        # By default torch exchanges the first megabyte early, while it computes the rest. A CPU uses the same cores for
-        # both, and each exchange waits for the slowest process.
+        # By default torch exchanges the first megabyte of gradients while it still computes the others. A CPU uses the
+        # same cores for exchanging and computing, and each exchange waits for the slowest process.
         megabytes = 25 if self.device.type == "cpu" else None
         return DistributedDataParallel(network, bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
 

@@ -21,10 +21,10 @@ from ddpm_kedro.reporting.grid import labelled_grid
 
 logger = logging.getLogger(__name__)
 LOGGED = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
-MAX_SIZES = 20  # of the source in the report, the most frequent
+MAX_SIZES = 20  # most frequent sizes of the source's images in the report
 MAX_SHEET = 100  # training images in the contact sheet
-MAX_REASONS = 3  # for rejected files in a warning; the report has all
-MAX_CLASSES = 20  # in a message
+MAX_REASONS = 3  # reasons for rejected files in a warning; the report has all reasons
+MAX_CLASSES = 20  # classes in a message
 
 
 def download_images(dataset: DatasetParameters, earlier_images: Manifest | None = None) -> Manifest:

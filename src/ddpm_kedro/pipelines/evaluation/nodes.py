@@ -38,8 +38,8 @@ def fit_feature_extractor(training_images: ImageStore, evaluation: EvaluationPar
     """Plan the feature extractor; it is fitted when it is saved, unless the same one is saved already.
 
     Returns:
-        A classifier of the training images' labels, or Inception-v3 with published weights. If a classifier is asked
-        for and the images have no classes: no extractor.
+        A classifier of the training images' labels, or Inception-v3 with published weights. If a classifier is
+        requested but the images have no classes, no extractor.
     """
     name: str = evaluation.extractor
     if name == "classifier" and len(training_images.class_names) < LEAST_CLASSES:
