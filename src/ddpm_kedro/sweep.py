@@ -186,7 +186,7 @@ def run_sweep(sweep: Sweep, study: Study, run: Callable[[str], None]) -> None:
 
 
 def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[str], None]) -> float:
-    """Run a trial and return its last validation loss; take both from an earlier trial with the same parameters."""
+    """Run a trial and return its last validation loss; an earlier trial with the same parameters is reused."""
     values = {name: _suggest(trial, name, distribution) for name, distribution in sweep.space.items()}
     logger.info("Trial %d: %s", trial.number, sweep.params(values))
     complete = study.get_trials(states=(TrialState.COMPLETE,))
@@ -202,7 +202,7 @@ def _run_trial(sweep: Sweep, study: Study, trial: optuna.Trial, run: Callable[[s
                 raise
         except (ClickException, KeyboardInterrupt) as error:
             if not any(isinstance(cause, ConflictError | DivergedError) for cause in causes(error)):
-                # The disk, the network or Ctrl-C, not the trial's parameters.
+                # The disk, the internet connection or Ctrl-C, not the trial's parameters.
                 raise _Interrupted(error) from error
             logger.error("Trial %d failed: %s", trial.number, error)  # noqa: TRY400  a user error has no traceback
             raise
@@ -260,7 +260,7 @@ def _suggest(trial: optuna.Trial, name: str, values: Values) -> Any:
 
 
 class _Interrupted(BaseException):
-    """End a sweep without a result for the current trial: Optuna leaves it running, and it is queued again."""
+    """End a sweep without a result for the current trial, which stays RUNNING in Optuna: the next start queues it."""
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason

@@ -47,7 +47,7 @@ def ddpm(
 def ddim(denoise: Denoise, x: Tensor, steps: Sequence[Step], noise: Noise, eta: float = 0.0) -> Tensor:
     """Sample by DDIM (Song et al. 2021, eq. 12 and 16): deterministic for eta = 0, ancestral for eta = 1.
 
-    The predicted noise is derived from the thresholded x_0, so that
+    The predicted noise is derived from x_0 after ``denoise`` has clamped it, so that
     x = alpha · x_0 + sigma · predicted_noise always holds.
     """
     for cur, nxt in pairwise(steps):

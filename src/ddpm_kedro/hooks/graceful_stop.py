@@ -45,7 +45,7 @@ class GracefulStop:
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """End the process after a stop, once a checkpoint is saved; no later node runs.
 
-        ``data`` is empty when no checkpoint was due: training has not noticed the stop yet.
+        If ``data`` is empty, no checkpoint was written: training has not noticed the stop yet.
         """
         if dataset_name == "checkpoint" and data and self.stop.is_set():
             seen = f"{data.images_seen:,}"

@@ -12,7 +12,7 @@ class ResumePlan:
     """The run to train, and the checkpoint that it resumes from.
 
     Attributes:
-        run: requested run; ``continued_from`` names the run that it continues, if any.
+        run: requested run; its ``continued_from`` is set if other parameters than its own shaped its beginning.
         checkpoint: checkpoint that the run resumes from; None to start from scratch.
         other: id of the run that made the latest checkpoint, if it is another run.
         changed: differences between that run and the requested one, one line per value.
@@ -54,7 +54,7 @@ class ResumePlan:
 
 
 def belongs_to(checkpoint: Checkpoint, run: Run) -> bool:
-    """Return whether the checkpoint belongs to this run; this also works if the run continues another one."""
+    """Return whether the checkpoint belongs to this run, which may continue another run."""
     return _continued_like(run, checkpoint).run_id == checkpoint.run_id
 
 
