@@ -287,7 +287,7 @@ class TestMistakes:
         (conf / "local").mkdir(parents=True)
         tmp_path.chmod(0o755)
         done = run(data, flags=[*LOCKED, f"--volume={conf}:/app/conf:ro"])
-        failed(done, "/app/conf/base", "mount) yours as conf/local, not over conf")
+        failed(done, "/app/conf/base", "mount) yours in conf/local, not over conf")
 
 
 def test_the_commands_of_the_page_run(data: Path, tmp_path: Path) -> None:
