@@ -301,12 +301,16 @@ class TestMistakes:
         failed(project.kedro_run(), "The data folder /proc/data cannot be written")
 
     def test_a_data_folder_of_another_user_is_named(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        def forbidden(*_: Any, **__: Any) -> None:
-            raise PermissionError(13, "Permission denied")
+        opened = os.open
+
+        def forbidden(path: Any, *arguments: Any, **options: Any) -> int:
+            if str(path).startswith(str(project.data)):
+                raise PermissionError(13, "Permission denied")
+            return opened(path, *arguments, **options)
 
         project.data.mkdir(parents=True)
         owner = project.data.stat().st_uid
-        monkeypatch.setattr("ddpm_kedro.data_lock._open", forbidden)
+        monkeypatch.setattr("ddpm_kedro.data_lock.os.open", forbidden)
         message = failed(project.kedro_run(), "cannot be written: Permission denied.")
         assert "belongs to user" not in message
         monkeypatch.setattr("os.geteuid", lambda: owner + 1)

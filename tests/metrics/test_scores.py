@@ -30,6 +30,7 @@ from ddpm_kedro.metrics.scores import (
 )
 from ddpm_kedro.pipelines.data_ingestion.nodes import download_images, prepare_images
 from tests.conftest import EVALUATION, IMAGES, MADE_BY, make_store
+from tests.ingestion.shards import decode_all
 from tests.pipelines.test_nodes import DATASET
 
 
@@ -92,7 +93,7 @@ def test_precision_and_recall_follow_their_definition(features: tuple[Tensor, Te
 @pytest.fixture(scope="module")
 def digits() -> tuple[ImageStore, ImageStore, FeatureExtractor]:
     """Training digits, holdout digits, and a classifier that was trained long enough."""
-    training, holdout = (lazy.read() for lazy in prepare_images(download_images(DATASET), IMAGES))
+    training, holdout = (decode_all(lazy) for lazy in prepare_images(download_images(DATASET), IMAGES))
     network = fit_classifier(training, EVALUATION.model_copy(update={"fit_images": 12_800}))
     return training, holdout, FeatureExtractor("classifier", network, (1, 28, 28), training.class_names, MADE_BY)
 
