@@ -34,7 +34,7 @@ class Process:
     Args:
         folder: the working folder of the command.
         words: the module, and its arguments.
-        environment: variables beside those of this process.
+        environment: variables in addition to the variables of this process.
     """
 
     def __init__(self, folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
@@ -62,7 +62,7 @@ class Process:
         return self._process.exitcode
 
     def communicate(self) -> str:
-        """Wait for the end of the command, and return what it printed and nobody has read yet."""
+        """Wait for the end of the command, and return its output that was not read yet."""
         with self.stdout:
             rest = self.stdout.read()
         self.wait()

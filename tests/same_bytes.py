@@ -1,4 +1,4 @@
-"""Compare the bytes that this working tree makes with those of another commit: ``python -m tests.same_bytes REV``.
+"""Compare the bytes that this working tree and another commit make: ``python -m tests.same_bytes REV``.
 
 Both run with this interpreter: the main job of the ``smoke`` environment and, with ``--whole``, of the default one
 (minutes), and the ingestion of a folder, an archive and an array of images. Weights, samples, shards, labels and run
@@ -83,7 +83,8 @@ def start(tree: Path, folder: Path, arguments: tuple[str, ...]) -> "subprocess.P
     (folder / "conf/local").mkdir()
     shutil.copy(tree / "pyproject.toml", folder)
     (folder / "src").mkdir()
-    environment = os.environ | {"PYTHONPATH": str(tree / "src"), "DO_NOT_TRACK": "1"}
+    # Both commits run side by side: with several threads each, they would wait for each other.
+    environment = os.environ | {"PYTHONPATH": str(tree / "src"), "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ddpm_kedro", *arguments]
     pipes: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes)

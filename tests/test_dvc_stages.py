@@ -70,7 +70,7 @@ def package_of(module: str) -> str:
 
 
 def imported(roots: set[str], left_out: set[str]) -> set[str]:
-    """Return all modules that the roots import, directly or not, except those of the packages left out."""
+    """Return all modules that the roots import, directly or not, except modules of the packages left out."""
     found, queue = set(), list(roots)
     while queue:
         module = queue.pop()
@@ -148,12 +148,13 @@ def test_the_stages_are_the_main_job() -> None:
 
 def test_every_part_of_the_package_belongs_to_a_stage_or_shapes_no_output() -> None:
     commands = {"cli", "runs.py", "session.py", "settings.py", "sweep.py", "terminal.py", "__main__.py"}
-    surroundings = {"data_lock.py", "hooks", "pipeline_registry.py", "plain_text.py", "__init__.py", "__pycache__"}
+    surroundings = {"data_lock.py", "hooks", "pipeline_registry.py", "plain_text.py", "__init__.py"}
     without_effect = WITHOUT_EFFECT | {f"{name}.py" for name in WITHOUT_EFFECT}
     named = {Path(dep) for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("src/")}
     assert all((ROOT / path).exists() for path in named)
     covered = {(ROOT / path).relative_to(PACKAGE).parts[0] for path in named}
-    assert {path.name for path in PACKAGE.iterdir()} - commands - surroundings - without_effect == covered
+    parts = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")}  # not the cache of a removed module
+    assert parts - commands - surroundings - without_effect == covered
     assert set(MAIN_JOB) <= {path.name for path in named}
 
 

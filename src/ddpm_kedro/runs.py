@@ -64,7 +64,7 @@ def read_unfinished(folder: Path) -> list[KeptRun]:
 
 
 def find_run(runs: list[KeptRun], name: str) -> KeptRun:
-    """Return the run whose id begins with a name; raise UserError if there is none, or more than one."""
+    """Return the run whose id begins with a name; raise UserError if no run or more than one run matches."""
     found = [run for run in runs if run.run_id.startswith(name)]
     if len(found) == 1:
         return found[0]
@@ -109,7 +109,7 @@ def _read_run(folder: Path) -> KeptRun | None:
 
 
 def _read(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
-    """Read a file of a run; return None if there is none, or with a warning if it is damaged."""
+    """Read a file of a run; return None if it is missing, or with a warning if it is damaged."""
     try:
         with reading(path, f"`kedro runs` skips it. Copy it again, or remove {path.parent}."):
             return read(path) if path.exists() else None

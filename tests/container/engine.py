@@ -81,7 +81,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 600) -> None:
 
 
 def free_port() -> int:
-    """Return a free port below those that the system assigns, some of which Kedro-Viz refuses."""
+    """Return a free port below the range that the system assigns: Kedro-Viz refuses some ports of that range."""
     for port in range(4141, 32768):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

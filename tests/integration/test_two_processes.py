@@ -33,7 +33,7 @@ def start(project: Project, command: str) -> Process:
 
 
 def start_together(project: Project, *commands: str) -> list[int]:
-    """Run commands at the same time; return the indices of those that succeeded. They refused all others."""
+    """Run commands at the same time; return the indices of the successful ones, which refused all others."""
     processes = [start(project, command) for command in commands]
     outputs = [process.communicate() for process in processes]
     done = [number for number, process in enumerate(processes) if process.returncode == 0]

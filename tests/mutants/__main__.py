@@ -76,7 +76,7 @@ def copy_project(target: Path) -> None:
 
 
 def selection_for(mutant: Mutant) -> list[list[str]]:
-    """Return the tests near the bug, those of the changed module first, and then the folders of all others."""
+    """Return the tests near the bug, the tests of the changed module first, and then the folders of all others."""
     files = [Path(edit.file) for edit in mutant.edits]
     own = [f"tests/{file.parent}/test_{file.stem}.py" for file in files]
     near = {file.parts[0] for file in files}

@@ -250,7 +250,7 @@ OWN_PICTURES = [
             "partial_content = response.status_code == requests.codes.partial_content",
             "partial_content = True",
         ),
-        ("a trickle goes on for ever", "if received < SLOW * seconds:", "if False:"),
+        ("an endless trickle is accepted", "if received < SLOW * seconds:", "if False:"),
         ("what has come comes again", "if done and version_file.is_file():", "if False:"),
         ("given up at the first trouble", "if attempt == TRIES - 1:", "if True:"),
         ("a body without end fills the disk", "free < LEFT_FREE + rest", "free < 0"),

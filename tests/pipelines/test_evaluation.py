@@ -21,7 +21,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.metrics.table import Metrics
-from ddpm_kedro.models import RunRecord, TrainedModel, UNet
+from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
 from ddpm_kedro.pipelines.reporting.nodes import (
     draw_trajectory,
@@ -33,7 +33,7 @@ from ddpm_kedro.pipelines.reporting.nodes import (
 from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.animation import Frames
 from ddpm_kedro.sampling.samples import Samples
-from tests.conftest import DIFFUSION, EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store, randomise
+from tests.conftest import EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store
 
 REPORT = {
     "num_images": 24,
@@ -51,15 +51,6 @@ ROW = {
     "images_per_second": 9.0,
     "validation_loss": 0.4,
 }
-
-
-@pytest.fixture
-def model(store: ImageStore) -> TrainedModel:
-    network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
-    groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(
-        network, RunRecord(Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names), 16
-    )
 
 
 @pytest.fixture

@@ -13,26 +13,16 @@ from ddpm_kedro.datasets.figure import OptionalFigureDataset
 from ddpm_kedro.diffusion import slerp
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.models import RunRecord, TrainedModel, UNet
+from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ImageToImageParameters, InpaintingParameters, InterpolationParameters
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.inpainting.nodes import fill_in
 from ddpm_kedro.pipelines.interpolation.nodes import interpolate_seeds
-from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.sampling.inputs import inpainting_mask, input_images
-from tests.conftest import DIFFUSION, MODEL, SAMPLING, changed, make_store, randomise
+from tests.conftest import SAMPLING, changed, make_store
 
 TILE, STEP = 56, 60  # side of an enlarged image of 8 pixels, and distance between two
 SIDE = 80
-
-
-@pytest.fixture
-def model(store: ImageStore) -> TrainedModel:
-    network = randomise(UNet(MODEL, 1, 3), 0.1).eval()
-    groups = {"model": MODEL.model_dump(mode="json"), "diffusion": DIFFUSION.model_dump(mode="json")}
-    return TrainedModel(
-        network, RunRecord(Provenance(groups, {"training_images": "x"}), (1, 8, 8), store.class_names), 16
-    )
 
 
 def tile(figure: Image.Image, row: int, column: int) -> np.ndarray[Any, Any]:

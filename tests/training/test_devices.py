@@ -1,4 +1,4 @@
-"""Every tensor is moved to the device of the network; a fake GPU detects those that are not."""
+"""Every tensor is moved to the device of the network; a fake GPU detects the tensors that are not."""
 
 from collections.abc import Iterator
 

@@ -24,7 +24,7 @@ PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
-    """The latest checkpoint, or None if there is none.
+    """The latest checkpoint, or None before the first one is saved.
 
     When the first checkpoint of another run is saved, the last checkpoint of the earlier run is kept.
 
@@ -61,7 +61,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return self._archive / _plain(run_id) / self._filepath.name
 
     def restore(self, run_id: str) -> Checkpoint | None:
-        """Make the kept checkpoint of an earlier run the latest one again; return None if there is none."""
+        """Make the kept checkpoint of an earlier run the latest one again; return None if no checkpoint was kept."""
         kept = self.archived(run_id)
         if not kept.exists():
             return None

@@ -34,7 +34,7 @@ class FigureDataset(FileDataset[Image.Image, Image.Image]):
 
 
 class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
-    """Load an image of any format that a user may provide; None if there is none."""
+    """Load an image of any format that a user may provide; None if the user provides no image."""
 
     def load(self) -> Image.Image | None:
         """Load the image; raise UserError if the file is not an image."""

@@ -40,7 +40,7 @@ class ChosenParameters(ContextHook):
             catalog.save("chosen_parameters", self.chosen)
 
     def _stored(self, catalog: DataCatalog) -> dict[str, Any]:
-        """Return the stored parameters if they are those of this run."""
+        """Return the stored parameters if this run has the same ones."""
         try:
             stored: dict[str, Any] = catalog.load("chosen_parameters") if catalog.exists("chosen_parameters") else {}
         except DatasetError:  # damaged; this run does not need it

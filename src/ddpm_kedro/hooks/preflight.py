@@ -14,7 +14,7 @@ from ddpm_kedro.provenance import differences, redact
 
 logger = logging.getLogger(__name__)
 MODEL_GROUPS = ("model", "diffusion")
-"""Groups of parameters that must be those of the trained model."""
+"""Groups of parameters that must equal the parameters of the trained model."""
 
 
 class Preflight(ContextHook):

@@ -106,7 +106,7 @@ class ImageCollection(ABC):
         """
 
     def keys(self) -> Iterable[bytes] | None:
-        """Return a key per image that stays the same when images are added, or None if there is none."""
+        """Return a key per image that stays the same when images are added, or None if the images have no keys."""
         return None
 
     def take(self, rows: NDArray[np.int64]) -> "ImageCollection":

@@ -49,7 +49,7 @@ class EncodedShard:
 
     @without_warnings()
     def decode(self) -> Shard:
-        """Decode all images, and list those that are rejected."""
+        """Decode all images, and list the rejected files."""
         images = np.empty((len(self.collection), *self.target.shape), dtype=np.uint8)
         labels, names, rejected = list[int](), list[str](), list[tuple[str, str]]()
         originals = list[Original]()

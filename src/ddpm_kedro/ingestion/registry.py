@@ -43,7 +43,7 @@ def find_source(name: str) -> Source:
     """Return the source of that name.
 
     Raises:
-        UserError: if there is none, with similar names.
+        UserError: for an unknown name; the message suggests similar names.
     """
     if name not in SOURCES:
         raise UserError(f"Unknown dataset.source '{name}'. {nearest(name, list(SOURCES))}")

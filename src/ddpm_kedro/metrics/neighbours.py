@@ -53,7 +53,7 @@ def nearest_images(images: Images, training: Images, device: torch.device | str 
 
 
 def copying(samples: Nearest, holdout: Nearest, training: int) -> dict[str, Any]:
-    """Decide whether samples are copies: compare their ratios with those of the most similar 1 % of holdout images.
+    """Decide whether samples are copies, by the ratios of the most similar 1 % of the holdout images.
 
     Ratios are compared instead of distances because plain or blurred images are near many training images, but a copy
     is near only one. ``training`` is the number of training images. With fewer images than in ``LEAST``, the verdict
