@@ -126,7 +126,11 @@ def test_a_missing_archive_is_an_error_only_if_the_store_must_be_made(
     ok(project.kedro_run("--pipelines", "data_ingestion", "--params", "images.size=24"))
     shutil.rmtree(project.data / "01_raw/archive")
     ok(project.kedro_run("--pipelines", "data_ingestion"))
-    ok(project.kedro_run("--pipelines", "data_ingestion", "--params", given.replace("size=16", "size=24").replace("=1,", "=2,")))
+    ok(
+        project.kedro_run(
+            "--pipelines", "data_ingestion", "--params", given.replace("size=16", "size=24").replace("=1,", "=2,")
+        )
+    )
     result = project.kedro_run("--pipelines", "data_ingestion", "--params", "images.size=32")
     assert result.exit_code == 1
     assert "Traceback" not in result.output
