@@ -149,7 +149,7 @@ def test_a_checkpoint_whose_run_id_is_not_a_plain_name_is_refused(name: str, run
     if name == "tracking_id" and run_id == "":
         return
     if name == "run_id":  # only the earlier format names the run
-        words = "which it names"
+        words = "do not match its run id"
         dataset.save(CHECKPOINT)
         torch.save(in_format_2(CHECKPOINT) | {"run_id": run_id}, tmp_path / "data/checkpoint.pt")
     else:

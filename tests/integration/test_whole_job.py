@@ -186,7 +186,7 @@ def test_a_diverged_training_keeps_its_batch_and_its_last_checkpoint(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = f"{TINY},optimizer.lr=1e30,optimizer.max_grad_norm=1e30,optimizer.warmup_images=0"
-    words = "The loss is", "in step 2, after 8 images", "The last checkpoint is of 8 images"
+    words = "The loss is", "in step 2, after 8 images", "The last checkpoint: 8 images"
     failed(project.kedro_run("--params", f"{wrong},training.checkpoint_interval=8"), *words)
     assert "The batch of that step is kept in" in caplog.text
     batch = TensorsDataset(filepath=str(project.data / "08_reporting/diverged_batch.safetensors")).load()

@@ -56,7 +56,7 @@ class ImagesParameters(Group):
     """Size, channels and split of the images."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Fraction of each class used as holdout images, if the source has no test split."""
+    """Fraction of each class used as holdout images, if the source has no validation or test split."""
     seed: Seed
     size: Annotated[
         Side | tuple[Side, Side] | None,
