@@ -21,6 +21,7 @@ from ddpm_kedro.errors import UserError, causes, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
+from ddpm_kedro.run_log import run_log
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
@@ -43,7 +44,8 @@ class Session(KedroSession):
         with errors_explained():
             _check_pipelines(kwargs.get("pipeline_names"))
             _check_runner(kwargs.get("runner"))
-            with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
+            folder = self._data_folder()
+            with hold_data_folder(folder), run_log(folder):  # hooks do not fire on Ctrl-C
                 return super().run(*args, **kwargs)
 
     def _data_folder(self) -> Path:

@@ -25,6 +25,8 @@ class Metrics:
         extractor: name of the feature extractor.
         reference_images: number of training images in the comparison.
         made_by: parameters and inputs of the evaluation.
+        verdict: how far the samples are from real images, in words.
+        warnings: reasons why the scores may mislead.
     """
 
     scores: list[Score]
@@ -33,6 +35,8 @@ class Metrics:
     extractor: str
     reference_images: int
     made_by: Provenance
+    verdict: str = ""
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -44,7 +48,7 @@ class Metrics:
         """Rebuild what :meth:`as_dict` returned."""
         fields = {name: value for name, value in content.items() if name != "figures"}
         scores = [Score.from_dict(score) for score in content["figures"]]
-        return cls(scores, **fields | {"made_by": made_by})
+        return cls(scores, **fields | {"made_by": made_by, "warnings": tuple(content.get("warnings", ()))})
 
     def rows(self) -> list[list[str]]:
         """Return the table that people read, with the columns ``COLUMNS``."""
