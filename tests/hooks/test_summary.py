@@ -57,7 +57,7 @@ def test_a_whole_run_logs_15_lines_of_at_most_80_columns(finished: Project) -> N
         r"^Run [0-9a-f]{12} trains on cpu, \w+: 64 images, 0.014 passes$",
         r"^64 of 64 images, loss \d\.\d{4} \(validation \d\.\d{4}\), 0:00:00 left$",
         r"^Generating 20 images on cpu: 4 steps of dpm_solver\+\+, guidance 1.75$",
-        r"^Training: 0.014 passes over 4,500 images; too few rows to judge the loss.$",
+        r"^Training: 0.014 passes over 4,500 images; too few rows to judge.$",
         r"^Samples: data/smoke/07_model_output/samples.png$",
         r"^Report: data/smoke/08_reporting/report.html \(details: run.log\)$",
         r"^Model: data/smoke/06_models/model$",

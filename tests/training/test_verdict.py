@@ -97,7 +97,7 @@ def test_a_level_loss_promises_nothing() -> None:
 def test_a_short_history_is_not_judged(rows: int) -> None:
     verdict = training_verdict(history("falls")[:rows], LENGTH, IMAGES)
     assert verdict.trend == "unknown"
-    assert verdict.short.endswith("too few rows to judge the loss.")
+    assert verdict.short.endswith("too few rows to judge.")
     assert f"At least 8 rows of the history are needed to judge the validation loss, not {rows}" in verdict.evidence
     assert verdict.command == ""
 

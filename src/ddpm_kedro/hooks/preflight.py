@@ -28,13 +28,13 @@ class Preflight(ContextHook):
         Raises:
             UserError: if the model was trained with another network or noise schedule.
         """
-        open_run_log()
         parameters = redact(self.parameters)
         for name in Parameters.model_fields:
             if name == "use" or f"params:{name}" in pipeline.inputs():
                 logger.debug("%s: %s", name, ", ".join(f"{key} {value}" for key, value in parameters[name].items()))
         if "model" in pipeline.inputs():
             self._check_model(catalog.load("model"))
+        open_run_log()
 
     def _check_model(self, model: Any) -> None:
         if model.imported:

@@ -20,7 +20,7 @@ WORDS: dict[Trend, str] = {
     "falls": "the loss was still falling",
     "rises": "the loss was rising",
     "level": "the loss has levelled off",
-    "unknown": "too few rows to judge the loss",
+    "unknown": "too few rows to judge",
 }
 
 
