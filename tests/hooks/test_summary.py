@@ -16,6 +16,7 @@ from rich.console import Console
 from ddpm_kedro.hooks import summary
 from ddpm_kedro.metrics.scores import Score
 from ddpm_kedro.metrics.table import Metrics
+from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY, Project, make_store
 
@@ -31,7 +32,7 @@ METRICS = Metrics(
     extractor="classifier",
     reference_images=400,
     made_by=MADE_BY,
-    verdict="far from real images",
+    verdict="far from real images: KID 0.012 (real images -0.0004)",
     warnings=("The classifier names only 54 % of real images rightly.",),
 )
 
@@ -40,11 +41,18 @@ def messages(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> lis
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
-def summarise(catalog: DataCatalog, **parameters: Any) -> None:
-    hook = summary.Summary()
-    hook.parameters = {"training": {"num_images": 80}, "optimizer": {"lr_schedule": "constant"}, **parameters}
-    outputs = {name for name in catalog if name != "training_images"}
-    hook.after_pipeline_run(SimpleNamespace(all_outputs=lambda: outputs), catalog)
+class Stored(MemoryDataset):
+    """Data in memory that seems to be in a file."""
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": f"{Path.cwd()}/data/a_file"}
+
+
+def summarise(**outputs: Any) -> None:
+    """Call the hook after a run with these outputs on 40 images."""
+    datasets = {name: Stored(data, copy_mode="assign") for name, data in outputs.items()}
+    catalog = DataCatalog({"training_images": MemoryDataset(make_store(40)), **datasets})
+    summary.Summary().after_pipeline_run(SimpleNamespace(all_outputs=lambda: set(datasets)), catalog)
 
 
 def test_a_whole_run_logs_15_lines_of_at_most_80_columns(finished: Project) -> None:
@@ -68,15 +76,9 @@ def test_a_whole_run_logs_15_lines_of_at_most_80_columns(finished: Project) -> N
 def test_a_verdict_on_the_training_comes_before_the_metrics(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger=summary.__name__)
     history = [{"images_seen": 8.0 * n, "validation_loss": 1 / n, "images_per_second": 4.0} for n in range(1, 11)]
-    summarise(
-        DataCatalog(
-            {
-                "training_history": MemoryDataset(history),
-                "training_images": MemoryDataset(make_store(40)),
-                "metrics": MemoryDataset(METRICS),
-            }
-        )
-    )
+    parameters = {"training": {"num_images": 80}, "optimizer": {"lr_schedule": "constant"}}
+    model = SimpleNamespace(made_by=Provenance(parameters, {}))
+    summarise(training_history=history, model=model, metrics=METRICS)
     lines = messages(caplog)
     assert lines[0] == "Training: 2 passes over 40 images; the loss was still falling."
     assert " ".join(lines[1:3]) == (
@@ -88,7 +90,8 @@ def test_a_verdict_on_the_training_comes_before_the_metrics(caplog: pytest.LogCa
         "classifier      KID  accuracy",
         "samples      0.0123      0.96",
         "holdout     -0.0004      0.97",
-        "FD(classifier): needs at least 129 samples: sampling.num_images=129",
+        "FD: needs at least 129 samples: sampling.num_images=129",
+        "Model: data/a_file",
     ]
     assert messages(caplog, logging.WARNING) == list(METRICS.warnings)
     assert max(map(len, lines)) <= COLUMNS
@@ -99,14 +102,15 @@ def test_a_verdict_on_the_training_comes_before_the_metrics(caplog: pytest.LogCa
 )
 def test_copies_are_a_warning(verdict: str, level: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger=summary.__name__)
-    summarise(DataCatalog({"metrics": MemoryDataset(replace(METRICS, copying={"verdict": verdict}, warnings=()))}))
+    summarise(metrics=replace(METRICS, copying={"verdict": verdict}, warnings=()))
     assert f"Copies, by each sample's nearest training image: {verdict}" in messages(caplog, level)
 
 
 def test_metrics_without_scores_have_no_table(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger=summary.__name__)
-    summarise(DataCatalog({"metrics": MemoryDataset(replace(METRICS, scores=[], verdict="", warnings=()))}))
-    assert messages(caplog) == []
+    verdict = "cannot be judged: at least 20 images are needed"
+    summarise(metrics=replace(METRICS, scores=[], verdict=verdict, warnings=()))
+    assert messages(caplog) == [f"Samples: {verdict}"]
 
 
 def test_a_terminal_shows_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +118,7 @@ def test_a_terminal_shows_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=output, force_terminal=True, color_system="truecolor", width=80)
     monkeypatch.setattr("ddpm_kedro.hooks.summary.rich.get_console", lambda: console)
     images = np.zeros((20, 8, 8, 1), np.uint8)
-    summarise(DataCatalog({"samples": MemoryDataset(Samples(images, None, (), MADE_BY), copy_mode="assign")}))
+    summarise(samples=Samples(images, None, (), MADE_BY))
     assert output.getvalue().count("▀") == 5 * 16 * 8
 
 

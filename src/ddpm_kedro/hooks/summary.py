@@ -17,7 +17,6 @@ from rich.style import Style
 from rich.text import Text
 
 from ddpm_kedro.files import shown_path
-from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.kedro_adapter import location
 from ddpm_kedro.run_log import RUN_LOG
@@ -34,11 +33,12 @@ PLACES = {
     "interpolated": "Interpolated",
     "report": "Report",
 }
+UNKNOWN = "cannot be judged"  # begins a verdict whose rest is the reason; the rest of another one is in the table
 WIDTH = 70  # columns of a sentence: 80 without the time
 ACROSS, TILE = 5, 16  # images of the preview, and their size in pixels
 
 
-class Summary(ContextHook):
+class Summary:
     """Log a summary when all nodes succeeded."""
 
     @hook_impl
@@ -49,8 +49,8 @@ class Summary(ContextHook):
         outputs, console = pipeline.all_outputs(), rich.get_console()
         if "samples" in outputs and console.is_terminal and console.color_system in {"256", "truecolor"}:
             console.print(images_as_text(catalog.load("samples").images[:ACROSS]))
-        if "training_history" in outputs:
-            self._log_training(catalog)
+        if {"training_history", "model"} <= outputs:
+            _log_training(catalog)
         if "metrics" in outputs:
             _log_metrics(catalog.load("metrics"))
         for name in [name for name in PLACES if name in outputs]:
@@ -58,24 +58,25 @@ class Summary(ContextHook):
             details = f" (details: {RUN_LOG.name})" if name == "report" else ""
             logger.info("%s: %s%s", PLACES[name], shown_path(location(dataset)), details)
 
-    def _log_training(self, catalog: DataCatalog) -> None:
-        """Log the verdict on the training."""
-        from ddpm_kedro.training.verdict import training_verdict  # noqa: PLC0415  numpy takes a while
 
-        num_images = self.parameters["training"]["num_images"]
-        schedule = self.parameters["optimizer"]["lr_schedule"]
-        images = len(catalog.load("training_images"))
-        verdict = training_verdict(catalog.load("training_history"), num_images, images, schedule)
-        _log_sentence(f"Training: {verdict.short}")
-        _log_sentence(verdict.command)
-        for sentence in verdict.sentences:
-            logger.debug("%s", sentence)
+def _log_training(catalog: DataCatalog) -> None:
+    """Log the verdict on the training."""
+    from ddpm_kedro.training.verdict import training_verdict  # noqa: PLC0415  torch takes seconds
+
+    history, model, images = (catalog.load(name) for name in ("training_history", "model", "training_images"))
+    verdict = training_verdict(history, model.made_by.parameters, len(images))
+    _log_sentence(f"Training: {verdict.short}")
+    _log_sentence(verdict.command)
+    for sentence in verdict.sentences:
+        logger.debug("%s", sentence)
 
 
 def _log_metrics(metrics: "Metrics") -> None:
     """Log the verdict on the samples, warnings, and a table with one column per metric."""
     if metrics.verdict:
-        _log_sentence(f"Samples: {metrics.verdict}")
+        words, _, numbers = metrics.verdict.partition(":")
+        _log_sentence(f"Samples: {metrics.verdict if words == UNKNOWN else words}")
+        logger.debug("Samples: %s:%s", words, numbers)
     for warning in metrics.warnings:
         logger.warning("%s", warning)
     for line in _table(metrics):
@@ -105,7 +106,10 @@ def _table(metrics: "Metrics") -> list[str]:
     for cells in zip_longest(*columns, fillvalue=""):
         first, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         lines.append("  ".join([cells[0].ljust(len(first)), *rest]))
-    return lines * bool(scores) + [f"{score.name}: {score.note}" for score in metrics.scores if score.note]
+    notes: dict[str, list[str]] = {}
+    for score in metrics.scores:
+        notes.setdefault(score.note, []).append(score.name.partition("(")[0])
+    return lines * bool(scores) + [f"{', '.join(names)}: {note}" for note, names in notes.items() if note]
 
 
 def images_as_text(images: NDArray[np.uint8]) -> Text:

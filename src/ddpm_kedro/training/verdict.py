@@ -1,10 +1,10 @@
 """A verdict in words on a finished training: passes over the data, the trend of the validation loss, what to do."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +53,7 @@ class TrainingVerdict:
         return [each for each in (f"{self.length}.", self.evidence, self.outlook, self.command) if each]
 
 
-def training_verdict(
-    history: Sequence[Row], num_images: int, training_images: int, lr_schedule: str = "constant"
-) -> TrainingVerdict:
+def training_verdict(history: Sequence[Row], parameters: Mapping[str, Any], training_images: int) -> TrainingVerdict:
     """Judge a training by its history.
 
     The test is simple: a straight line is fitted to the validation loss in the last half of the images seen. The loss
@@ -64,16 +62,15 @@ def training_verdict(
 
     Args:
         history: rows of the training, the oldest first; rows without a finite validation loss are ignored.
-        num_images: length of the run in images seen.
+        parameters: parameters of the run by group, as plain data; those of an imported model may be missing.
         training_images: number of different training images.
-        lr_schedule: see ``optimizer.lr_schedule``.
     """
     rows = [row for row in history if math.isfinite(row.get("validation_loss", math.nan))]
     seen = int(history[-1]["images_seen"]) if history else 0
     length = f"{passes(seen, training_images)} over {training_images:,} training images"
     match _trend(rows):
         case "falls":
-            return TrainingVerdict("falls", length, _fall(rows), *_longer(rows, num_images, lr_schedule))
+            return TrainingVerdict("falls", length, _fall(rows), *_longer(rows, parameters))
         case "rises":
             return TrainingVerdict("rises", length, *_rise(rows))
         case "level":
@@ -129,8 +126,10 @@ def _fall(rows: Sequence[Row]) -> str:
     return f"The validation loss was still falling: {old:.4f} at {before['images_seen']:,.0f} images, now {new:.4f}."
 
 
-def _longer(rows: Sequence[Row], num_images: int, lr_schedule: str) -> tuple[str, str]:
+def _longer(rows: Sequence[Row], parameters: Mapping[str, Any]) -> tuple[str, str]:
     """Return what twice the length brings, and how to train it."""
+    num_images = parameters.get("training", {}).get("num_images", int(rows[-1]["images_seen"]))
+    lr_schedule = parameters.get("optimizer", {}).get("lr_schedule", "constant")
     rate = float(np.median([row.get("images_per_second", 0.0) for row in rows]))
     duration = f" (about {timedelta(seconds=round(num_images / rate))} more)" if rate > 0 else ""
     longer = f"To train longer: the same command with training.num_images={2 * num_images:_}{duration}"
