@@ -127,6 +127,7 @@ class Checkpoint:
         history: all rows so far.
         meter: sums since the last row.
         best_validation_loss: lowest validation loss of all checkpoints so far, including this one.
+        trained_on: device and precision of the last process; empty if unknown.
     """
 
     record: RunRecord
@@ -138,6 +139,7 @@ class Checkpoint:
     history: list[Row]
     meter: Row
     best_validation_loss: float = math.inf
+    trained_on: str = ""
 
     @property
     def run_id(self) -> str:

@@ -83,6 +83,7 @@ class Trainer:
             history=history,
             meter=meter,
             best_validation_loss=best_validation_loss,
+            trained_on=self.hardware.reason,
         )
 
     def read(self, steps: range) -> Iterator[Tensor]:

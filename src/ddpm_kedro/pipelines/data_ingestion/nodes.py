@@ -180,7 +180,8 @@ def _log_missing_classes(training_images: ImageStore, holdout_images: ImageStore
 
 
 def _describe_raw(raw_images: Manifest) -> dict[str, Any]:
-    known = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
+    known: dict[str, Any] = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
+    known |= {"name": set_name(raw_images["path"])} if raw_images.get("path") else {}
     sizes = {
         f"height {height}, width {width}, {'grey' if channels == 1 else 'colour'}": count
         for height, width, channels, count in raw_images.get("looks", [])[:MAX_SIZES]

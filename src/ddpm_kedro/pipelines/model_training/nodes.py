@@ -97,7 +97,8 @@ def export_model(
     """Return the model with the EMA weights of the last or the best checkpoint."""
     if training.export == "best":
         checkpoint = _choose_best(checkpoint, best_checkpoint)
-    config = checkpoint.record.as_dict() | {"images_seen": checkpoint.images_seen}
+    seen, where = checkpoint.images_seen, checkpoint.trained_on
+    config = checkpoint.record.as_dict() | {"images_seen": seen, "trained_on": where}
     try:
         return TrainedModel.from_config(config, checkpoint.ema)
     except UserError as error:
