@@ -80,7 +80,7 @@ def train_model(
     hardware = choose_hardware(run.training.device, run.training.precision)
     length = f"{run.num_images:,} images, {passes(run.num_images, len(augmented_images))}"
     logger.info("Run %s trains on %s, %s: %s", run.run_id, hardware.device.type, hardware.precision, length)
-    logger.debug("Training on %s", hardware.reason)
+    logger.debug("Training on %s; previews with guidance %g", hardware.reason, run.preview_guidance_scale)
     if run.training.compile != "none":
         logger.info("torch.compile, mode %s: the first steps take minutes.", run.training.compile)
     rows = RowLog(logger, run.num_images)
