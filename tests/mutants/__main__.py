@@ -2,8 +2,9 @@
 
 ``python -m tests.mutants [WORD …]`` plants only the mutants whose names contain one of the words.
 
-The fast tests (not marked slow) run in two rounds: first the tests of the changed module and of its folder, which may
-also be one outside of ``FOLDERS``; if all of them pass, the tests of the other ``FOLDERS``. A round ends after ``MAXFAIL`` failures. ``APART`` does not run.
+The fast tests (not marked slow) run in two rounds: first the tests of the changed module and of its folder, which need
+not be one of ``FOLDERS``; if all of them pass, the tests of the other ``FOLDERS``. A round ends after ``MAXFAIL``
+failures. ``APART`` does not run.
 The exit status is 1 if no test catches a bug.
 """
 
