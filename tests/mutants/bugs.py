@@ -147,7 +147,7 @@ OWN_PICTURES = [
     ),
     *one(
         "ingestion/listing.py",
-        ("names that lead out are classes", "if entry.problem == OUTSIDE:  # no", "if False:  # no"),
+        ("names that lead out are classes", "[PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)]", "[]"),
         ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
         ("changes of files unnoticed", "% (entry.name, entry.size, entry.stamp, ", "% (entry.name, 0, 0, "),
     ),
