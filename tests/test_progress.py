@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ddpm_kedro import progress
-from ddpm_kedro.progress import RowLog, training_progress
+from ddpm_kedro.progress import RowLog, passes, training_progress
 
 logger = logging.getLogger("ddpm_kedro.a_training")
 
@@ -82,3 +82,16 @@ def test_other_bars_vanish_at_the_end(terminal: StringIO) -> None:
     with progress.progress("sampling", 4, "images") as advance:
         advance(4)
     assert terminal.getvalue().endswith("\x1b[2K")  # erases the line
+
+
+@pytest.mark.parametrize(
+    ("seen", "images", "words"),
+    [
+        (64, 4_500, "0.014 passes"),
+        (4_500, 4_500, "1 pass"),
+        (76_000, 4_500, "17 passes"),
+        (10**9, 10**6, "1,000 passes"),
+    ],
+)
+def test_passes_are_rounded(seen: int, images: int, words: str) -> None:
+    assert passes(seen, images) == words

@@ -6,9 +6,10 @@ from typing import Any
 
 from ddpm_kedro.metrics.table import EXPLANATIONS, Metrics
 from ddpm_kedro.models import TrainedModel
+from ddpm_kedro.progress import passes
 from ddpm_kedro.reporting.fonts import legend
 from ddpm_kedro.training.run import Row
-from ddpm_kedro.training.verdict import passes, training_seconds
+from ddpm_kedro.training.verdict import training_seconds
 
 CHANNELS = {1: "grey", 3: "colour"}
 NAMED = 10  # class names in the overview, at most

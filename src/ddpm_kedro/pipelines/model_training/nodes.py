@@ -21,14 +21,13 @@ from ddpm_kedro.parameters import (
     OptimizerParameters,
     TrainingParameters,
 )
-from ddpm_kedro.progress import RowLog
+from ddpm_kedro.progress import RowLog, passes
 from ddpm_kedro.provenance import differences
 from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
 from ddpm_kedro.training.resume_plan import ResumePlan
 from ddpm_kedro.training.run import Checkpoint, Row, Run
-from ddpm_kedro.training.verdict import passes
 
 logger = logging.getLogger(__name__)
 PREVIEW = 100  # images of the augmentation preview, at most
