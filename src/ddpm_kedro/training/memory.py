@@ -82,7 +82,7 @@ class LiveMemory(TorchDispatchMode):
     """Count the bytes of all living tensors after each operation, for batches of BATCH images."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.moments: set[Moment] = set()
         self._fixed, self._per_image = 0, 0
         self._storages: dict[int, Any] = {}
