@@ -14,6 +14,7 @@ from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.progress import training_progress
+from ddpm_kedro.training.loader import bytes_on_device
 from ddpm_kedro.training.memory_check import MemoryCheck
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 from ddpm_kedro.training.trainer import Trainer
@@ -62,7 +63,7 @@ def train(
     """
     world = World.current()
     _check(run, len(images), resume, world)
-    memory = MemoryCheck(run, hardware, world)
+    memory = MemoryCheck(run, hardware, world, bytes_on_device(images.store, run.training, hardware.device))
     parts = memory.choose_parts()
     with memory.explain():
         yield from _train(Trainer(run, images, holdout, hardware, world, parts), resume, should_stop)

@@ -25,17 +25,23 @@ MESSAGES = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of GPUs
 
 @dataclass(frozen=True)
 class MemoryCheck:
-    """The memory of a training: what its settings need, and what the device of this process has."""
+    """The memory of a training: what its settings need, and what its device has.
+
+    Attributes:
+        images: bytes of the training images on the device.
+    """
 
     run: Run
     hardware: Hardware
     world: World
+    images: int = 0
 
     @cached_property
     def available(self) -> int:
-        """Return the bytes that the processes with the least memory have, before training; UNKNOWN if unknown."""
+        """Return the bytes that every process has for training; UNKNOWN if that is not known."""
         available = available_memory(self.hardware.device)
-        return -int(self.world.max(torch.tensor(-(UNKNOWN if available is None else available))))
+        left = UNKNOWN if available is None else available - self.images
+        return -int(self.world.max(torch.tensor(-left)))
 
     @property
     def rows(self) -> int:
