@@ -8,13 +8,13 @@ import sys
 from typing import Any
 
 from benchmarks.gpu.page import find_section
-from benchmarks.training import checkpoints, growth, operations, page, plot, processes, project, quality, step
+from benchmarks.training import checkpoints, growth, memory, operations, page, plot, processes, project, quality, step
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
 
 PARTS = ("step", "share", "operations", "quality", "growth", "plot", "report")
-APART = "checkpoints"
-"""Measures the latest run; printed, not a part of the page."""
+APART = ("checkpoints", "memory")
+"""Printed, not a part of the page."""
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -26,7 +26,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="part",
-        help=f"{', '.join(PARTS)}; default: all. {APART}: evaluate the checkpoints that the latest run kept",
+        help=f"{', '.join(PARTS)}; default: all. checkpoints: evaluate those that the latest run kept. "
+        "memory: the peak memory of training on a CPU, and its estimate",
     )
     parser.add_argument("--only", type=names, default=[], help="candidates of step or quality, separated by commas")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of step and growth, after a warm-up round")
@@ -42,10 +43,11 @@ def parse(words: list[str]) -> argparse.Namespace:
         "--processes", type=numbers, help="measure growth only with these numbers of processes, such as 1,2"
     )
     parser.add_argument("--num-images", type=int, default=24_000, help="length of a training with --processes")
+    parser.add_argument("--tiny", action="store_true", help="one small case of memory")
     parser.add_argument("--params", default="", help="parameters of a training with --processes, as for kedro run")
     arguments = parser.parse_args(words)
-    if unknown := set(arguments.parts) - {*PARTS, APART}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+    if unknown := set(arguments.parts) - {*PARTS, *APART}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join((*PARTS, *APART))}")
     known = step.CANDIDATES | step.COMPILED | quality.CANDIDATES
     if unknown := set(arguments.only) - set(known):
         parser.error(f"no candidate: {', '.join(sorted(unknown))}; the candidates are {', '.join(known)}")
@@ -67,7 +69,10 @@ def main(words: list[str]) -> None:
         measure_quality(arguments, command)
     if "growth" in arguments.parts:
         measure_growth(arguments, command)
-    if APART in arguments.parts:
+    if "memory" in arguments.parts:
+        found = [memory.measure(case) for case in memory.cases(project.parameters(ROOT), tiny=arguments.tiny)]
+        print(memory.report(found))
+    if "checkpoints" in arguments.parts:
         images, data = project.Digits.of(ROOT), ROOT / "data"
         rows = checkpoints.measure(data, images, project.sampling(ROOT), arguments.images)
         print(checkpoints.report(rows, images, arguments.images))
