@@ -80,7 +80,8 @@ bench-sampling: $(VENV)/.installed-dev
 bench-ingestion: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/ingestion.py $(ARGS)
 
-# After make run: docs/benchmarks.md. ARGS: some of step operations quality growth plot; --help for the rest.
+# After make run: docs/benchmarks.md. ARGS: some of step operations quality growth plot; --help for the rest. Without
+# make run: ARGS="recipes --source images.tar --seconds 600".
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
 
