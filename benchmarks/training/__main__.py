@@ -60,12 +60,11 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--source", type=Path, help="archive or folder with class folders, for recipes")
     parser.add_argument("--seeds", type=numbers, default=[0, 1], help="seeds of the trainings, for recipes")
     parser.add_argument("--fit-images", type=int, default=100_000, help="images seen by the classifier of recipes")
-    parser.add_argument("--tiny", action="store_true", help="try recipes in seconds; the result means nothing")
+    parser.add_argument("--tiny", action="store_true", help="try recipes or memory in seconds")
     parser.add_argument(
         "--processes", type=numbers, help="measure growth only with these numbers of processes, such as 1,2"
     )
     parser.add_argument("--num-images", type=int, default=24_000, help="length of a training with --processes")
-    parser.add_argument("--tiny", action="store_true", help="one small case of memory")
     parser.add_argument(
         "--params", default="", help="parameters of a training with --processes, or of the ingestion for recipes"
     )

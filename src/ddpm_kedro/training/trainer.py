@@ -102,6 +102,7 @@ class Trainer:
             history=history,
             meter=meter,
             best_validation_loss=best_validation_loss,
+            trained_on=self.hardware.reason,
         )
 
     def read(self, steps: range) -> Iterator[Tensor]:
@@ -242,8 +243,7 @@ class Trainer:
             return None, None
         classes = len(self.run.class_names)
         labels = torch.arange(p.preview_images) % classes if classes else None
-        guidance = p.preview_guidance_scale if classes and p.label_dropout else 1.0
-        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, guidance)
+        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, self.run.preview_guidance_scale)
         share = self.world.share(p.preview_images)
         samples = torch.empty(0, *self.run.image_shape)
         if len(share):
