@@ -46,7 +46,7 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         protocol, path = get_protocol_and_path(filepath)
         if protocol != "file":
             raise UserError(
-                f"{redact(filepath)} is not on a local disk, as a {type(self).__name__} must be: its files are memory-"
+                f"{redact(filepath)} is not on a local disk; a {type(self).__name__} needs one: its files are memory-"
                 "mapped or replaced atomically. Use a local path, such as a mounted disk."
             )
         return str(path)
