@@ -31,6 +31,8 @@ READS_A_SOURCE = {"download_images"}
 """Nodes that are run to see whether their source has changed: what is downloaded already is not downloaded again."""
 EARLIER_OUTPUTS = {"resume_checkpoint", "earlier_images"}
 """Datasets with which a node reads what it, or a later node, wrote before; compared as outputs, not as inputs."""
+ORDER_ONLY = {("fit_feature_extractor", "sampling_report")}
+"""Nodes, and inputs that only make them run after others."""
 ALSO_COMPARED = {"export", "max_rejected_fraction"}
 """Parameters that the fingerprint excludes, although an output or a check depends on them."""
 AGAIN = {"resume": "never", "renew": True}
@@ -111,13 +113,13 @@ class NodeStates:
         if not _is_of_this_package(node):
             return None
         parts: dict[str, Any] = {"code": source_fingerprint(node.func.__module__)} if _depends_on_code(node) else {}
-        for name in node.inputs:
+        for name in inputs_of(node):
             if _is_parameters(name):
                 parts[name] = _compared(self.catalog.load(name))
             elif not is_stored(self.dataset(name)):
                 if name in self.producers:  # otherwise a hook provides it, such as a stop request
                     parts[name] = self.key(self.producers[name])
-            elif name not in EARLIER_OUTPUTS:
+            else:
                 parts[name] = self._identity(name)
         return None if None in parts.values() else fingerprint(parts)
 
@@ -182,7 +184,7 @@ def find_nodes_to_run(
     changed, found = set[Node](), list[Node]()
     in_memory = {name for name in pipeline.outputs() if not is_stored(states.dataset(name))}
     for node in pipeline.nodes:
-        parents = {states.producers[name] for name in node.inputs if name in states.producers}
+        parents = {states.producers[name] for name in inputs_of(node) if name in states.producers}
         new = bool(parents & changed or {*node.inputs} & {*other_inputs}) or states.is_changed(node)
         damaged = not new and states.is_damaged(node)
         if not new and node.short_name in NOT_REPRODUCIBLE:
@@ -195,6 +197,11 @@ def find_nodes_to_run(
         makers = (states.producers.get(name) for name in node.inputs if not is_stored(states.dataset(name)))
         found += {maker for maker in makers if maker is not None and maker not in found}
     return [node.name for node in pipeline.nodes if node in found]
+
+
+def inputs_of(node: Node) -> list[str]:
+    """Return the inputs on which the outputs of a node depend."""
+    return [name for name in node.inputs if name not in EARLIER_OUTPUTS and (node.short_name, name) not in ORDER_ONLY]
 
 
 def _is_of_this_package(node: Node) -> bool:
