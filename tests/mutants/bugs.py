@@ -567,4 +567,16 @@ LOGS = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS]
+SKIPPING = [
+    *one(
+        "up_to_date.py",
+        ("nodes after a changed node skipped", "new = bool(parents & changed or ", "new = bool("),
+        ("samples of a model that was trained again kept", "new = damaged or (", "new = ("),
+        ("copied files made again", "current.checksum == state.checksum", "current == state"),
+        ("the code that samples ignored", 'split(".")[2] not in ANY_CODE', 'split(".")[2] in ()'),
+        ("damaged outputs kept", "damaged = not new and states.is_damaged(node)", "damaged = False"),
+        ("outputs in memory missing", "maker is not None and maker not in found", "False"),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING]
