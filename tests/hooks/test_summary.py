@@ -129,7 +129,10 @@ def test_a_run_of_one_pipeline_has_no_summary_of_others(
 ) -> None:
     project.adopt_images(smoke_data)
     assert project.kedro_run("--pipelines", "data_ingestion").exit_code == 0
-    assert not [record for record in caplog.records if record.name == summary.__name__]
+    assert [record.message for record in caplog.records if record.name == summary.__name__] == [
+        "Contact sheet: data/smoke/08_reporting/contact_sheet.png",
+        "Ingestion report: data/smoke/08_reporting/ingestion_report.json",
+    ]
 
 
 def test_images_as_text_have_the_colours_of_their_pixels() -> None:

@@ -80,6 +80,7 @@ def train_model(
     length = f"{run.num_images:,} images, {passes(run.num_images, len(augmented_images))}"
     logger.info("Run %s trains on %s, %s: %s", run.run_id, hardware.device.type, hardware.precision, length)
     logger.debug("Training on %s; previews with guidance %g", hardware.reason, run.preview_guidance_scale)
+    _log_flips(run.augmentation)
     if run.training.compile != "none":
         logger.info("torch.compile, mode %s: the first steps take minutes.", run.training.compile)
     rows = RowLog(logger, run.num_images)
@@ -132,6 +133,16 @@ def _log_plan(plan: ResumePlan) -> None:
         logger.info("Run %s continues run %s after %s images; changed: %s.", run.run_id, plan.other, seen, changed)
         if run.continued_from is not None:
             logger.warning("Training these parameters from scratch would lead to another model.")
+
+
+def _log_flips(augmentation: AugmentationParameters) -> None:
+    flips = [name for name in ("horizontal_flip", "vertical_flip") if getattr(augmentation, name)]
+    if flips:
+        logger.info(
+            "Half of the training images are mirrored (%s), so that samples show mirror images, too: of text, clock "
+            "faces, hearts, … To turn this off: --params use.augmentation=none",
+            ", ".join(f"augmentation.{name}" for name in flips),
+        )
 
 
 def _log_initial_model(initial_model: TrainedModel, run: Run) -> None:
