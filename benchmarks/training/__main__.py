@@ -9,13 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.page import find_section
-from benchmarks.training import checkpoints, growth, operations, page, plot, processes, project, quality, recipes, step
+from benchmarks.training import (
+    checkpoints,
+    growth,
+    memory,
+    operations,
+    page,
+    plot,
+    processes,
+    project,
+    quality,
+    recipes,
+    step,
+)
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
 
 PARTS = ("step", "share", "operations", "quality", "growth", "plot", "report")
 APART = {
     "checkpoints": "evaluate the checkpoints that the latest run kept",
+    "memory": "print the peak memory of training on a CPU, and its estimate",
     "recipes": "compare sets of parameters on the images of --source",
 }
 """Parts that are measured only if they are named."""
@@ -47,7 +60,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--source", type=Path, help="archive or folder with class folders, for recipes")
     parser.add_argument("--seeds", type=numbers, default=[0, 1], help="seeds of the trainings, for recipes")
     parser.add_argument("--fit-images", type=int, default=100_000, help="images seen by the classifier of recipes")
-    parser.add_argument("--tiny", action="store_true", help="try recipes in seconds; the result means nothing")
+    parser.add_argument("--tiny", action="store_true", help="try recipes or memory in seconds")
     parser.add_argument(
         "--processes", type=numbers, help="measure growth only with these numbers of processes, such as 1,2"
     )
@@ -57,7 +70,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     arguments = parser.parse_args(words)
     if unknown := set(arguments.parts) - {*PARTS, *APART}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join((*PARTS, *APART))}")
     known = step.CANDIDATES | step.COMPILED | quality.CANDIDATES | recipes.RECIPES
     if unknown := set(arguments.only) - set(known):
         parser.error(f"no candidate: {', '.join(sorted(unknown))}; the candidates are {', '.join(known)}")
@@ -82,6 +95,9 @@ def main(words: list[str]) -> None:
         measure_quality(arguments, command)
     if "growth" in arguments.parts:
         measure_growth(arguments, command)
+    if "memory" in arguments.parts:
+        found = [memory.measure(case) for case in memory.cases(project.parameters(ROOT), tiny=arguments.tiny)]
+        print(memory.report(found))
     if "recipes" in arguments.parts:
         measure_recipes(arguments, command)
     if "checkpoints" in arguments.parts:
