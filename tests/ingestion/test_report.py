@@ -35,10 +35,10 @@ def test_random_images_of_each_class_are_shown() -> None:
 @pytest.mark.parametrize(
     ("names", "counts", "line"),
     [
-        (("cat", "dog"), (5, 5), "Training images: 10 of 2 classes, 5 of each: cat, dog."),
-        (("cat", "dog"), (5, 3), "Training images: 8 of 2 classes: cat 5, dog 3."),
-        (("cat",), (5,), "Training images: 5 of 1 classes, 5 of each: cat."),
-        (("c" * 200, "dog"), (1, 1), f"Training images: 2 of 2 classes, 1 of each: {'c' * 110}… and 1 more."),
+        (("cat", "dog"), (5, 5), "2 classes of 5 training images: cat, dog."),
+        (("cat", "dog"), (5, 3), "2 classes, training images: cat 5, dog 3."),
+        (("cat",), (5,), "1 class of 5 training images: cat."),
+        (("c" * 200, "dog"), (1, 1), f"2 classes of 1 training images: {'c' * 110}… and 1 more."),
     ],
 )
 def test_classes_and_their_counts_are_listed(names: tuple[str, ...], counts: tuple[int, ...], line: str) -> None:
@@ -50,7 +50,7 @@ def test_classes_and_their_counts_are_listed(names: tuple[str, ...], counts: tup
 def test_many_classes_are_shortened_to_two_lines() -> None:
     store = make_store(400, classes=200)
     [line] = said(store, store)
-    assert line.startswith("Training images: 400 of 200 classes, 2 of each: class 0, class 1, ")
+    assert line.startswith("200 classes of 2 training images: class 0, class 1, ")
     assert line.endswith(" and 189 more.")
     assert len(line) < 2 * 100
 
@@ -65,13 +65,12 @@ def test_transparency_colour_and_clipped_values_are_counted() -> None:
     one = treated(1, **{TRANSPARENT: 3, COLOUR: 2, CLIPPED: 1})
     two = treated(1, **{TRANSPARENT: 1})
     assert said(one, two) == [
-        "4 of 20 images have transparent parts: the background 9/8/7 is behind them (images.background); "
-        "images.channels=4 keeps them.",
-        "2 of 20 images were in colour; images.channels=3 keeps their colour.",
+        "Transparent parts of 4 images show images.background 9/8/7.",
+        "2 of 20 images were in colour and became grey.",
         "1 of 20 images have values above 4,095, which became 4,095; a larger images.value_bits than 12 keeps them.",
     ]
     kept = treated(4, **{TRANSPARENT: 3})
-    assert said(kept, kept) == ["6 of 20 images have transparent parts: they are kept."]
+    assert said(kept, kept) == ["Transparent parts of 6 images are kept."]
     asked = treated(1, 1, **{COLOUR: 3})
     assert said(asked, asked) == []
 
