@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.ingestion.collection import CLIPPED, COLOUR, TRANSPARENT
+from ddpm_kedro.ingestion.collection import CLIPPED, COLOUR, TRANSPARENT, Original
+from ddpm_kedro.ingestion.lazy_store import Shard
 from ddpm_kedro.ingestion.report import choose_shown, describe_parts, messages
+from ddpm_kedro.ingestion.statistics import describe_shard, summarize
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import make_store
 
@@ -79,3 +81,16 @@ def test_only_what_needs_care_is_a_warning() -> None:
     store = replace(treated(**{TRANSPARENT: 1, CLIPPED: 1}), hashes=np.array([b"a"] * 10))
     levels = [level for level, _ in messages(store, store, describe_parts(store, store))]
     assert levels == [logging.INFO, logging.WARNING, logging.WARNING]
+
+
+def test_shards_of_an_earlier_version_count_no_treatments() -> None:
+    """An interrupted ingestion of an earlier version is resumed."""
+    originals = (Original(8, 8, "PNG RGBA", (TRANSPARENT,)), Original(8, 8, "PNG RGB"))
+    shard = Shard(make_store(2).images, np.zeros(2, np.int64), ("a", "b"), (), originals, 12)
+    now, earlier = (describe_shard(shard)["summary"] for _ in range(2))
+    del earlier["value_bits"], earlier["originals"]["treatments"]
+    both = summarize([earlier, now], np.array([b"x"] * 4))
+    assert both["originals"]["kinds"] == {"PNG RGBA": 2, "PNG RGB": 2}
+    assert both["originals"]["treatments"] == {TRANSPARENT: 1}
+    assert both["value_bits"] == 12
+    assert summarize([earlier], np.array([b"x"] * 2))["value_bits"] is None
