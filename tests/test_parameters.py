@@ -50,6 +50,7 @@ GOOD: dict[str, Any] = {
 
 
 MAY_BE_EMPTY = (
+    "value_bits",
     "head_channels",
     "label",
     "entity",

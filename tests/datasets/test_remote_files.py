@@ -140,7 +140,7 @@ def test_credentials_and_arguments_reach_the_file_system(monkeypatch: pytest.Mon
     ],
 )
 def test_a_remote_path_is_rejected_for_a_local_dataset(make: Any) -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk, as a .*Dataset must be"):
+    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk; a .*Dataset needs one"):
         make("s3://bucket/x")
 
 

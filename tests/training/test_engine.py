@@ -94,7 +94,7 @@ class TestDivergence:
                 reports.append(report)
         what = "The loss is nan" if watched == "loss" else "The gradient is not finite"
         assert f"{what} in step 5, after 32 images, learning rate" in str(caught.value)
-        assert "The last checkpoint is of 32 images" in str(caught.value)
+        assert "The last checkpoint: 32 images" in str(caught.value)
         assert reports[-1].images_seen == 32
         x0, timesteps, noise, labels = make_trainer(store).batch(4, StepPixels(store, TRAINING.seed, 8)[4])
         batch = caught.value.batch

@@ -141,7 +141,7 @@ class TrainedModel:
         made_by = Provenance(dict(config["parameters"]), dict(checked.inputs))
         record = RunRecord(made_by, checked.image_shape, checked.class_names)
         if checked.run_id not in {None, record.run_id}:
-            raise UserError(f"its parameters are not those of run {checked.run_id}, which it names")
+            raise UserError(f"its parameters do not match its run id {checked.run_id}")
         network = restore_network(checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights)
         return cls(network=network, record=record, images_seen=checked.images_seen, imported=checked.imported)
 

@@ -12,7 +12,7 @@ class ResumePlan:
     """The run to train, and the checkpoint that it resumes from.
 
     Attributes:
-        run: requested run; its ``continued_from`` is set if other parameters than its own shaped its beginning.
+        run: requested run; its ``continued_from`` is set if it began with other parameters.
         checkpoint: checkpoint that the run resumes from; None to start from scratch.
         other: id of the run that made the latest checkpoint, if it is another run.
         changed: differences between that run and the requested one, one line per value.

@@ -124,8 +124,8 @@ class Trainer:
         """Add the gradients of one part of a batch; return its share of the loss."""
         parts = self.run.training.accumulation_steps
         number = (step * parts + part) * self.world.size + self.world.rank  # each part has its own dropout
-        # Activation checkpointing runs the forward pass again inside backward() and sets the random state for it:
-        # backward() must be inside ``seeded``, too, which restores that state.
+        # Activation checkpointing runs the forward pass again inside backward() and sets the global random state:
+        # backward() must be inside ``seeded``, which restores it.
         with self._sync_gradients(part == parts - 1), seeded(self.device, self.seed, Stream.DROPOUT, number):
             with self.hardware.autocast():
                 loss = diffusion_loss(self.distributed, self.schedule, self.target, *batch).mean() / parts
@@ -218,7 +218,7 @@ class Trainer:
         if self.world.size == 1:
             return network
         # By default torch exchanges the first megabyte of gradients while it still computes the others. A CPU uses the
-        # same cores for both, and each exchange waits for the slowest process: there all buckets have one size.
+        # same cores for both, and each exchange waits for the slowest process: hence on a CPU all is exchanged at once.
         megabytes = 25 if self.device.type == "cpu" else None
         return DistributedDataParallel(network, bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
 
