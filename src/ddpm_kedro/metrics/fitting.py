@@ -62,7 +62,7 @@ def fit(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, max(steps, 2))
         order = torch.cat([torch.randperm(len(store)) for _ in range(-(-num_images // len(store)))])
         keeper = _Keeper({"network": network, "optimizer": optimizer, "schedule": schedule}, device, saved)
-        logger.info("Fitting the feature extractor on %s", device)
+        logger.debug("Fitting the feature extractor on %s", device)
         with progress("fitting the feature extractor", steps, "steps") as advance:
             advance(first := keeper.restore())
             for step, batch in enumerate(order.split(batch_size)[first:steps], first + 1):
@@ -84,7 +84,7 @@ class _Keeper:
 
     def __init__(self, parts: dict[str, Any], device: torch.device, saved: SavedState) -> None:
         self.parts, self.device, self.saved = parts, device, saved
-        self.clock = time.monotonic()
+        self.clock, self.announced = time.monotonic(), False
 
     def restore(self) -> int:
         """Load the saved state, if any; return the number of its steps."""
@@ -103,6 +103,9 @@ class _Keeper:
         """Save the state after a number of steps, unless it was saved a short time ago."""
         if time.monotonic() - self.clock < SAVE_INTERVAL:
             return
+        if not self.announced:  # a short fit is not worth a line
+            logger.info("Fitting the feature extractor on %s: %d steps so far", self.device, step)
+            self.announced = True
         state = {"step": step, "random": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["random_of_gpu"] = torch.cuda.get_rng_state(self.device)

@@ -65,7 +65,7 @@ def judge(scores: Sequence[Score], clouds_kid: tuple[float, float] | None, relia
 def _unknown_reason(kid: Score, clouds_kid: tuple[float, float] | None, reliability: Reliability | None) -> str | None:
     """Return why the samples cannot be judged; None if they can."""
     if reliability is not None and reliability.is_chance:
-        return f"the feature extractor recognises no more than chance ({reliability.value:.0%})"
+        return f"the feature extractor is at chance level ({reliability.value:.0%})"
     if kid.value is None or kid.holdout_value is None or clouds_kid is None:
         return kid.note
     if kid.holdout_n < LEAST:
