@@ -45,8 +45,8 @@ TRAINED = (*NOT_COMPARABLE, "augmentation.", "model.", "optimizer.", "training."
 def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: str | None, **options: Any) -> None:
     """Run trials with different parameters, and rank them by their last validation loss.
 
-    use.optimizer=adam,sgd lists values; optimizer.lr=1e-4..1e-2:log is a range. Each trial is an ordinary run. The
-    same command resumes a sweep that was stopped.
+    use.optimizer=adam,sgd lists values; optimizer.lr=1e-4..1e-2:log is a range. Each trial trains and samples.
+    The same command resumes a sweep that was stopped.
     """
     try:
         from ddpm_kedro import sweep as sweeps  # noqa: PLC0415  Optuna is an extra
