@@ -90,7 +90,7 @@ class Session(KedroSession):
                 if names:
                     some = {"node_names": names} if len(names) < len(requested.nodes) else {}
                     return super().run(**options | some)
-                logger.info("Everything is up to date: no node runs. To run all of them: --params run.repeat=true")
+                logger.info("Everything is up to date; to run it anyway: --params run.repeat=true")
                 Archive().complete(requested, context, catalog)
                 Summary().after_pipeline_run(requested, catalog)
         finally:
