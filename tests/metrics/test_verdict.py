@@ -20,7 +20,7 @@ from ddpm_kedro.metrics.table import EXPLANATIONS, Metrics
 from ddpm_kedro.metrics.verdict import clouds, judge
 from tests.conftest import EVALUATION, MADE_BY, changed, make_store
 
-CLOUDS = 1.0, 0.1  # KID and its deviation
+CLOUDS = 2.0, 0.1  # KID and its deviation
 GOOD = {"kid": 0.01, "holdout": 0.0, "n": 100, "precision": 0.8, "recall": 0.7}
 
 
@@ -36,17 +36,18 @@ def scores(kid: float | None, holdout: float | None, n: int, precision: float, r
 @pytest.mark.parametrize(
     ("changes", "words", "is_far"),
     [
-        ({}, "close to real images: KID 0.01 (real images 0, clouds of their colours 1)", False),
+        ({}, "close to real images: KID 0.01 (real images 0, clouds of their colours 2)", False),
         ({"kid": -0.01}, "close to real images", False),
-        ({"kid": 0.2}, "between real images and clouds", False),
+        ({"kid": 0.3}, "between real images and clouds", False),
         ({"recall": 0.5}, "between real images and clouds", False),
         ({"precision": 0.7}, "between real images and clouds", False),
-        ({"kid": 0.5}, "far from real images: KID 0.5", True),
+        ({"kid": 1.1}, "far from real images: KID 1.1", True),
+        ({"kid": 0.9}, "between real images and clouds", False),
         ({"kid": 3.0, "precision": 0.93}, "far from real images", True),
         ({"precision": 0.4}, "far from real images", True),
         ({"kid": None}, "cannot be judged: too few: needs at least 20 samples", None),
         ({"n": 49}, "cannot be judged: too few: needs at least 50 samples", None),
-        ({"holdout": 0.8}, "cannot be judged: the features do not distinguish real images from clouds", None),
+        ({"holdout": 1.9}, "cannot be judged: the features do not distinguish real images from clouds", None),
     ],
 )
 def test_samples_are_judged_between_real_images_and_clouds(
