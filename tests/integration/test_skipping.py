@@ -76,6 +76,18 @@ def test_a_longer_training_is_trained_and_a_damaged_document_is_made_again(finis
     assert not {"download_images", "prepare_images", "report_ingestion"} & found
 
 
+def test_a_damaged_store_is_repaired_and_a_copied_one_is_up_to_date(finished: Project, ran: list[str]) -> None:
+    labels = finished.data / "05_model_input/training_images/labels.npy"
+    content = labels.read_bytes()
+    for path in labels.parent.iterdir():
+        os.utime(path, (1, 1))
+    assert nodes_of(ran, finished) == set()
+    labels.write_bytes(content[:-2])
+    assert nodes_of(ran, finished) == {"prepare_images"}
+    assert labels.read_bytes() == content
+    assert nodes_of(ran, finished) == set()
+
+
 def test_all_nodes_run_on_request_and_those_that_are_named(finished: Project, ran: list[str]) -> None:
     everything = nodes_of(ran, finished, "--params", "run.repeat=true")
     assert {"download_images", "train_model", "write_report"} <= everything
