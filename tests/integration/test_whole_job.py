@@ -219,7 +219,7 @@ def test_trials_do_not_resume_from_each_other(project: Project, caplog: pytest.L
         command = "--pipelines", "data_ingestion,model_training", "--params", f"{TINY},training.num_images={images}"
         with TRIAL.of(fake) if images < 32 else nullcontext():
             ok(project.kedro_run(*command))
-        assert " trains on " in caplog.text
+        assert "trains on" in caplog.text
         assert ("continues run" in caplog.text) == (images == 32)
 
 

@@ -539,7 +539,7 @@ LOGS = [
             "super().formatException(ei)",
         ),
         (
-            "a command that fails at once replaces the log",
+            "a run within a run replaces its log",
             "        if self.target is not None:\n            return\n        try:",
             "        try:",
         ),
@@ -553,7 +553,6 @@ LOGS = [
         "training/verdict.py",
         ("noise of the validation loss taken for a trend", " and abs(change) > SIGNIFICANT * error", ""),
         ("the trend of the whole training judged", "np.searchsorted(seen, seen[-1] / 2)", "np.searchsorted(seen, 0)"),
-        ("the lowest loss taken for the beginning of a rise", "int(loss.argmin()) + 1", "int(loss.argmin())"),
         ("a longer training promised with the cosine schedule", 'if lr_schedule == "constant":', "if True:"),
         ("duration of a training from its first image", 'row["images_seen"] - before)', 'row["images_seen"])'),
     ),
@@ -579,4 +578,42 @@ SKIPPING = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING]
+EVALUATION = [
+    *one(
+        "metrics/backbone.py",
+        ("extractor sees images of any size", "self.convolutions(reduce_images(images))", "self.convolutions(images)"),
+    ),
+    *one(
+        "metrics/fitting.py",
+        ("fit resumes with other random numbers", 'torch.set_rng_state(state["random"])', "torch.rand(1)"),
+    ),
+    *one(
+        "metrics/simclr.py",
+        ("SimCLR finds the same view in place of the other", ".roll(len(z) // 2)", ".roll(0)"),
+        ("views are never flipped", "uniform(-1, 1).sign()", "uniform(0.5, 1).sign()"),
+    ),
+    *one(
+        "metrics/verdict.py",
+        ("clouds are real images", "phases = (phases / phases.abs()", "phases = (phases.abs() / phases.abs()"),
+        ("KID in place of its way to clouds", " / (clouds_kid[0] - kid.holdout_value)\n", "\n"),
+    ),
+    *one(
+        "metrics/comparison.py",
+        ("chance is the rarest class", "labels.bincount().max()", "labels.bincount().min()"),
+        ("features that see nothing give scores", 'reliability.measure == "retrieval":', "False:"),
+    ),
+    *one(
+        "metrics/neighbours.py",
+        ("noise shows no sign of copying", "if verdict == NO_COPIES and is_far is not False:", "if False:"),
+    ),
+    *one(
+        "metrics/extractor.py",
+        (
+            "extractor of other images used",
+            "_without_length(made_by) == _without_length(self.made_by)",
+            "isinstance(made_by, Provenance)",
+        ),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING, *EVALUATION]
