@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.training import checkpoints, operations, processes, step
+from benchmarks.training import checkpoints, memory, operations, processes, step
 from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
 from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
@@ -238,3 +238,14 @@ def test_every_kept_checkpoint_is_evaluated(tmp_path: Path) -> None:
     assert 0 < rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
     text = checkpoints.report(rows, digits, 20)
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == ["16", "32", "48", "real training images"]
+
+
+def test_the_memory_of_every_case_can_be_measured() -> None:
+    for tiny, count in ((True, 1), (False, 26)):
+        cases = list(memory.cases(GROUPS, tiny=tiny))
+        assert len(cases) == count
+        for case in cases:
+            groups = {name: kind.model_validate(case["groups"][name]) for name, kind in memory.GROUPS.items()}
+            assert case["images"] * groups["training"].accumulation_steps == groups["training"].batch_size
+    line = memory.line(cases[3] | {"measured": 2.5e9, "estimate": 2e9})
+    assert line == "| pictures | 32×32 | 32 | fp32 | accumulation_steps=4 | 2,500 | 2,000 | 0.80 |"
