@@ -45,6 +45,7 @@ def estimate(part: int = 8, hardware: Hardware = CPU, *, checkpointing: bool = F
 # ---- the estimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "images", "setting"),
     [
