@@ -84,10 +84,7 @@ def test_a_verdict_on_the_training_comes_before_the_metrics(caplog: pytest.LogCa
     summarise(training_history=history, model=model, metrics=METRICS)
     lines = messages(caplog)
     assert lines[0] == "Training: 2 passes over 40 images; the loss was still falling."
-    assert " ".join(lines[1:3]) == (
-        "To train longer: the same command with training.num_images=160 (about 0:00:20 more); it resumes from the last "
-        "checkpoint."
-    )
+    assert " ".join(lines[1:3]) == "To train longer, add --params training.num_images=160 (about 0:00:20 more)."
     assert lines[3:] == [
         "Samples: far from real images",
         "classifier      KID  accuracy",

@@ -306,7 +306,7 @@ def test_the_report_begins_with_the_verdicts(model: TrainedModel, samples: Sampl
         "<h1>cats &amp; dogs</h1>",
         "<strong>Samples:</strong> far from &lt;real&gt; images.",
         "0.4 passes over 40 training images. The validation loss was still falling: 0.2500 at 8 images, now 0.1250.",
-        "the same command with training.num_images=",
+        "To train longer, add --params training.num_images=",
         '<p class="note">The classifier is &lt;weak&gt;.</p>',
     ):
         assert words in beginning
