@@ -71,7 +71,7 @@ repro: $(VENV)/.installed-dvc
 # Figures of the last run, for docs/.
 screenshots: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/kedro run --pipelines image_to_image,inpainting,interpolation
-	$(BIN)/kedro run # Kedro-Viz shows the durations of its nodes
+	$(BIN)/kedro run --params run.repeat=true # Kedro-Viz shows the durations of its nodes
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python -m pytest --no-cov tests/integration/test_viz.py --screenshots $(ARGS)
 
@@ -86,7 +86,8 @@ bench-sampling: $(VENV)/.installed-dev
 bench-ingestion: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/ingestion.py $(ARGS)
 
-# After make run: docs/benchmarks.md. ARGS: some of step operations quality growth plot; --help for the rest.
+# After make run: docs/benchmarks.md. ARGS: some of step operations quality growth plot; --help for the rest. Without
+# make run: ARGS="recipes --source images.tar --seconds 600".
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.training $(ARGS)
 

@@ -56,7 +56,7 @@ def saved(name: str, folder: Path) -> Any:
         case "rows.json":
             dataset, data = DocumentDataset(filepath=path), [{"timestep": 9, "validation_loss": 0.5}]
         case "feature_extractor":
-            dataset, data = FeatureExtractorDataset(filepath=path), LazyFeatureExtractor(MADE_BY, lambda: EXTRACTOR)
+            dataset, data = FeatureExtractorDataset(filepath=path), LazyFeatureExtractor(MADE_BY, lambda _: EXTRACTOR)
     dataset.save(data)
     return dataset
 
@@ -136,7 +136,7 @@ def test_a_damaged_extractor_is_fitted_again_with_a_warning(tmp_path: Path, capl
         path = tmp_path / "feature_extractor" / name
         path.write_bytes(path.read_bytes()[:50])
         caplog.clear()
-        dataset.save(LazyFeatureExtractor(MADE_BY, lambda: EXTRACTOR))
+        dataset.save(LazyFeatureExtractor(MADE_BY, lambda _: EXTRACTOR))
         assert "feature_extractor is damaged" in caplog.text
         assert "It is made again." in caplog.text
         assert plain(dataset.load()) == expected
@@ -149,7 +149,7 @@ def test_a_checkpoint_whose_run_id_is_not_a_plain_name_is_refused(name: str, run
     if name == "tracking_id" and run_id == "":
         return
     if name == "run_id":  # only the earlier format names the run
-        words = "which it names"
+        words = "do not match its run id"
         dataset.save(CHECKPOINT)
         torch.save(in_format_2(CHECKPOINT) | {"run_id": run_id}, tmp_path / "data/checkpoint.pt")
     else:
@@ -185,7 +185,7 @@ def edited(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda config: config.update(images_seen="many"), "images_seen"),
         (lambda config: config.update(parameters=[]), "parameters"),
         (lambda config: config["parameters"].pop("diffusion"), "diffusion"),
-        (lambda config: config["parameters"]["model"].update(width=65_536), "not those of run"),
+        (lambda config: config["parameters"]["model"].update(width=65_536), "do not match its run id"),
         (lambda config: (config["parameters"]["model"].update(width=65_536), config.pop("run_id")), "do not fit"),
         (lambda config: (config["parameters"]["model"].update(width=2**62), config.pop("run_id")), "too large"),
         (lambda config: (config["parameters"]["model"].update(blocks_per_level=10**9), config.pop("run_id")), "few"),

@@ -26,7 +26,11 @@ FORWARD_PROCESS = [
         ("network evaluated at x_0 in place of x_t", "network(c_in * xt", "network(c_in * x0"),
         ("EDM: x_t not scaled for the network", "network(c_in * xt", "network(xt"),
         ("weights of the loss left out", "schedule.weight[indices] * error", "error"),
-        ("classes not given to the network", "schedule.c_noise[indices], labels)", "schedule.c_noise[indices])"),
+        (
+            "classes not given to the network",
+            "schedule.c_noise[indices], labels, ",
+            "schedule.c_noise[indices], None, ",
+        ),
         ("absolute in place of squared error", "F.mse_loss(", "F.l1_loss("),
     ),
     *one(
@@ -125,6 +129,7 @@ NETWORK = [
     *one(
         "models/unet.py",
         ("class embedding not added", "return embedding + self.class_embedding(labels)", "return embedding"),
+        ("embedding of the augmentation with a bias", "embedding_width, bias=False)", "embedding_width)"),
         (
             "no label means class 0",
             "torch.full_like(timesteps, self.num_classes, dtype",
@@ -137,17 +142,62 @@ NETWORK = [
 OWN_PICTURES = [
     *one(
         "ingestion/decoding.py",
-        ("pictures lie on their sides", "_in_srgb(_upright(image))", "_in_srgb(image)"),
-        ("profiles of colours not read", "_in_srgb(_upright(image))", "_upright(image)"),
-        ("only the low byte of sixteen bits", "(values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS", "values % 256"),
-        ("transparent pixels black", "(*target.background, 255)", "(0, 0, 0, 255)"),
+        ("pictures lie on their sides", "turned = _turn_upright(image)", "turned = False"),
+        ("profiles of colours not read", "in_srgb = _in_srgb(image)", "in_srgb = image"),
+        (
+            "only the low byte of sixteen bits",
+            "np.minimum(values, largest) * 255 + largest // 2",
+            "values % 256 * largest",
+        ),
+        ("values above the used bits wrap around", "np.minimum(values, largest)", "(values & largest)"),
+        (
+            "the colour behind transparent pixels counts",
+            "_on_background(image, background) if image",
+            "image if False and image",
+        ),
+        ("transparent pixels black", "(*background, 255)", "(0, 0, 0, 255)"),
         ("bombs decoded", "if max_pixels is not None and image.width * image.height > max_pixels:", "if False:"),
         ("made smaller without a filter", "Image.Resampling.LANCZOS", "Image.Resampling.NEAREST"),
         ("a borrowed height", "size = (target.width, target.height)", "size = (target.height, target.width)"),
     ),
     *one(
+        "ingestion/probing.py",
+        (
+            "few images in colour decide for all",
+            "fraction_in_colour(looks, pixels) < FEW_IN_COLOUR",
+            "not pixels['colour']",
+        ),
+        (
+            "stores of another conversion stay valid",
+            "if chosen.channels != from_headers.channels else []",
+            "if False else []",
+        ),
+        ("the used bits of the last image", '"bits": max(deep, default=None)', '"bits": deep[-1] if deep else None'),
+    ),
+    *one(
+        "ingestion/given.py",
+        ("16-bit images of one's own stay dark", "if probed.deep and target.value_bits is None:", "if False:"),
+    ),
+    *one(
+        "ingestion/report.py",
+        (
+            "the first images of each class",
+            "rng.choice(rows, min(each, len(rows)), replace=False, shuffle=False)",
+            "rows[:each]",
+        ),
+    ),
+    *one(
+        "sampling/inputs.py",
+        (
+            "a mask's transparent parts are generated",
+            "1, images.fit, BLACK, images",
+            "1, images.fit, (255, 255, 255), images",
+        ),
+        ("a mask of another shape than its image", "> rounding:", "> 10**9:"),
+    ),
+    *one(
         "ingestion/listing.py",
-        ("names that lead out are classes", "if entry.problem == OUTSIDE:  # no", "if False:  # no"),
+        ("names that lead out are classes", "[PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)]", "[]"),
         ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
         ("changes of files unnoticed", "% (entry.name, entry.size, entry.stamp, ", "% (entry.name, 0, 0, "),
     ),
@@ -230,7 +280,7 @@ OWN_PICTURES = [
         "ingestion/statistics.py",
         ("any share of rejected files will do", "bad <= max_fraction * (bad", "True or bad <= max_fraction * (bad"),
         ("sums of the first images alone", "of_values[which] += powers", "of_values[which] = powers"),
-        ("kinds of files of the last shard alone", "Counter(summary[", "Counter(summaries[-1]["),
+        ("kinds of files of the last shard alone", "Counter(summary.get(", "Counter(summaries[-1].get("),
     ),
     *one(
         "ingestion/downloading.py",
@@ -295,9 +345,34 @@ IMAGES = [
         ("device: pixels", "to_device(pixels, device)", "pixels"),
     ),
     *one(
+        "images/non_leaking.py",
+        ("non-leaking augmentation: images that are not square sheared", "linear * sides.T / sides", "linear"),
+        (
+            "non-leaking augmentation: label of the rotation left out",
+            "            angle.sin(),",
+            "            0 * angle,",
+        ),
+        (
+            "non-leaking augmentation: edges black in place of reflected",
+            '"bicubic", "reflection"',
+            '"bicubic", "zeros"',
+        ),
+        (
+            "non-leaking augmentation: untouched images resampled, too",
+            "torch.where(resampled[",
+            "torch.where((resampled | True)[",
+        ),
+        (
+            "non-leaking augmentation: axis of no stretch not exact",
+            "(applied[5] & (values[8] < 0.5))",
+            "(values[8] < 0.5)",
+        ),
+    ),
+    *one(
         "images/augmentation.py",
         ("a whole batch flipped alike", "(horizontal < 0.5)[", "(horizontal[:1] < 0.5)["),
         ("device: numbers of the augmentation", "= to_device(numbers, images.device)", "= numbers"),
+        ("device: labels of the augmentation", "to_device(transform.labels, images.device)", "transform.labels"),
         ("device: offsets of the crops", "torch.arange(size, device=uniform.device)", "torch.arange(size)"),
         (
             "device: labels of the images",
@@ -326,15 +401,15 @@ TRAINING = [
         ("parts of a batch weigh as much as the whole", ".mean() / parts", ".mean()"),
         (
             "the first part of a batch used for every part",
-            "(tensor.chunk(count) for",
-            "([tensor.chunk(count)[0]] * count for",
+            "else tensor.chunk(count) for",
+            "else [tensor.chunk(count)[0]] * count for",
         ),
         ("class dropout missing", "if labels is not None and p.label_dropout:", "if False:"),
         ("device: schedule", "make_schedule(run.diffusion).to(self.device)", 'make_schedule(run.diffusion).to("cpu")'),
         (
             "device: images",
-            "augmentation_generator(self.seed, step))[:, rows], self.device",
-            "augmentation_generator(self.seed, step))[:, rows]",
+            "from_pixels(pixels, numbers, self.device)",
+            "from_pixels(pixels, numbers)",
         ),
         (
             "device: timesteps",
@@ -354,12 +429,22 @@ TRAINING = [
         ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
         ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
         ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
-        ("EMA not updated", "update_ema(self.ema, self.network, step, p.ema_decay)", "pass"),
+        ("EMA not updated", "update_ema(self.ema, self.network, ema_decay(step * p.batch_size, p))", "pass"),
         ("EMA in training mode", ".eval().requires_grad_(False)", ".requires_grad_(False)"),
         (
             "previews not sampled with the EMA weights",
             "generate_images(self.ema, plan",
             "generate_images(self.network, plan",
+        ),
+        (
+            "non-leaking augmentation: its labels are not given to the network",
+            "return x0, timesteps, noise, labels, augmentation",
+            "return x0, timesteps, noise, labels, augmentation if augmentation is None else 0 * augmentation",
+        ),
+        (
+            "non-leaking augmentation: its embedding in the exported model",
+            "self.ema.augmentation_embedding = None",
+            "pass",
         ),
         ("EMA lost when resumed", "self.ema.load_state_dict(checkpoint.ema)", "pass"),
         ("optimizer lost when resumed", "self.optimizer.load_state_dict(checkpoint.optimizer)", "pass"),
@@ -414,12 +499,13 @@ TRAINING = [
     ),
     *one(
         "training/optimizers.py",
-        ("EMA with the complement of its decay", "parameters()), 1 - warmed_up)", "parameters()), warmed_up)"),
-        ("EMA without warm-up", "warmed_up = min(decay, (1 + step) / (10 + step))", "warmed_up = decay"),
+        ("EMA with the complement of its decay", "for name in averaged], 1 - decay)", "for name in averaged], decay)"),
+        ("EMA: half-life not limited early on", "max(min(p.ema_half_life, limit), 1e-8)", "p.ema_half_life"),
+        ("EMA: half-life in steps, not in images", "0.5 ** (p.batch_size / max(", "0.5 ** (1 / max("),
         (
             "EMA of buffers too",
-            "list(ema.parameters()), list(network.parameters())",
-            "list(ema.state_dict().values()), list(network.state_dict().values())",
+            "dict(ema.named_parameters()), dict(network.named_parameters())",
+            "ema.state_dict(), network.state_dict()",
         ),
         ("momentum ignored", "{name: getattr(p, name)", "{name: 0 if name == 'momentum' else getattr(p, name)"),
     ),
@@ -443,4 +529,91 @@ TRAINING = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING]
+LOGS = [
+    *one(
+        "run_log.py",
+        ("the terminal shows the details of the log file", "record.levelno >= shown.get(name, logging.NOTSET)", "True"),
+        (
+            "secrets in the tracebacks of the log file",
+            "redact_text(super().formatException(ei))",
+            "super().formatException(ei)",
+        ),
+        (
+            "a run within a run replaces its log",
+            "        if self.target is not None:\n            return\n        try:",
+            "        try:",
+        ),
+    ),
+    *one(
+        "progress.py",
+        ("the last row of a training not logged", "or seen >= self.total or", "or"),
+        ("rows beside a progress bar", " and not rich.get_console().is_terminal", ""),
+    ),
+    *one(
+        "training/verdict.py",
+        ("noise of the validation loss taken for a trend", " and abs(change) > SIGNIFICANT * error", ""),
+        ("the trend of the whole training judged", "np.searchsorted(seen, seen[-1] / 2)", "np.searchsorted(seen, 0)"),
+        ("a longer training promised with the cosine schedule", 'if lr_schedule == "constant":', "if True:"),
+        ("duration of a training from its first image", 'row["images_seen"] - before)', 'row["images_seen"])'),
+    ),
+    *one(
+        "reporting/overview.py",
+        (
+            "the best checkpoint taken for another training",
+            "if is_of_this_training(model, history):\n        return f",
+            "if False:\n        return f",
+        ),
+    ),
+]
+
+SKIPPING = [
+    *one(
+        "up_to_date.py",
+        ("nodes after a changed node skipped", "new = bool(parents & changed or ", "new = bool("),
+        ("samples of a model that was trained again kept", "new = damaged or (", "new = ("),
+        ("copied files made again", "current.checksum == state.checksum", "current == state"),
+        ("the code that samples ignored", 'split(".")[2] not in ANY_CODE', 'split(".")[2] in ()'),
+        ("damaged outputs kept", "damaged = not new and states.is_damaged(node)", "damaged = False"),
+        ("outputs in memory missing", "maker is not None and maker not in found", "False"),
+    ),
+]
+
+EVALUATION = [
+    *one(
+        "metrics/backbone.py",
+        ("extractor sees images of any size", "self.convolutions(reduce_images(images))", "self.convolutions(images)"),
+    ),
+    *one(
+        "metrics/fitting.py",
+        ("fit resumes with other random numbers", 'torch.set_rng_state(state["random"])', "torch.rand(1)"),
+    ),
+    *one(
+        "metrics/simclr.py",
+        ("SimCLR finds the same view in place of the other", ".roll(len(z) // 2)", ".roll(0)"),
+        ("views are never flipped", "uniform(-1, 1).sign()", "uniform(0.5, 1).sign()"),
+    ),
+    *one(
+        "metrics/verdict.py",
+        ("clouds are real images", "phases = (phases / phases.abs()", "phases = (phases.abs() / phases.abs()"),
+        ("KID in place of its way to clouds", " / (clouds_kid[0] - kid.holdout_value)\n", "\n"),
+    ),
+    *one(
+        "metrics/comparison.py",
+        ("chance is the rarest class", "labels.bincount().max()", "labels.bincount().min()"),
+        ("features that see nothing give scores", 'reliability.measure == "retrieval":', "False:"),
+    ),
+    *one(
+        "metrics/neighbours.py",
+        ("noise shows no sign of copying", "if verdict == NO_COPIES and is_far is not False:", "if False:"),
+    ),
+    *one(
+        "metrics/extractor.py",
+        (
+            "extractor of other images used",
+            "_without_length(made_by) == _without_length(self.made_by)",
+            "isinstance(made_by, Provenance)",
+        ),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING, *EVALUATION]

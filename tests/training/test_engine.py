@@ -1,5 +1,6 @@
 """Stops, divergence, resume plans, and other ways to compute the same training."""
 
+import copy
 import math
 import platform
 import subprocess
@@ -16,6 +17,7 @@ from ddpm_kedro.errors import DivergedError, UserError
 from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.training import loader, loop
 from ddpm_kedro.training.loader import DevicePixels, StepPixels
 from ddpm_kedro.training.loop import Report, train
@@ -94,9 +96,9 @@ class TestDivergence:
                 reports.append(report)
         what = "The loss is nan" if watched == "loss" else "The gradient is not finite"
         assert f"{what} in step 5, after 32 images, learning rate" in str(caught.value)
-        assert "The last checkpoint is of 32 images" in str(caught.value)
+        assert "The last checkpoint: 32 images" in str(caught.value)
         assert reports[-1].images_seen == 32
-        x0, timesteps, noise, labels = make_trainer(store).batch(4, StepPixels(store, TRAINING.seed, 8)[4])
+        x0, timesteps, noise, labels, _ = make_trainer(store).batch(4, StepPixels(store, TRAINING.seed, 8)[4])
         batch = caught.value.batch
         assert int(batch["step"]) == 4
         for name, expected in {"images": x0, "timesteps": timesteps, "noise": noise, "labels": labels}.items():
@@ -171,6 +173,8 @@ class TestResumePlan:
             {"training": {"num_images": 128, "seed": 1}},
             {"diffusion": {"target": "x0"}},
             {"augmentation": {"horizontal_flip": True}},
+            {"augmentation": {"non_leaking": 0.2}},
+            {"training": {"ema_half_life": 30}},
         ],
     )
     def test_changes_that_affect_the_result_start_from_scratch(
@@ -233,6 +237,7 @@ class TestResumePlan:
         [
             ({"model": {"width": 16}}, "model.width: 8 → 16"),
             ({"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}}, "optimizer.name: adam → sgd"),
+            ({"augmentation": {"non_leaking": 0.2}}, "augmentation.non_leaking: 0.0 → 0.2"),
         ],
     )
     def test_require_rejects_another_network_or_optimizer(
@@ -241,6 +246,25 @@ class TestResumePlan:
         groups = groups | {"training": {"resume": "require"}}
         with pytest.raises(UserError, match=words):
             ResumePlan.of(make_run(store, **groups), checkpoint)
+
+    def test_a_checkpoint_with_a_decay_per_step_is_another_run_that_can_be_continued_and_exported(
+        self, run: Run, checkpoint: Checkpoint, store: ImageStore
+    ) -> None:
+        parameters = copy.deepcopy(checkpoint.record.made_by.parameters)
+        del parameters["augmentation"]["non_leaking"], parameters["training"]["ema_rampup_ratio"]
+        del parameters["training"]["ema_half_life"]
+        parameters["training"]["ema_decay"] = 0.99
+        made_by = replace(checkpoint.record.made_by, parameters=parameters)
+        earlier = replace(checkpoint, record=replace(checkpoint.record, made_by=made_by))
+        plan = ResumePlan.of(run, earlier)
+        assert plan.checkpoint is None
+        assert "training.ema_decay: 0.99 → nothing" in plan.changed
+        assert "training.ema_half_life: nothing → 20.0" in plan.changed
+        required = ResumePlan.of(with_training(run, resume="require"), earlier)
+        assert required.checkpoint is earlier
+        assert run_training(required.run, store, resume=earlier)[-1].images_seen == 64
+        model = TrainedModel.from_config(earlier.record.as_dict() | {"images_seen": 32}, earlier.ema)
+        assert same(model.network.state_dict(), earlier.ema)
 
     def test_changes_that_do_not_affect_the_result_resume(self, run: Run, checkpoint: Checkpoint) -> None:
         quiet = with_training(run, report_interval=8, loader_workers=3, device="auto", accumulation_steps=2)
@@ -394,9 +418,10 @@ class TestDistributed:
         assert exchanged[0] > 2**20
 
     def test_each_process_computes_its_rows_of_the_global_batch(self, store: ImageStore) -> None:
-        run = make_run(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
+        augmentation = {"horizontal_flip": True, "crop_padding": 2, "non_leaking": 0.4}
+        run = make_run(store, augmentation=augmentation)
         images = AugmentedImages(store, run.augmentation)
-        single = make_trainer(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
+        single = make_trainer(store, augmentation=augmentation)
         expected = single.batch(3, single.pixels[3])
         for rank in range(2):
             rows = World(rank, 2).rows(8, 1)

@@ -7,6 +7,7 @@ from typing import Any
 from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.parameters.earlier import convert_stored
 from ddpm_kedro.provenance import fingerprint
 
 AGAIN = (
@@ -59,7 +60,7 @@ def read_chosen(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} (the parameters chosen for the images ingested last) is damaged or was edited. {AGAIN}"
         )
-    return parameters
+    return convert_stored(parameters)
 
 
 def check_nothing_ingested(path: Path, manifest: Path) -> None:

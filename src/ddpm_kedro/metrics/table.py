@@ -4,13 +4,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from ddpm_kedro.metrics.reliability import Reliability
 from ddpm_kedro.metrics.scores import Score
 from ddpm_kedro.provenance import Provenance
 
-WITHOUT_CLASSES = (
-    "evaluation.extractor = classifier learns the classes of the images, and these have none: KID, FD, precision, "
-    "recall and IS are left out. evaluation.extractor=inception needs no classes."
-)
+EXPLANATIONS = {
+    "KID": "Kernel distance between the features of samples and of training images: 0 is best, and the number of "
+    "samples does not shift it.",
+    "FD": "Fréchet distance between two normal distributions, fitted to the features of samples and of training "
+    "images: 0 is best, and it falls with the number of samples, so compare equal numbers only.",
+    "FID": "Fréchet distance between two normal distributions, fitted to the Inception features of samples and of "
+    "training images: 0 is best, and it falls with the number of samples, so compare equal numbers only.",
+    "precision": "Share of samples that look like some training image: low if samples are blurred or broken.",
+    "recall": "Share of training images that some sample looks like: low if the samples lack variety.",
+    "IS": "How clearly each sample belongs to one class, and how varied the classes of all samples are: 1 is worst.",
+    "accuracy of classes": "Share of samples that the classifier recognises as the class they were sampled for.",
+}
+"""One sentence per metric; its name may be followed by the extractor's, as in ``KID(classifier)``."""
 COLUMNS = ("metric", "samples", "samples at the holdout's n", "holdout", "n", "")
 
 
@@ -25,6 +35,9 @@ class Metrics:
         extractor: name of the feature extractor.
         reference_images: number of training images in the comparison.
         made_by: parameters and inputs of the evaluation.
+        reliability: what the feature extractor recognises in holdout images; None if unknown.
+        verdict: one sentence that says how close the samples are to real images.
+        warnings: reasons to doubt the scores, one sentence each.
     """
 
     scores: list[Score]
@@ -33,6 +46,9 @@ class Metrics:
     extractor: str
     reference_images: int
     made_by: Provenance
+    reliability: Reliability | None = None
+    verdict: str = ""
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -44,10 +60,12 @@ class Metrics:
         """Rebuild what :meth:`as_dict` returned."""
         fields = {name: value for name, value in content.items() if name != "figures"}
         scores = [Score.from_dict(score) for score in content["figures"]]
-        return cls(scores, **fields | {"made_by": made_by})
+        found = content.get("reliability")
+        fields |= {"made_by": made_by, "reliability": Reliability(**found) if found else None}
+        return cls(scores, **fields | {"warnings": tuple(content.get("warnings", ()))})
 
     def rows(self) -> list[list[str]]:
-        """Return the table that people read, with the columns ``COLUMNS``."""
+        """Return the table that people read, with the columns ``COLUMNS``; the extractor's reliability comes last."""
         return [
             [
                 score.name,
@@ -58,7 +76,12 @@ class Metrics:
                 score.note or f"{score.better} is better",
             ]
             for score in self.scores
-        ]
+        ] + ([] if self.reliability is None else [_reliability_row(self.reliability)])
+
+
+def _reliability_row(found: Reliability) -> list[str]:
+    name = {"accuracy": "accuracy of the extractor", "retrieval": "retrieval by the extractor"}[found.measure]
+    return [name, "", "", _rounded(found.value), f"{found.n:,}", f"by chance: {_rounded(found.chance)}"]
 
 
 def _rounded(value: float | None, spread: float | None = None) -> str:

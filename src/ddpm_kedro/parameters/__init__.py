@@ -12,6 +12,7 @@ from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
 from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.optimizer import OptimizerParameters
+from ddpm_kedro.parameters.run import RunParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -35,6 +36,7 @@ class Parameters(Group):
 
     use: dict[str, str | None]
     """The chosen option of each group: see ``ddpm_kedro.config``."""
+    run: RunParameters
     dataset: DatasetParameters
     images: ImagesParameters
     augmentation: AugmentationParameters
@@ -87,6 +89,8 @@ def _explain(problem: Any, *others: Any) -> str:
         case "extra_forbidden":
             group: Any = Parameters if len(keys) == 1 else Parameters.model_fields[keys[0]].annotation
             return f"Unknown parameter '{name}'. {nearest(keys[-1], list(group.model_fields))}"
+        case "replaced":
+            return f"{problem['msg']}."
         case "missing":
             return f"Parameter '{name}' is missing."
         case "value_error":
