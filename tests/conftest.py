@@ -293,7 +293,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure no coverage of slow tests and of whole runs: it slows them by half, and others cover the lines."""
+    """Start with the longest tests: at the end, no process waits for another.
+
+    No coverage is measured of slow tests and of whole runs: it slows them by half, and others cover the lines.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "integration")
     coverage = config.pluginmanager.get_plugin("_cov")
     for item in items if coverage is not None and coverage.cov_controller is not None else ():
         whole_runs = item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS

@@ -1,6 +1,7 @@
 """Run ``python -m MODULE`` in processes that are forked after the imports: importing torch and Kedro takes seconds."""
 
 import atexit
+import logging
 import multiprocessing
 import os
 import runpy
@@ -35,11 +36,20 @@ class Process:
         folder: the working folder of the command.
         words: the module, and its arguments.
         environment: variables in addition to the variables of this process.
+        signal_at: words of a log message, and a signal that the command gets when it logs them. A busy machine may run
+            this process too late for a signal between two messages.
     """
 
-    def __init__(self, folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        environment: Mapping[str, str] | None = None,
+        signal_at: tuple[str, signal.Signals] | None = None,
+    ) -> None:
         reader, writer = FORKS.Pipe(duplex=False)
-        self._process = FORKS.Process(target=_run, args=(writer, words, folder, {**os.environ, **(environment or {})}))
+        variables = {**os.environ, **(environment or {})}
+        self._process = FORKS.Process(target=_run, args=(writer, words, folder, variables, signal_at))
         self._process.start()
         writer.close()
         self.stdout = os.fdopen(os.dup(reader.fileno()), errors="replace")  # what the command prints, errors included
@@ -82,7 +92,25 @@ def run(folder: Path, *words: str, environment: Mapping[str, str] | None = None)
     return subprocess.CompletedProcess(words, process.wait(), output)
 
 
-def _run(output: Connection, words: tuple[str, ...], folder: Path, environment: dict[str, str]) -> None:
+def _signal_at(words: str, number: signal.Signals) -> None:
+    create = logging.getLogRecordFactory()
+
+    def factory(*args: object, **options: object) -> logging.LogRecord:
+        record = create(*args, **options)
+        if words in record.getMessage():
+            os.kill(os.getpid(), number)
+        return record
+
+    logging.setLogRecordFactory(factory)
+
+
+def _run(
+    output: Connection,
+    words: tuple[str, ...],
+    folder: Path,
+    environment: dict[str, str],
+    signal_at: tuple[str, signal.Signals] | None,
+) -> None:
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
@@ -93,6 +121,8 @@ def _run(output: Connection, words: tuple[str, ...], folder: Path, environment: 
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     multiprocessing.process._parent_process = None  # type: ignore[attr-defined]  # the tests are not its parent
     os.fsync = lambda _: None  # as in conftest.py
+    if signal_at is not None:
+        _signal_at(*signal_at)
     sys.argv = list(words)
     sys.modules.pop(words[0], None)  # else runpy warns
     try:

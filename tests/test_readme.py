@@ -90,17 +90,18 @@ def test_kedro_commands_run(
     serve_mnist("fashion_mnist", server, monkeypatch)
     count = 64 if "resume" in command or "evaluation" in command else 8
     words = [word for word in command.split()[2:] if word not in {"--env", "smoke"}]
-    words += ["--params", f"training.num_images={count},sampling.num_images={count}"]  # the last value wins
+    few = "training.preview_images=1,training.validation_images=4,sampling.num_images=2"
+    words += ["--params", f"training.num_images={count},{few}"]  # the last value wins
     if "dataset.path=pictures" in command:
         folder_of(project.folder / "pictures", FILES)
     if "dataset.path=images.npz" in command:
         np.savez(project.folder / "images.npz", images=np.zeros((40, 28, 28), dtype=np.uint8))
-    if "resume=require" in command:
+    if "resume=require" in command or ("--pipelines" in words and "data_ingestion" not in words):
         project.adopt(smoke_data)
+    else:
+        project.adopt_images(smoke_data)
     if "--pipelines" not in words:
         words += ["--pipelines", "data_ingestion,model_training,sampling"]
-    elif "data_ingestion" not in words:
-        project.adopt(smoke_data)
     result = project.kedro_run(*words)
     assert result.exit_code == 0, result.output
 
@@ -119,8 +120,9 @@ def test_own_commands_run(project: Project) -> None:
 
 
 @pytest.mark.parametrize("command", SWEEPS)
-def test_sweeps_run(command: str, project: Project) -> None:
+def test_sweeps_run(command: str, project: Project, smoke_data: Path) -> None:
     """Run as written, except for fewer images and trials."""
+    project.adopt_images(smoke_data)
     words = re.sub(r"(num_images|report_interval)=[\d_]+", r"\1=16", command).replace("..64", "..32").split()[1:]
     if "--trials" in words:
         words[words.index("--trials") + 1] = "2"

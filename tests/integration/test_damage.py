@@ -58,12 +58,13 @@ def untimed(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_artefact_is_named_by_what_reads_it(name: str, finished: Project) -> None:
-    path = finished.data / name
+    """Damage it in every way for the first pipeline that reads it, and in one way for the others."""
+    path, first = finished.data / name, READERS[name][0]
     content = path.read_bytes()
-    for damaged in damages(content):
+    for number, damaged in enumerate(damages(content)):
         if name.endswith((".csv", ".png")) and damaged == content[:-2]:
             continue  # the end of a number cannot be noticed, nor what comes after all pixels
-        for pipeline in READERS[name]:
+        for pipeline in READERS[name] if number == 1 else (first,):
             path.write_bytes(damaged)
             message = failed(finished.kedro_run("--pipelines", pipeline), "is damaged")
             assert name.rsplit("/", 1)[0] in message

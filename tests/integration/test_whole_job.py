@@ -341,18 +341,14 @@ class TestMistakes:
 
 
 def stop_in_mid_training(project: Project, number: signal.Signals) -> tuple[str, ...]:
-    """Start a run in a process of its own, send it a signal after the first report, and return its command."""
+    """Start a run in a process of its own that gets a signal at its first report, and return its command."""
     parameters = "training.num_images=400,training.report_interval=80,training.preview_images=0"
     command = ("ddpm_kedro", "--env", "smoke", *TO_SAMPLES, "--params", parameters)
-    process = Process(project.folder, *command)
-    for line in process.stdout:
-        if "80 of 400 images" in line:
-            process.send_signal(number)
-            break
-    rest = process.communicate()
-    assert process.returncode == 128 + number
-    assert "the same command resumes from it" in rest
-    assert "400 of 400 images" not in rest
+    process = Process(project.folder, *command, signal_at=("80 of 400 images", number))
+    output = process.communicate()
+    assert process.returncode == 128 + number, output
+    assert "the same command resumes from it" in output
+    assert "400 of 400 images" not in output
     assert not (project.data / "06_models/model").exists()
     return command
 
