@@ -10,19 +10,24 @@ from typing import Any
 
 from click import ClickException
 from kedro.config import MissingConfigException
+from kedro.framework.project import pipelines as registered
 from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from kedro.io.core import get_protocol_and_path
+from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.errors import UserError, causes, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
+from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DEFAULT, INGESTION, TRAINING = "__default__", "data_ingestion", "model_training"
+PLAN, TRAIN = "plan_training", "train_model"  # the last node before the parameters are read again, and who needs them
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
 FULL = " The files on the disk are complete: free some space, and run the same command again."
 
@@ -44,7 +49,39 @@ class Session(KedroSession):
             _check_pipelines(kwargs.get("pipeline_names"))
             _check_runner(kwargs.get("runner"))
             with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
+                ingestion, rest = self._phases(kwargs)
+                if ingestion:
+                    self._another().run(**kwargs | {"node_names": ingestion})
+                    kwargs["node_names"] = rest
                 return super().run(*args, **kwargs)
+
+    def _phases(self, kwargs: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Return the nodes to run first, and the rest; nothing to run first if a run needs only one phase.
+
+        Ingestion plans the training of your own images: if a run has both, it reads the parameters again in between.
+        """
+        names = (
+            {kwargs["pipeline_name"]} if kwargs.get("pipeline_name") else {*(kwargs.get("pipeline_names") or [DEFAULT])}
+        )
+        if not (DEFAULT in names or {INGESTION, TRAINING} <= names) or TRIAL.trial is not None:
+            return [], []  # the trials of a sweep have one plan
+        if config_loader_of(self)["parameters"]["dataset"]["path"] is None:
+            return [], []
+        nodes = _filter(names, kwargs).nodes
+        first = [node.name for node in nodes if node.namespace == INGESTION]
+        rest = [node.name for node in nodes if node.namespace != INGESTION]
+        both = {PLAN, TRAIN} <= {node.short_name for node in nodes}
+        return (first, rest) if both else ([], [])
+
+    def _another(self) -> KedroSession:
+        """Return a session with the same arguments: Kedro allows one run per session."""
+        return type(self).create(
+            self.store["project_path"],
+            save_on_close=False,
+            env=self.store.get("env"),
+            runtime_params=self.store.get("runtime_params"),
+            conf_source=config_loader_of(self).conf_source,
+        )
 
     def _data_folder(self) -> Path:
         root = config_loader_of(self)["globals"]["data_root"]
@@ -97,8 +134,16 @@ def _damage(error: BaseException) -> str | None:
     return None
 
 
+def _filter(names: Iterable[str], kwargs: dict[str, Any]) -> Pipeline:
+    """Return the nodes that Kedro's session would run with these arguments."""
+    registered.set_requested(sorted(names))
+    filters = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs")
+    given = {name: kwargs.get(name) for name in filters} | {"node_namespaces": kwargs.get("namespaces")}
+    return sum((registered[name] for name in names), Pipeline([])).filter(**given)
+
+
 def _check_pipelines(names: Iterable[str] | None) -> None:
-    known = ["__default__", *(module.name for module in iter_modules(pipelines.__path__))]
+    known = [DEFAULT, *(module.name for module in iter_modules(pipelines.__path__))]
     for name in names or ():
         if name not in known:
             raise UserError(f"Unknown pipeline '{name}'. {nearest(name, known)}")
