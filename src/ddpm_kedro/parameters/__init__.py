@@ -12,6 +12,7 @@ from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
 from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.optimizer import OptimizerParameters
+from ddpm_kedro.parameters.plan import PlanParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -37,6 +38,7 @@ class Parameters(Group):
     """The chosen option of each group: see ``ddpm_kedro.config``."""
     dataset: DatasetParameters
     images: ImagesParameters
+    plan: PlanParameters
     augmentation: AugmentationParameters
     model: ModelParameters
     diffusion: DiffusionParameters
