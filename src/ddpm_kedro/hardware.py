@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -17,6 +18,10 @@ from ddpm_kedro.parameters import Device, Precision
 OLDEST_DRIVER = {12: 525, 13: 580}
 """The first driver for each major version of CUDA; a minor version runs on any driver of its major version."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+CONTROL_GROUPS = (  # kind in /proc/self/cgroup, mount, files of the limit and the use, row of the reclaimable cache
+    ("", "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")),
+    ("memory", "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -77,6 +82,48 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(allocator := ctypes.CDLL(None), "mallopt"):
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             allocator.mallopt(option, 2**31 - 1)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Return the bytes of a device that this process can still use; None if that is unknown.
+
+    On a CPU, limits of control groups (containers, SLURM) count, and the processes of torchrun share the memory.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    host = host_memory()
+    return None if host is None else host // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def host_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes that Linux, and every control group of this process, have left; None elsewhere.
+
+    ``root`` is the folder that contains ``proc`` and ``sys``.
+    """
+    try:
+        free = [1024 * _numbers(root / "proc/meminfo")["MemAvailable:"]]
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except (OSError, KeyError):
+        return None
+    for version, mount, names in CONTROL_GROUPS:
+        paths = [path for _, kind, path in (group.split(":", 2) for group in groups) if kind == version]
+        for path in (Path(paths[0]), *Path(paths[0]).parents) if paths else ():
+            limit, usage, cache = names
+            try:  # a container sees its own group as the mounted one, below another path
+                folder = root / mount / path.relative_to("/")
+                used = int((folder / usage).read_text()) - _numbers(folder / "memory.stat")[cache]
+                free.append(int((folder / limit).read_text()) - used)
+            except (OSError, KeyError, ValueError):  # no such group, or "max"
+                continue
+    return max(min(free), 0)
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """Return the second word of each line by the first."""
+    return {words[0]: int(words[1]) for words in map(str.split, file.read_text().splitlines()) if len(words) > 1}
 
 
 def gpu_problem() -> str:

@@ -17,18 +17,20 @@ class OptimizerKind:
             hyperparameters and options.
         hyperparameters: names of its other arguments: fields of :class:`OptimizerParameters` that are None by default.
         options: arguments that are always the same.
+        states: number of values that it keeps per weight.
     """
 
     path: str
+    states: int
     hyperparameters: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 OPTIMIZERS: dict[OptimizerName, OptimizerKind] = {
-    "adam": OptimizerKind("torch.optim.Adam", ("betas",), {"fused": True}),
-    "adamw": OptimizerKind("torch.optim.AdamW", ("betas",), {"fused": True}),
-    "sgd": OptimizerKind("torch.optim.SGD", ("momentum",), {"fused": True}),
+    "adam": OptimizerKind("torch.optim.Adam", 2, ("betas",), {"fused": True}),
+    "adamw": OptimizerKind("torch.optim.AdamW", 2, ("betas",), {"fused": True}),
+    "sgd": OptimizerKind("torch.optim.SGD", 1, ("momentum",), {"fused": True}),
 }
 
 
