@@ -4,15 +4,17 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from click import ClickException
 from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines as registered
 from kedro.framework.session import KedroSession
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
 from kedro.io.core import get_protocol_and_path
 from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
@@ -21,22 +23,39 @@ from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.errors import UserError, causes, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
+from ddpm_kedro.hooks.archive import Archive
+from ddpm_kedro.hooks.distributed import from_rank_0, join_processes, leave_processes
+from ddpm_kedro.hooks.node_records import RECORDS
+from ddpm_kedro.hooks.staleness import find_other_inputs
+from ddpm_kedro.hooks.summary import Summary
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
+from ddpm_kedro.up_to_date import find_nodes_to_run, read_records
 
+logger = logging.getLogger(__name__)
+INGESTION = "data_ingestion"
+PLAN, TRAIN = "plan_training", "train_model"  # training uses the parameters that the plan stores
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-DEFAULT, INGESTION, TRAINING = "__default__", "data_ingestion", "model_training"
-PLAN, TRAIN = "plan_training", "train_model"  # the last node before the parameters are read again, and who needs them
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
 FULL = " The files on the disk are complete: free some space, and run the same command again."
 
-# The runner recommends --async, which this project rejects.
+# The runner recommends --async, which this project rejects. Kedro-Viz explains options that nobody gave, if nodes are
+# skipped.
 logging.getLogger(SequentialRunner.__module__).addFilter(lambda record: "--async" not in record.getMessage())
+logging.getLogger("kedro_viz.integrations.kedro.run_hooks").addFilter(
+    lambda record: "Workflow tracking is disabled during partial" not in record.getMessage()
+)
 
 
 class Session(KedroSession):
-    """End with one message and exit status 1 after a user error; a bug keeps its traceback."""
+    """Skip nodes that are up to date, and end with one message and exit status 1 after a user error.
+
+    A bug keeps its traceback.
+    """
+
+    _context: KedroContext | None = None
+    _is_followed = False
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run pipelines; see :meth:`KedroSession.run`.
@@ -46,42 +65,82 @@ class Session(KedroSession):
                 written or is in use.
         """
         with errors_explained():
-            _check_pipelines(kwargs.get("pipeline_names"))
-            _check_runner(kwargs.get("runner"))
+            options = signature(KedroSession.run).bind(self, *args, **kwargs).arguments
+            del options["self"]
+            _check_pipelines(options.get("pipeline_names"))
+            _check_runner(options.get("runner"))
             with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
-                ingestion, rest = self._phases(kwargs)
-                if ingestion:
-                    self._another().run(**kwargs | {"node_names": ingestion})
-                    kwargs["node_names"] = rest
-                return super().run(*args, **kwargs)
+                ingestion, rest = self._phases(options)
+                if ingestion is not None:
+                    self._another()._run_stale_nodes(options, ingestion)
+                return self._run_stale_nodes(options, rest)
 
-    def _phases(self, kwargs: dict[str, Any]) -> tuple[list[str], list[str]]:
-        """Return the nodes to run first, and the rest; nothing to run first if a run needs only one phase.
+    def load_context(self) -> KedroContext:
+        """Return the context of this session. It is made once: hooks are called when it is made."""
+        if self._context is None:
+            self._context = super().load_context()
+        return self._context
 
-        Ingestion plans the training of your own images: if a run has both, it reads the parameters again in between.
+    def _phases(self, options: dict[str, Any]) -> tuple[Pipeline | None, Pipeline]:
+        """Return the nodes to run first, if a run needs two phases, and the rest.
+
+        Ingestion plans the training of your own images: a run that has both reads the parameters again in between.
         """
-        names = (
-            {kwargs["pipeline_name"]} if kwargs.get("pipeline_name") else {*(kwargs.get("pipeline_names") or [DEFAULT])}
-        )
-        if not (DEFAULT in names or {INGESTION, TRAINING} <= names) or TRIAL.trial is not None:
-            return [], []  # the trials of a sweep have one plan
+        requested = _select_nodes(options)
+        trained = {PLAN, TRAIN} <= {node.short_name for node in requested.nodes}
+        if not trained or TRIAL.trial is not None:  # the trials of a sweep share one plan
+            return None, requested
         if config_loader_of(self)["parameters"]["dataset"]["path"] is None:
-            return [], []
-        nodes = _filter(names, kwargs).nodes
-        first = [node.name for node in nodes if node.namespace == INGESTION]
-        rest = [node.name for node in nodes if node.namespace != INGESTION]
-        both = {PLAN, TRAIN} <= {node.short_name for node in nodes}
-        return (first, rest) if both else ([], [])
+            return None, requested
+        first = requested.only_nodes_with_namespaces([INGESTION])
+        return first, requested - first
 
-    def _another(self) -> KedroSession:
-        """Return a session with the same arguments: Kedro allows one run per session."""
-        return type(self).create(
+    def _another(self) -> "Session":
+        """Return a session with the same arguments, for a first phase: Kedro allows one run per session."""
+        session = type(self).create(
             self.store["project_path"],
             save_on_close=False,
             env=self.store.get("env"),
             runtime_params=self.store.get("runtime_params"),
             conf_source=config_loader_of(self).conf_source,
         )
+        assert isinstance(session, Session)
+        session._is_followed = True
+        return session
+
+    def _run_stale_nodes(self, options: dict[str, Any], requested: Pipeline) -> dict[str, Any]:
+        """Run the requested nodes that are not up to date; if all are, log where their outputs are."""
+        context = self.load_context()
+        catalog: Any = context.catalog
+        join_processes(
+            options.get("pipeline_names"), context.config_loader["parameters"]["training"]["process_timeout"]
+        )
+        try:
+            names = from_rank_0(lambda: self._find_stale_nodes(requested, catalog, options))
+            with RECORDS.of(requested):
+                if names:
+                    some = {"node_names": names} if len(names) < len(_select_nodes(options).nodes) else {}
+                    return super().run(**options | some)
+                if self._is_followed:
+                    return {}
+                logger.info("Everything is up to date: no node runs. To run all of them: --params run.repeat=true")
+                Archive().complete(requested, context, catalog)
+                Summary().after_pipeline_run(requested, catalog)
+        finally:
+            leave_processes()
+        return {}
+
+    def _find_stale_nodes(self, requested: Pipeline, catalog: DataCatalog, options: dict[str, Any]) -> list[str]:
+        """Return the names of the nodes to run; nodes that the command names always run."""
+        context, names = self.load_context(), [node.name for node in requested.nodes]
+        if options.get("node_names") or TRIAL.trial is not None or context.config_loader["parameters"]["run"]["repeat"]:
+            return names
+        records = read_records(self._data_folder())
+        others = find_other_inputs(requested, context, catalog) if records else ()
+        stale = find_nodes_to_run(requested, catalog, records, others)
+        if 0 < len(stale) < len(names):
+            logger.info("%d of %d nodes are up to date.", len(names) - len(stale), len(names))
+        return stale
 
     def _data_folder(self) -> Path:
         root = config_loader_of(self)["globals"]["data_root"]
@@ -134,16 +193,17 @@ def _damage(error: BaseException) -> str | None:
     return None
 
 
-def _filter(names: Iterable[str], kwargs: dict[str, Any]) -> Pipeline:
-    """Return the nodes that Kedro's session would run with these arguments."""
-    registered.set_requested(sorted(names))
+def _select_nodes(options: dict[str, Any]) -> Pipeline:
+    """Return the nodes that the options of :meth:`KedroSession.run` select."""
+    names = [options["pipeline_name"]] if options.get("pipeline_name") else options.get("pipeline_names")
+    registered.set_requested(names or None)
+    pipeline = sum((registered[name] for name in names or ["__default__"]), Pipeline([]))
     filters = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs")
-    given = {name: kwargs.get(name) for name in filters} | {"node_namespaces": kwargs.get("namespaces")}
-    return sum((registered[name] for name in names), Pipeline([])).filter(**given)
+    return pipeline.filter(**{name: options.get(name) for name in filters}, node_namespaces=options.get("namespaces"))
 
 
 def _check_pipelines(names: Iterable[str] | None) -> None:
-    known = [DEFAULT, *(module.name for module in iter_modules(pipelines.__path__))]
+    known = ["__default__", *(module.name for module in iter_modules(pipelines.__path__))]
     for name in names or ():
         if name not in known:
             raise UserError(f"Unknown pipeline '{name}'. {nearest(name, known)}")

@@ -8,6 +8,7 @@ from ddpm_kedro.hooks.devices import Devices
 from ddpm_kedro.hooks.distributed import Distributed
 from ddpm_kedro.hooks.diverged_batch import DivergedBatch
 from ddpm_kedro.hooks.graceful_stop import GracefulStop
+from ddpm_kedro.hooks.node_records import RECORDS
 from ddpm_kedro.hooks.preflight import Preflight
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.staleness import Staleness
@@ -26,6 +27,7 @@ make_log_records_safe()
 HOOKS = (
     Summary(),
     Archive(),
+    RECORDS,
     DivergedBatch(),
     GracefulStop(),  # ends the process: after tracking, before a half-trained model is archived
     Preflight(),  # may reject the run: before signals are handled

@@ -7,15 +7,16 @@ import rich
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
-from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
+from ddpm_kedro.hooks.node_records import RECORDS
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.ingestion.source import locate
 from ddpm_kedro.parameters import Group, Parameters, check_parameters
 from ddpm_kedro.planning.request import PlanRequest
+from ddpm_kedro.planning.reuse import log_replaced
 from ddpm_kedro.planning.table import plain_table, rich_table
 from ddpm_kedro.provenance import redact, set_name
 
@@ -36,7 +37,6 @@ class ChosenParameters(ContextHook):
     given: dict[str, Any]
     stored: dict[str, Any]
     chosen: dict[str, Any]
-    trains: bool
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -46,11 +46,10 @@ class ChosenParameters(ContextHook):
         self.given = loader.given()
 
     @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def before_pipeline_run(self, catalog: DataCatalog) -> None:
         """Give ingestion the parameters of this run and the stored plan."""
         checked = check_parameters(self.parameters)
         self.chosen = {} if checked.dataset.path is None else select_parameters(checked)
-        self.trains = any(node.short_name == "train_model" for node in pipeline.nodes) and TRIAL.trial is None
         self.stored = self._load(catalog)
         request = PlanRequest(self.parameters, self.given, self.stored, may_plan=TRIAL.trial is None)
         catalog.save("plan_request", request)
@@ -65,13 +64,15 @@ class ChosenParameters(ContextHook):
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
         """Store the parameters: only these resume from the checkpoints of this training."""
-        if node.short_name != "train_model" or not self.trains or not self.chosen or not is_rank_0():
+        if node.short_name != "train_model" or TRIAL.trial is not None or not self.chosen or not is_rank_0():
             return
+        log_replaced(self.stored.get("parameters", {}), self.given)
         plan = self.stored.get("plan")
         evaluation = self.stored.get("parameters", {}).get("evaluation")
         parameters = self.chosen | ({"evaluation": evaluation} if evaluation else {})
         self.stored = {"parameters": parameters, "plan": plan and plan | {"in_use": True}}
         catalog.save("chosen_parameters", self.stored)
+        RECORDS.note("chosen_parameters", catalog)
 
     def _load(self, catalog: DataCatalog) -> dict[str, Any]:
         """Return what is stored; empty if nothing is."""

@@ -13,6 +13,7 @@ from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
 from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.optimizer import OptimizerParameters
 from ddpm_kedro.parameters.plan import PlanParameters
+from ddpm_kedro.parameters.run import RunParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -36,6 +37,7 @@ class Parameters(Group):
 
     use: dict[str, str | None]
     """The chosen option of each group: see ``ddpm_kedro.config``."""
+    run: RunParameters
     dataset: DatasetParameters
     images: ImagesParameters
     plan: PlanParameters

@@ -1,7 +1,6 @@
 """Measure what this device can do: the one module of this package that reads a clock."""
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -48,17 +47,23 @@ REFERENCES = {
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def name_device(device: Device, precision: Precision) -> str:
+def name_device(processor: str, device: Device, precision: Precision) -> str:
     """Return the kind of the device that training uses: name, threads, precision, version of torch."""
     hardware = choose_hardware(device, precision)
     version = torch.__version__.partition("+")[0]
     if hardware.device.type == "cuda":
         return f"{torch.cuda.get_device_name()}, {hardware.precision}, torch {version}"
-    return f"{_processor()}, {torch.get_num_threads()} threads, {hardware.precision}, torch {version}"
+    return f"{processor}, {torch.get_num_threads()} threads, {hardware.precision}, torch {version}"
 
 
-def measure_profile(device: Device, precision: Precision, seconds: float) -> DeviceProfile:
-    """Time a few training steps of reference networks, in at most about this time; at least of the smallest one."""
+def measure_profile(kind: str, device: Device, precision: Precision, seconds: float) -> DeviceProfile:
+    """Time a few training steps of reference networks, in at most about this time; at least of the smallest one.
+
+    Args:
+        kind: name of the device, from :func:`name_device`.
+        device, precision: as for training.
+        seconds: maximum time.
+    """
     hardware = choose_hardware(device, precision)
     deadline = time.perf_counter() + seconds
     timings: list[Timing] = []
@@ -73,7 +78,6 @@ def measure_profile(device: Device, precision: Precision, seconds: float) -> Dev
                 break
             taken = _time(step, wait, deadline)
             timings.append(Timing(name, cost.flops, cost.elements, cost.operations, batch, taken or first))
-    kind = name_device(device, precision)
     return DeviceProfile(kind, hardware.device.type, hardware.precision, device_memory(hardware), tuple(timings))
 
 
@@ -155,12 +159,3 @@ def _fitting_step(batch: int) -> Callable[[], None]:
 
 def _synchronise(device: torch.device) -> Callable[[], None]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        if names and names[0]:
-            return names[0]
-    return platform.processor() or platform.machine()

@@ -18,7 +18,7 @@ from ddpm_kedro.ingestion.registry import find_source
 from ddpm_kedro.ingestion.source import Manifest, locate
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, PlanParameters, check_parameters
 from ddpm_kedro.planning.request import PlanRequest
-from ddpm_kedro.planning.reuse import log_replaced, why_new_plan
+from ddpm_kedro.planning.reuse import why_new_plan
 from ddpm_kedro.provenance import Provenance, fingerprint, redact, set_name
 from ddpm_kedro.reporting.fonts import legend
 from ddpm_kedro.reporting.grid import labelled_grid
@@ -136,7 +136,6 @@ def plan_training(
     same = _is_for(stored, own, fingerprints)
     reason = why_new_plan(stored, same, plan, device_profile.kind)
     if reason is None or (same and not plan_request.may_plan):
-        log_replaced(stored["parameters"], plan_request.given)
         return dict(stored)
     logger.info("Planning the training: %s.", reason)
     made = _make_plan(training_images, raw_images, device_profile(), plan_request)
