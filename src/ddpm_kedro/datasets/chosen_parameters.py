@@ -10,7 +10,7 @@ from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.source import locate
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, TrainingParameters
 from ddpm_kedro.provenance import fingerprint
 
 Stored = dict[str, Any]
@@ -82,7 +82,7 @@ def read_chosen(path: Path) -> dict[str, Any]:
 def _with_half_life(stored: Stored) -> Stored:
     """Convert the decay of the EMA per step, as earlier versions stored it, to a half-life in images."""
     training = stored["parameters"].get("training", {})
-    if "ema_decay" not in training:
+    if "ema_decay" not in training or "ema_half_life" not in TrainingParameters.model_fields:
         return stored
     decay, batch = training["ema_decay"], training["batch_size"]
     rest = {name: value for name, value in training.items() if name != "ema_decay"}

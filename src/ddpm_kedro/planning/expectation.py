@@ -25,9 +25,9 @@ def expect(images_seen: float, image_shape: tuple[int, int, int], count: int) ->
     colour = channels > 1
     words = next((words for limit, words in (COLOUR if colour else GREY) if images_seen < limit), BEST[colour])
     larger = f" (known for {KNOWN_SIDE}×{KNOWN_SIDE}; larger images need more)" if max(sides) > LARGE else ""
-    sentence = f"Expect {words}{larger}."
+    sentence = f"{words[0].upper()}{words[1:]}{larger}."
     if count < SMALL_SET:
-        return f"{sentence} {count:,} images are few: expect copies of them."
+        return f"{sentence} {count:,} images are few: most samples will be copies of them."
     if images_seen > MEMORISING * count:
         return f"{sentence} After so many passes, look for copies of training images in the report."
     return sentence

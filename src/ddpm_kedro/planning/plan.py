@@ -93,7 +93,7 @@ def _explain_images(choices: _Choices, task: Task, note: str) -> None:
     kind = {1: "grey", 3: "colour", 4: "colour with transparency"}[channels]
     classes = f", {task.classes} classes" if task.classes > 1 else ""
     choices.explain("images", f"{task.count:,} of {height}×{width}", f"{kind}{classes}{note}")
-    choices.explain("device", task.profile.kind, f"{gigabytes(task.profile.memory)} of memory")
+    choices.explain("device", f"{gigabytes(task.profile.memory)} of memory", task.profile.kind)
 
 
 def _choose_network(choices: _Choices, task: Task, sizing: Sizing) -> None:
@@ -109,7 +109,7 @@ def _choose_network(choices: _Choices, task: Task, sizing: Sizing) -> None:
         why += "; without patches none does"
     choices.explain("network", f"width {model['width']}, {sides}", why, *(f"model.{name}" for name in model))
     flops = sizing.cost.flops / 1e9
-    choices.explain("", f"{sizing.cost.parameters / 1e6:.2f} M parameters", f"{flops:.2g} GFLOP per image and step")
+    choices.explain("", f"{sizing.cost.parameters / 1e6:.2f} M parameters", f"{flops:.2g} GFLOP per image of a step")
     parts = choices.take("training.accumulation_steps", sizing.accumulation_steps)
     choices.take("training.activation_checkpointing", sizing.activation_checkpointing)
     batch = choices.take("training.batch_size", sizing.batch_size)
@@ -141,7 +141,7 @@ def _choose_length(choices: _Choices, task: Task, sizing: Sizing) -> int:
     how = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"
     note = f"{how} passes over the images; reports every {interval:,}"
     if "training.num_images" in task.given:
-        note += "; as given: training.num_images counts, plan.time_budget does not"
+        note += "; training.num_images is given: plan.time_budget does not count"
     choices.explain("length", f"{images:,} images", note)
     return images
 
@@ -189,7 +189,7 @@ def _explain_duration(choices: _Choices, task: Task, sizing: Sizing, images: int
     total = (training + fitting + START_UP) / (1 - RESERVE)
     speed = two_digits(sizing.images_per_second)
     choices.explain("duration", duration(total), f"training at {speed:,} images/s, sampling, evaluation, report")
-    choices.explain("result", "", expect(images, task.image_shape, task.count))
+    choices.explain("result", "what to expect", expect(images, task.image_shape, task.count))
 
 
 def _explain_more(choices: _Choices, task: Task, sizing: Sizing, sizes: Sequence[int]) -> None:

@@ -1,30 +1,34 @@
 """The table of a plan, for a terminal and for a log."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from textwrap import wrap
 
 from rich.table import Table
 
-WIDTH = 80
-GAP = 2
+WIDTH, CHOICE, VALUE, GAP = 80, 13, 26, 2  # columns
 
 
-def plain_table(rows: Iterable[Sequence[str]], width: int = WIDTH) -> list[str]:
-    """Return the lines of a table without borders, at most ``width`` columns wide; the last column is wrapped."""
-    rows = [tuple(row) for row in rows]
-    widths = [max((len(row[column]) for row in rows), default=0) + GAP for column in range(max(map(len, rows)) - 1)]
-    indent = sum(widths)
+def plain_table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table without borders, at most WIDTH columns wide."""
     lines = list[str]()
-    for *cells, last in rows:
-        start = "".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True))
-        wrapped = wrap(last, max(20, width - indent)) or [""]
-        lines += [f"{start}{wrapped[0]}".rstrip(), *(f"{' ' * indent}{line}" for line in wrapped[1:])]
+    for choice, value, why in rows:
+        values = _wrap(value, VALUE)
+        reasons = _wrap(why, WIDTH - CHOICE - VALUE - 2 * GAP)
+        for first, second, third in zip_longest([choice], values, reasons, fillvalue=""):
+            lines.append(f"{first.ljust(CHOICE + GAP)}{second.ljust(VALUE + GAP)}{third}".rstrip())
     return lines
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def rich_table(rows: Iterable[Sequence[str]], title: str) -> Table:
     """Return the same table for a terminal."""
-    table = Table("choice", "value", "why", box=None, title=title, title_justify="left", width=WIDTH)
+    table = Table(box=None, title=title, title_justify="left", width=WIDTH, show_header=False)
+    for size in (CHOICE, VALUE, WIDTH - CHOICE - VALUE - 2 * GAP):
+        table.add_column(width=size, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

@@ -127,15 +127,14 @@ def plan_training(
     """
     if dataset.path is None:
         return {"parameters": {}, "plan": None}
-    stored, fingerprints = plan_request.stored, training_images.made_by.fingerprint
+    stored, images_id = plan_request.stored, training_images.made_by.fingerprint
     own = {
         "dataset": redact(dataset.model_dump() | {"path": raw_images["path"]}),
         "images": images.model_dump(mode="json", exclude={"workers"}),
         "plan": plan.model_dump(exclude=plan.excluded_from_fingerprint()),
     }
-    same = _is_for(stored, own, fingerprints)
-    reason = why_new_plan(stored, same, plan, device_profile.kind)
-    if reason is None or (same and not plan_request.may_plan):
+    reason = why_new_plan(stored, _is_for(stored, own, images_id), plan, device_profile.kind)
+    if reason is None or (stored.get("parameters") and not plan_request.may_plan):
         return dict(stored)
     logger.info("Planning the training: %s.", reason)
     made = _make_plan(training_images, raw_images, device_profile(), plan_request)
@@ -146,17 +145,17 @@ def plan_training(
         "model": "chosen",
         "augmentation": "non_leaking" if augmentation.get("non_leaking") else option,
     }
-    about = {"images": fingerprints, "device": device_profile.kind, "in_use": False, "table": made.table}
+    about = {"images": images_id, "device": device_profile.kind, "in_use": False, "table": made.table}
     return {"parameters": {"use": use} | own | made.parameters, "plan": about}
 
 
-def _is_for(stored: Mapping[str, Any], own: Mapping[str, Any], images: str) -> bool:
+def _is_for(stored: Mapping[str, Any], own: Mapping[str, Any], images_id: str) -> bool:
     """Return whether stored parameters are for these images; those of an earlier version have no fingerprint."""
     if not stored or not stored["parameters"]:
         return False
     if stored["plan"] is None:
         return bool(images_of(stored["parameters"]) == images_of(own))
-    return bool(stored["plan"]["images"] == images)
+    return bool(stored["plan"]["images"] == images_id)
 
 
 def _make_plan(
