@@ -91,7 +91,8 @@ TRAINING = TrainingParameters(
     initial_model=None,
     batch_size=8,
     num_images=64,
-    ema_decay=0.9,
+    ema_half_life=20,
+    ema_rampup_ratio=0.5,
     label_dropout=0.1,
     report_interval=32,
     checkpoint_interval=32,
@@ -145,7 +146,7 @@ IMAGE_TO_IMAGE = ImageToImageParameters(num_images=2, strengths=(0.5,))
 INPAINTING = InpaintingParameters(num_images=2, box=(0.5, 0.0, 1.0, 1.0), variants=1)
 INTERPOLATION = InterpolationParameters(num_images=2, seeds=(0, 1), frames=3)
 IMPORT_MODEL = ImportModelParameters(path=None, class_names=None)
-NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0)
+NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0, non_leaking=0.0)
 
 
 @pytest.fixture(params=DEVICES)

@@ -214,7 +214,7 @@ def test_the_origin_of_each_value_is_shown(project: Project) -> None:
     rows = {row[0]: row[1:] for row in (line.strip().split(maxsplit=2) for line in output.splitlines()[1:])}
     assert rows["optimizer.lr"] == ["0.5", "the command line"]
     assert rows["sampling.num_images"] == ["9", "local/parameters.yml"]
-    assert rows["training.ema_decay"] == ["0.9999", "base/groups/training/ho2020.yml"]
+    assert rows["training.ema_half_life"] == ["887000", "base/groups/training/ho2020.yml"]
     assert rows["model.width"] == ["128", "base/groups/model/ho2020.yml"]
     assert rows["images.seed"] == ["0", "base/parameters.yml"]
     resolved = project.parameters(params, env="local")

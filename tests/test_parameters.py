@@ -1,5 +1,6 @@
 """Checked parameters: valid values, invalid values and their errors."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 import yaml
 from pydantic import ValidationError
 
+from ddpm_kedro.datasets.chosen_parameters import ChosenParametersDataset
 from ddpm_kedro.diffusion import generator_for
 from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters import DiffusionParameters, Parameters, check_parameters
+from ddpm_kedro.parameters.earlier import convert_stored
 from ddpm_kedro.provenance import flatten
 from tests.conftest import (
     DIFFUSION,
@@ -61,6 +64,7 @@ MAY_BE_EMPTY = (
     "guidance_scale",
     "guidance_interval",
     "initial_model",
+    "ema_rampup_ratio",
     "import_model.path",
     "import_model.class_names",
     "dataset.path",
@@ -92,6 +96,13 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("optimizer.lr", float("nan"), "Parameter 'optimizer.lr' = nan: input should be a finite number"),
         ("training.batch_size", "many", "Parameter 'training.batch_size' = 'many': input should be a valid integer"),
         ("training.batch_size", 0, "'training.batch_size' = 0: input should be greater than 0"),
+        ("training.ema_half_life", 0, "Parameter 'training.ema_half_life' = 0: input should be greater than 0"),
+        (
+            "training.ema_rampup_ratio",
+            1.5,
+            "'training.ema_rampup_ratio' = 1.5: input should be less than or equal to 1",
+        ),
+        ("augmentation.non_leaking", 2, "Parameter 'augmentation.non_leaking' = 2: input should be less than or equal"),
         ("training.label_dropout", 1.0, "'training.label_dropout' = 1.0: input should be less than 1"),
         ("training.device", "gpu", "'training.device' = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
         (
@@ -237,3 +248,40 @@ def test_every_parameter_of_the_shipped_files_is_known() -> None:
             assert set(content) <= names | {"use"}, path
             for name, value in flatten({k: v for k, v in content.items() if k != "use"}):
                 assert value is not None or name.endswith(MAY_BE_EMPTY), (path, name)
+
+
+@pytest.mark.parametrize(
+    ("decay", "advice"),
+    [
+        (0.9999, ": instead of a decay of 0.9999 per step of 8 images, use training.ema_half_life=55400."),
+        (0.99, "use training.ema_half_life=552."),
+        (0, "use training.ema_half_life=1."),
+        (1.5, "a number of images."),
+        ("many", "a number of images."),
+    ],
+)
+def test_the_removed_decay_of_the_ema_is_answered_with_its_half_life(decay: Any, advice: str) -> None:
+    former = {name: value for name, value in GOOD["training"].items() if not name.startswith("ema")}
+    for training in (former | {"ema_decay": decay}, GOOD["training"] | {"ema_decay": decay}):
+        with pytest.raises(UserError) as error:
+            check_parameters(GOOD | {"training": training})
+        assert str(error.value).startswith("Parameter 'training.ema_decay' was replaced by training.ema_half_life, a ")
+        assert str(error.value).endswith(advice)
+        assert str(error.value).count(".\n") == 0  # nothing about the parameters that are missing
+        assert not isinstance(error.value, ConflictError)
+
+
+def test_stored_parameters_of_an_earlier_version_are_converted(tmp_path: Path) -> None:
+    training = {name: value for name, value in GOOD["training"].items() if not name.startswith("ema")}
+    flips = {"horizontal_flip": True, "vertical_flip": False, "crop_padding": 0}
+    stored = GOOD | {"training": training | {"ema_decay": 0.99, "batch_size": 32}, "augmentation": flips}
+    converted = check_parameters(convert_stored(stored))
+    assert (converted.training.ema_half_life, converted.training.ema_rampup_ratio) == (2210, 0.05)
+    assert converted.augmentation.non_leaking == 0
+    assert converted.augmentation.horizontal_flip
+    assert "ema_decay" in stored["training"]  # the argument is left as it is
+    assert convert_stored(GOOD) == GOOD
+    dataset = ChosenParametersDataset(filepath=str(tmp_path / "chosen_parameters.json"))
+    dataset.save(stored)
+    assert dataset.load()["training"] == convert_stored(stored)["training"]
+    assert convert_stored({"use": {"model": "chosen"}, "model": {"width": 8}})["model"] == {"width": 8}

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages, augment
+from ddpm_kedro.images.augmentation import OWN, AugmentedImages, augment
 from ddpm_kedro.images.pixels import read_pixels, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion.splitting import stratified_holdout
@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def numbers(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    return torch.rand(NUMBERS, len(images), generator=generator(seed))
+    return torch.rand(OWN, len(images), generator=generator(seed))
 
 
 def test_holdout_has_the_same_share_of_every_class() -> None:

@@ -26,7 +26,11 @@ FORWARD_PROCESS = [
         ("network evaluated at x_0 in place of x_t", "network(c_in * xt", "network(c_in * x0"),
         ("EDM: x_t not scaled for the network", "network(c_in * xt", "network(xt"),
         ("weights of the loss left out", "schedule.weight[indices] * error", "error"),
-        ("classes not given to the network", "schedule.c_noise[indices], labels)", "schedule.c_noise[indices])"),
+        (
+            "classes not given to the network",
+            "schedule.c_noise[indices], labels, ",
+            "schedule.c_noise[indices], None, ",
+        ),
         ("absolute in place of squared error", "F.mse_loss(", "F.l1_loss("),
     ),
     *one(
@@ -125,6 +129,7 @@ NETWORK = [
     *one(
         "models/unet.py",
         ("class embedding not added", "return embedding + self.class_embedding(labels)", "return embedding"),
+        ("embedding of the augmentation with a bias", "embedding_width, bias=False)", "embedding_width)"),
         (
             "no label means class 0",
             "torch.full_like(timesteps, self.num_classes, dtype",
@@ -295,9 +300,34 @@ IMAGES = [
         ("device: pixels", "to_device(pixels, device)", "pixels"),
     ),
     *one(
+        "images/non_leaking.py",
+        ("non-leaking augmentation: images that are not square sheared", "linear * sides.T / sides", "linear"),
+        (
+            "non-leaking augmentation: label of the rotation left out",
+            "            angle.sin(),",
+            "            0 * angle,",
+        ),
+        (
+            "non-leaking augmentation: edges black in place of reflected",
+            '"bicubic", "reflection"',
+            '"bicubic", "zeros"',
+        ),
+        (
+            "non-leaking augmentation: untouched images resampled, too",
+            "torch.where(resampled[",
+            "torch.where((resampled | True)[",
+        ),
+        (
+            "non-leaking augmentation: axis of no stretch not exact",
+            "(applied[5] & (values[8] < 0.5))",
+            "(values[8] < 0.5)",
+        ),
+    ),
+    *one(
         "images/augmentation.py",
         ("a whole batch flipped alike", "(horizontal < 0.5)[", "(horizontal[:1] < 0.5)["),
         ("device: numbers of the augmentation", "= to_device(numbers, images.device)", "= numbers"),
+        ("device: labels of the augmentation", "to_device(transform.labels, images.device)", "transform.labels"),
         ("device: offsets of the crops", "torch.arange(size, device=uniform.device)", "torch.arange(size)"),
         (
             "device: labels of the images",
@@ -326,15 +356,15 @@ TRAINING = [
         ("parts of a batch weigh as much as the whole", ".mean() / parts", ".mean()"),
         (
             "the first part of a batch used for every part",
-            "(tensor.chunk(count) for",
-            "([tensor.chunk(count)[0]] * count for",
+            "else tensor.chunk(count) for",
+            "else [tensor.chunk(count)[0]] * count for",
         ),
         ("class dropout missing", "if labels is not None and p.label_dropout:", "if False:"),
         ("device: schedule", "make_schedule(run.diffusion).to(self.device)", 'make_schedule(run.diffusion).to("cpu")'),
         (
             "device: images",
-            "augmentation_generator(self.seed, step))[:, rows], self.device",
-            "augmentation_generator(self.seed, step))[:, rows]",
+            "from_pixels(pixels, numbers, self.device)",
+            "from_pixels(pixels, numbers)",
         ),
         (
             "device: timesteps",
@@ -354,12 +384,22 @@ TRAINING = [
         ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
         ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
         ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
-        ("EMA not updated", "update_ema(self.ema, self.network, step, p.ema_decay)", "pass"),
+        ("EMA not updated", "update_ema(self.ema, self.network, ema_decay(step * p.batch_size, p))", "pass"),
         ("EMA in training mode", ".eval().requires_grad_(False)", ".requires_grad_(False)"),
         (
             "previews not sampled with the EMA weights",
             "generate_images(self.ema, plan",
             "generate_images(self.network, plan",
+        ),
+        (
+            "non-leaking augmentation: its labels are not given to the network",
+            "return x0, timesteps, noise, labels, augmentation",
+            "return x0, timesteps, noise, labels, augmentation if augmentation is None else 0 * augmentation",
+        ),
+        (
+            "non-leaking augmentation: its embedding in the exported model",
+            "self.ema.augmentation_embedding = None",
+            "pass",
         ),
         ("EMA lost when resumed", "self.ema.load_state_dict(checkpoint.ema)", "pass"),
         ("optimizer lost when resumed", "self.optimizer.load_state_dict(checkpoint.optimizer)", "pass"),
@@ -414,12 +454,13 @@ TRAINING = [
     ),
     *one(
         "training/optimizers.py",
-        ("EMA with the complement of its decay", "parameters()), 1 - warmed_up)", "parameters()), warmed_up)"),
-        ("EMA without warm-up", "warmed_up = min(decay, (1 + step) / (10 + step))", "warmed_up = decay"),
+        ("EMA with the complement of its decay", "for name in averaged], 1 - decay)", "for name in averaged], decay)"),
+        ("EMA: half-life not limited early on", "max(min(p.ema_half_life, limit), 1e-8)", "p.ema_half_life"),
+        ("EMA: half-life in steps, not in images", "0.5 ** (p.batch_size / max(", "0.5 ** (1 / max("),
         (
             "EMA of buffers too",
-            "list(ema.parameters()), list(network.parameters())",
-            "list(ema.state_dict().values()), list(network.state_dict().values())",
+            "dict(ema.named_parameters()), dict(network.named_parameters())",
+            "ema.state_dict(), network.state_dict()",
         ),
         ("momentum ignored", "{name: getattr(p, name)", "{name: 0 if name == 'momentum' else getattr(p, name)"),
     ),

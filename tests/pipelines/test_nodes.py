@@ -87,8 +87,8 @@ NODES = [node for package in (*PIPELINES, *EVALUATING, *TASKS) for node in packa
 
 
 def train(store: ImageStore, resume: Any = None, **groups: Any) -> list[Any]:
+    images = AugmentedImages(store, groups.pop("augmentation", NO_AUGMENTATION))
     p = {"model": MODEL, "diffusion": DIFFUSION, "optimizer": OPTIMIZER, "training": TRAINING} | groups
-    images = AugmentedImages(store, NO_AUGMENTATION)
     return list(train_model(images, store, make_resume_plan(images, resume, **p), Event()))
 
 
@@ -178,6 +178,20 @@ class TestTraining:
         assert np.asarray(preview).tolist() != np.asarray(unflipped).tolist()
         tile = np.asarray(unflipped.convert("L"))[4:60:7, 4:60:7]
         assert any(np.array_equal(tile, image[:, :, 0]) for image in store.images)
+
+    @pytest.mark.parametrize("flip", ["horizontal_flip", "vertical_flip"])
+    def test_flips_are_announced_with_how_to_turn_them_off(
+        self, flip: str, store: ImageStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        finished = train(store, augmentation=changed(NO_AUGMENTATION, **{flip: True}))[-1][3]
+        [line] = [message for message in caplog.messages if "mirror" in message]
+        assert f"Half of the training images are mirrored (augmentation.{flip})" in line
+        assert line.endswith("To turn this off: --params use.augmentation=none")
+        caplog.clear()
+        train(store)
+        train(store, finished, augmentation=changed(NO_AUGMENTATION, **{flip: True}))  # finished: nothing is trained
+        assert "mirror" not in caplog.text
 
     def test_every_report_is_saved_and_the_last_has_a_checkpoint(self, store: ImageStore) -> None:
         outputs = train(store, training=changed(TRAINING, checkpoint_interval=64))

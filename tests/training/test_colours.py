@@ -21,7 +21,7 @@ def test_classes_are_sampled_in_their_colours_with_every_spacing() -> None:
     images = (COLOURS[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8)
     store = ImageStore(images, labels, ("01", "02", "03"), MADE_BY)
     lengths = {"num_images": 3200, "report_interval": 3200, "checkpoint_interval": 3200, "preview_images": 0}
-    changes = {"training": lengths | {"ema_decay": 0.95}, "optimizer": {"lr": 5e-3}, "model": {"width": 16}}
+    changes = {"training": lengths | {"ema_half_life": 100}, "optimizer": {"lr": 5e-3}, "model": {"width": 16}}
     run = make_run(store, diffusion={"num_timesteps": 1000}, **changes)
     *_, report = run_training(run, store)
     network = UNet(run.model, 3, 3).eval()

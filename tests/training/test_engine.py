@@ -96,7 +96,7 @@ class TestDivergence:
         assert f"{what} in step 5, after 32 images, learning rate" in str(caught.value)
         assert "The last checkpoint: 32 images" in str(caught.value)
         assert reports[-1].images_seen == 32
-        x0, timesteps, noise, labels = make_trainer(store).batch(4, StepPixels(store, TRAINING.seed, 8)[4])
+        x0, timesteps, noise, labels, _ = make_trainer(store).batch(4, StepPixels(store, TRAINING.seed, 8)[4])
         batch = caught.value.batch
         assert int(batch["step"]) == 4
         for name, expected in {"images": x0, "timesteps": timesteps, "noise": noise, "labels": labels}.items():
@@ -171,6 +171,8 @@ class TestResumePlan:
             {"training": {"num_images": 128, "seed": 1}},
             {"diffusion": {"target": "x0"}},
             {"augmentation": {"horizontal_flip": True}},
+            {"augmentation": {"non_leaking": 0.2}},
+            {"training": {"ema_half_life": 30}},
         ],
     )
     def test_changes_that_affect_the_result_start_from_scratch(
@@ -233,6 +235,7 @@ class TestResumePlan:
         [
             ({"model": {"width": 16}}, "model.width: 8 → 16"),
             ({"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}}, "optimizer.name: adam → sgd"),
+            ({"augmentation": {"non_leaking": 0.2}}, "augmentation labels: False → True"),
         ],
     )
     def test_require_rejects_another_network_or_optimizer(
@@ -394,9 +397,10 @@ class TestDistributed:
         assert exchanged[0] > 2**20
 
     def test_each_process_computes_its_rows_of_the_global_batch(self, store: ImageStore) -> None:
-        run = make_run(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
+        augmentation = {"horizontal_flip": True, "crop_padding": 2, "non_leaking": 0.4}
+        run = make_run(store, augmentation=augmentation)
         images = AugmentedImages(store, run.augmentation)
-        single = make_trainer(store, augmentation={"horizontal_flip": True, "crop_padding": 2})
+        single = make_trainer(store, augmentation=augmentation)
         expected = single.batch(3, single.pixels[3])
         for rank in range(2):
             rows = World(rank, 2).rows(8, 1)

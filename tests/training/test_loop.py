@@ -20,7 +20,7 @@ from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.optimizers import learning_rate
 from ddpm_kedro.training.randomness import seeded
 from ddpm_kedro.training.run import Run
-from ddpm_kedro.training.trainer import Trainer
+from ddpm_kedro.training.trainer import Batch, Trainer
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store, randomise
 
 
@@ -41,7 +41,7 @@ def run_training(
     return list(train(run, images, store, hardware, resume, lambda: next(seen) >= stop_at))
 
 
-def batch_of(trainer: Trainer, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def batch_of(trainer: Trainer, step: int) -> Batch:
     p = trainer.run.training
     return trainer.batch(step, StepPixels(trainer.images.store, p.seed, p.batch_size)[step])
 
@@ -149,7 +149,7 @@ def test_training_noise_is_normal_and_timesteps_are_uniform(store: ImageStore, d
     assert float((noise**4).mean()) == pytest.approx(3, abs=0.15)  # 1.8 for uniform noise of the same variance
     counts = torch.cat([batch[1] for batch in batches]).cpu().bincount(minlength=10)
     assert counts.min() > 100
-    assert all(tensor.device.type == device.type for tensor in batches[0])
+    assert all(tensor.device.type == device.type for tensor in batches[0] if tensor is not None)
 
 
 def test_batches_contain_images_with_their_labels_and_some_empty_labels(store: ImageStore) -> None:
@@ -182,12 +182,14 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "optimizer": {"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}},
     "batch size": {"training": {"batch_size": 4}},
     "length": {"training": {"num_images": 72}},
-    "EMA": {"training": {"ema_decay": 0.05}},
+    "EMA": {"training": {"ema_half_life": 5}},
+    "ramp-up of the EMA": {"training": {"ema_rampup_ratio": None}},
     "label dropout": {"training": {"label_dropout": 0.5}},
     "dropout": {"model": {"dropout": 0.3}},
     "schedule": {"diffusion": {"schedule": "linear"}},
     "target": {"diffusion": {"target": "noise"}},
     "flips": {"augmentation": {"horizontal_flip": True}},
+    "non-leaking augmentation": {"augmentation": {"non_leaking": 0.3}},
 }
 
 

@@ -15,9 +15,16 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.parameters.optimizer import OPTIMIZERS
 from ddpm_kedro.training import randomness
-from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, update_ema
+from ddpm_kedro.training.optimizers import (
+    ema_decay,
+    learning_rate,
+    make_optimizer,
+    recommended_learning_rate,
+    recommended_warmup,
+    update_ema,
+)
 from ddpm_kedro.training.randomness import Stream, batch_indices, seeded
-from tests.conftest import DEVICES, OPTIMIZER, changed
+from tests.conftest import DEVICES, OPTIMIZER, TRAINING, changed
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 3), (7, 7), (5, 4)])
@@ -103,21 +110,77 @@ def test_momentum_and_weight_decay_are_used() -> None:
     assert all(optimizer.defaults["fused"] for optimizer in (sgd, adamw))
 
 
-def test_ema_is_warmed_up_and_then_exponential() -> None:
+def test_ema_is_exponential() -> None:
     ema, network = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.constant_(ema.weight, 0.0)
     nn.init.constant_(network.weight, 1.0)
-    update_ema(ema, network, step=0, decay=0.99)
-    assert ema.weight.item() == pytest.approx(0.9)  # decay (1 + 0) / (10 + 0)
-    update_ema(ema, network, step=10_000, decay=0.99)
-    assert ema.weight.item() == pytest.approx(0.99 * 0.9 + 0.01)
+    update_ema(ema, network, decay=0.9)
+    assert ema.weight.item() == pytest.approx(0.1)
+    update_ema(ema, network, decay=0.99)
+    assert ema.weight.item() == pytest.approx(0.99 * 0.1 + 0.01)
 
 
-def test_ema_leaves_buffers_alone() -> None:
+def test_ema_leaves_buffers_alone_and_ignores_parameters_that_it_lacks() -> None:
     ema, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     network.running_mean.fill_(5.0)
-    update_ema(ema, network, step=10, decay=0.5)
+    network.bias.data.fill_(3.0)
+    network.register_parameter("another", nn.Parameter(torch.ones(7)))
+    update_ema(ema, network, decay=0.5)
     assert ema.running_mean.item() == 0.0
+    assert ema.bias.item() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("images_seen", "half_life", "ratio", "expected"),
+    [
+        (0, 200, 0.05, 0.0),  # the first step: the EMA is the network
+        (1000, 200, 0.05, 0.5 ** (8 / 50)),
+        (4000, 200, 0.05, 0.5 ** (8 / 200)),
+        (10**9, 200, 0.05, 0.5 ** (8 / 200)),
+        (0, 200, None, 0.5 ** (8 / 200)),
+        (3, 200, 1.0, 0.5 ** (8 / 3)),
+    ],
+)
+def test_the_decay_of_the_ema_follows_from_the_images_seen(
+    images_seen: int, half_life: float, ratio: float | None, expected: float
+) -> None:
+    for length in (64, 10**9):
+        p = changed(TRAINING, ema_half_life=half_life, ema_rampup_ratio=ratio, num_images=length)
+        assert ema_decay(images_seen, p) == expected
+
+
+def ema_of_a_ramp(images: int, batch_size: int, half_life: float, ratio: float | None) -> float:
+    """Return the EMA of a weight that equals the number of images seen; it starts at -1,000,000."""
+    p = changed(TRAINING, batch_size=batch_size, ema_half_life=half_life, ema_rampup_ratio=ratio)
+    ema, network = nn.Linear(1, 1, bias=False).double(), nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(ema.weight, -1e6)
+    for step in range(images // batch_size):
+        nn.init.constant_(network.weight, (step + 1.0) * batch_size)
+        update_ema(ema, network, ema_decay(step * batch_size, p))
+    return ema.weight.item()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 32])
+def test_the_ema_of_a_linear_ramp_does_not_depend_on_the_batch_size(batch_size: int) -> None:
+    """In the limit of small batches the EMA lags by half-life / ln 2 images; a batch of b images lags b / 2 less."""
+    constant = ema_of_a_ramp(3200, batch_size, 64, 0.2)
+    assert constant == pytest.approx(3200 - 64 / math.log(2) + batch_size / 2, abs=1)
+    exact = batch_size / (2 ** (batch_size / 64) - 1)  # the sum of a geometric series
+    assert constant == pytest.approx(3200 - exact, abs=1e-6)
+    share = math.log(2) / 0.05
+    growing = ema_of_a_ramp(3200, batch_size, 10**9, 0.05)  # d(ema)/dn = ln 2 / (0.05 n) · (n - ema)
+    assert growing == pytest.approx(3200 * share / (share + 1), abs=batch_size / 2 + 1)
+    assert ema_of_a_ramp(320, batch_size, 64, None) < 0  # without a limit it remembers the beginning
+
+
+def test_recommended_learning_rates_are_near_those_of_known_recipes() -> None:
+    for width, batch_size, used in ((16, 32, 3e-3), (128, 256, 8e-4), (128, 512, 1e-3)):
+        assert recommended_learning_rate(width, batch_size) == pytest.approx(used, rel=0.3)
+    assert recommended_learning_rate(64, 128) == 2 * recommended_learning_rate(128, 128)
+    assert recommended_learning_rate(64, 128) == pytest.approx(2 * recommended_learning_rate(64, 32))
+    assert recommended_learning_rate(4, 4096) == 3e-3
+    assert recommended_warmup(200_000_000) == 10_000_000
+    assert recommended_warmup(19) == 0
 
 
 def test_auto_chooses_an_available_device() -> None:

@@ -55,7 +55,7 @@ def test_every_step_has_its_own_augmentation_and_noise(store: ImageStore) -> Non
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_a_step_does_not_wait_for_the_device(optimizer: str, store: ImageStore) -> None:
-    augmentation = {"horizontal_flip": True, "vertical_flip": True, "crop_padding": 1}
+    augmentation = {"horizontal_flip": True, "vertical_flip": True, "crop_padding": 1, "non_leaking": 0.3}
     trainer = make_trainer(store, optimizer={"name": optimizer}, augmentation=augmentation)
     pixels = read_pixels(store, torch.arange(8))
     trainer.step(0, pixels)

@@ -30,7 +30,7 @@ USE = {"diffusion": "cosine_v", "optimizer": "adam", "augmentation": "flips", "t
 RECIPE = {
     "optimizer__lr": 8e-4,
     "optimizer__lr_schedule": "constant",  # the clock decides when training ends
-    "training__ema_decay": 0.999,
+    "training__ema_half_life": 177_000,  # at batch 256 a decay of 0.999 per step
     "training__label_dropout": 0.1,
     "training__preview_images": 0,
 }

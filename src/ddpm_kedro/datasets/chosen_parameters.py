@@ -1,7 +1,6 @@
 """The parameters stored for your own images; the next commands use them again."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.source import locate
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, TrainingParameters
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
+from ddpm_kedro.parameters.earlier import convert_stored
 from ddpm_kedro.provenance import fingerprint
 
 Stored = dict[str, Any]
@@ -70,25 +70,13 @@ def read_stored(path: Path) -> Stored:
         raise UserError(
             f"{path} (the parameters chosen for the images ingested last) is damaged or was edited. {AGAIN}"
         )
-    return _with_half_life(found)
+    return {"parameters": convert_stored(found["parameters"]), "plan": found["plan"]}
 
 
 def read_chosen(path: Path) -> dict[str, Any]:
     """Return the stored parameters; raise UserError if the file is damaged."""
     parameters: dict[str, Any] = read_stored(path)["parameters"]
     return parameters
-
-
-def _with_half_life(stored: Stored) -> Stored:
-    """Convert the decay of the EMA per step, as earlier versions stored it, to a half-life in images."""
-    training = stored["parameters"].get("training", {})
-    if "ema_decay" not in training or "ema_half_life" not in TrainingParameters.model_fields:
-        return stored
-    decay, batch = training["ema_decay"], training["batch_size"]
-    rest = {name: value for name, value in training.items() if name != "ema_decay"}
-    half_life = batch * math.log(0.5) / math.log(decay) if 0 < decay < 1 else 1.0
-    training = rest | {"ema_half_life": float(f"{half_life:.2g}")}
-    return {"parameters": stored["parameters"] | {"training": training}, "plan": stored["plan"]}
 
 
 def images_of(groups: Mapping[str, Any]) -> Any:

@@ -13,12 +13,15 @@ from ddpm_kedro.parameters import ModelParameters
 
 NETWORKS: dict[str, Callable[..., Any]] = {"unet": UNet}
 """By ``model.network``: modules with the constructor, ``forward``, ``num_classes`` and ``recompute_activations`` of
-:class:`UNet`."""
+:class:`UNet`. ``augmentation_labels`` and ``augmentation`` are needed only for non-leaking augmentation."""
 
 
-def build_network(parameters: ModelParameters, channels: int, num_classes: int = 0) -> UNet:
+def build_network(
+    parameters: ModelParameters, channels: int, num_classes: int = 0, augmentation_labels: int = 0
+) -> UNet:
     """Build the network that ``parameters.network`` names, with new weights; see :class:`UNet`."""
-    network: UNet = NETWORKS[parameters.network](parameters, channels, num_classes)
+    options = {"augmentation_labels": augmentation_labels} if augmentation_labels else {}
+    network: UNet = NETWORKS[parameters.network](parameters, channels, num_classes, **options)
     return network
 
 

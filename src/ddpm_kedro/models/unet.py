@@ -97,9 +97,13 @@ class UNet(nn.Module):
         channels: number of channels of the input and output images.
         num_classes: number of classes; 0 for a model without classes. Class ``num_classes`` is the empty label of
             classifier-free guidance (Ho and Salimans 2022).
+        augmentation_labels: number of labels of the non-leaking augmentation in training (Karras et al. 2022,
+            appendix F); 0 for a network without them. Their embedding has no bias: labels of 0 add exactly 0.
     """
 
-    def __init__(self, parameters: ModelParameters, channels: int, num_classes: int = 0) -> None:
+    def __init__(
+        self, parameters: ModelParameters, channels: int, num_classes: int = 0, augmentation_labels: int = 0
+    ) -> None:
         super().__init__()
         p = parameters
         self.width, self.patch_size, self.num_classes = p.width, p.patch_size, num_classes
@@ -126,13 +130,19 @@ class UNet(nn.Module):
             self.up_blocks.append(UpLevel(blocks, attention[level], level == 0, embedding_width, p))
         self.conv_norm_out = GroupNorm(p.norm_groups, widths[0], eps=p.norm_eps)
         self.conv_out = zero_init(nn.Conv2d(widths[0], patch_channels, 3, padding=1))
+        # The last one, so that the other weights start as without it.
+        self.augmentation_embedding = (
+            nn.Linear(augmentation_labels, embedding_width, bias=False) if augmentation_labels else None
+        )
 
     def recompute_activations(self, recompute: bool) -> None:
         """Choose whether to keep only the inputs of blocks and recompute their activations in the backward pass."""
         for level in (*self.down_blocks, *self.up_blocks):
             level.recompute = recompute
 
-    def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> Tensor:
         """Predict for a batch, (N, C, H, W).
 
         Args:
@@ -140,12 +150,13 @@ class UNet(nn.Module):
                 internally and cropped again.
             timesteps: timesteps of the images, (N,), integers or floats.
             labels: classes, (N,) int64 in [0, num_classes]; None means the empty label for all.
+            augmentation: labels of the augmentation, (N, augmentation_labels); None means 0 for all.
         """
         height, width = x.shape[-2:]
         pad = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
         h = F.pad(x, pad, mode="replicate") if any(pad) else x
         h = F.pixel_unshuffle(h, self.patch_size)
-        embedding = F.silu(self.embed(timesteps, labels))  # (N, E)
+        embedding = F.silu(self.embed(timesteps, labels, augmentation))  # (N, E)
         h = self.conv_in(h)
         skips = [h]
         for down in self.down_blocks:
@@ -157,9 +168,13 @@ class UNet(nn.Module):
         h = self.conv_out(F.silu(self.conv_norm_out(h)))
         return F.pixel_shuffle(h, self.patch_size)[..., :height, :width]
 
-    def embed(self, timesteps: Tensor, labels: Tensor | None) -> Tensor:
-        """Embed timesteps and classes, (N, 4·width)."""
+    def embed(self, timesteps: Tensor, labels: Tensor | None, augmentation: Tensor | None = None) -> Tensor:
+        """Embed timesteps, classes and augmentation, (N, 4·width)."""
         embedding = self.time_embedding(timestep_embedding(timesteps, self.width))
+        if augmentation is not None:
+            if self.augmentation_embedding is None:
+                raise ValueError("labels of an augmentation were given to a network without them")
+            embedding = embedding + self.augmentation_embedding(augmentation)
         if self.class_embedding is None:
             if labels is not None:
                 raise ValueError("labels were given to a model without classes (num_classes = 0)")

@@ -91,6 +91,8 @@ def _explain(problem: Any, *others: Any) -> str:
         case "extra_forbidden":
             group: Any = Parameters if len(keys) == 1 else Parameters.model_fields[keys[0]].annotation
             return f"Unknown parameter '{name}'. {nearest(keys[-1], list(group.model_fields))}"
+        case "replaced":
+            return f"{problem['msg']}."
         case "missing":
             return f"Parameter '{name}' is missing."
         case "value_error":

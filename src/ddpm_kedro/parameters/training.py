@@ -1,10 +1,13 @@
 """The parameter groups of a training: augmentation, network, diffusion, loop."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
-from ddpm_kedro.parameters.base import Device, Fraction, Group, NotInFingerprint, Precision, Seed, TextPath
+from ddpm_kedro.parameters.base import Device, Fraction, Group, NotInFingerprint, Precision, Seed, Share, TextPath
+from ddpm_kedro.parameters.earlier import explain_ema_decay
 
 
 class AugmentationParameters(Group):
@@ -14,6 +17,9 @@ class AugmentationParameters(Group):
     vertical_flip: bool
     crop_padding: NonNegativeInt
     """Pixels of padding before a random crop back to the same size; 0 for no crop."""
+    non_leaking: Share
+    """Probability of each geometric transformation of EDM's pipeline (Karras et al. 2022, appendix F). The network is
+    told what was done, so that samples show none of it; 0 for none."""
 
 
 class ModelParameters(Group):
@@ -121,8 +127,11 @@ class TrainingParameters(Group):
     """The checkpoint to export as the model: the last one, or the one with the lowest validation loss."""
     keep_checkpoints: NotInFingerprint[PositiveInt]
     """Number of checkpoints to keep per run, including the latest."""
-    ema_decay: Fraction
-    """Decay of the EMA weights per step; warmed up as min(decay, (1 + step) / (10 + step))."""
+    ema_half_life: PositiveFloat
+    """Half-life of the EMA in images: weights that were reached so many images ago count half as much as the latest."""
+    ema_rampup_ratio: Annotated[float, Field(gt=0, le=1)] | None
+    """Limit of the half-life as a fraction of the images seen so far, so that the EMA forgets the random initial
+    weights; null: no limit."""
     label_dropout: Fraction
     """Fraction of labels replaced by the empty label, for classifier-free guidance."""
     report_interval: NotInFingerprint[PositiveInt]
@@ -150,6 +159,13 @@ class TrainingParameters(Group):
     precision: NotInFingerprint[Precision]
     deterministic: NotInFingerprint[bool]
     """Use only deterministic algorithms; slower on a GPU."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_ema_decay(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "ema_decay" in values:
+            raise PydanticCustomError("replaced", "{message}", {"message": explain_ema_decay(values)})
+        return values
 
     @model_validator(mode="after")
     def _whole_parts(self) -> Self:

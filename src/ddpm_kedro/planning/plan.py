@@ -7,7 +7,6 @@ from typing import Any
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import Group
 from ddpm_kedro.planning.expectation import expect
-from ddpm_kedro.planning.recipe import recommended_learning_rate, recommended_warmup
 from ddpm_kedro.planning.rounding import duration, gigabytes, two_digits, two_figures
 from ddpm_kedro.planning.sizing import (
     EXTRACTOR_SHARE,
@@ -19,6 +18,7 @@ from ddpm_kedro.planning.sizing import (
     extractor_images,
     training_seconds,
 )
+from ddpm_kedro.training.optimizers import recommended_learning_rate, recommended_warmup
 
 LEAST = 1_000  # images: the least length of a training
 EMA_SHARE, MOST_HALF_LIFE = 0.03, 500_000  # of the length, as for the digits; in images, as in EDM
@@ -53,8 +53,6 @@ class _Choices:
         fields = getattr(self.accepted, group)
         used = self.given.get(name, value)
         assert isinstance(fields, Group)
-        if key not in type(fields).model_fields:
-            return value
         self.plan.parameters.setdefault(group, {})[key] = list(used) if isinstance(used, tuple) else used
         return used
 
@@ -148,8 +146,8 @@ def _choose_length(choices: _Choices, task: Task, sizing: Sizing) -> int:
 
 def _choose_optimizer(choices: _Choices, task: Task, sizing: Sizing, images: int) -> None:
     batch = choices.plan.parameters["training"]["batch_size"]
-    lr = choices.take("optimizer.lr", two_figures(recommended_learning_rate(sizing.model, batch)))
-    warmup = choices.take("optimizer.warmup_images", two_digits(recommended_warmup(batch, images)))
+    lr = choices.take("optimizer.lr", two_figures(recommended_learning_rate(sizing.model.width, batch)))
+    warmup = choices.take("optimizer.warmup_images", two_digits(recommended_warmup(images)))
     half_life = choices.take("training.ema_half_life", max(batch, two_digits(min(EMA_SHARE * images, MOST_HALF_LIFE))))
     why = f"for this width; warm-up {warmup:,}, half-life of the EMA {half_life:,.0f} images"
     choices.explain(

@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 import torch
 from torch import nn
 
+from ddpm_kedro.parameters import TrainingParameters
 from ddpm_kedro.parameters.optimizer import OPTIMIZERS, OptimizerParameters
 
 
@@ -27,6 +28,40 @@ def learning_rate(images_seen: int, num_images: int, p: OptimizerParameters) -> 
     return p.lr * warmup * (p.final_lr_fraction + (1 - p.final_lr_fraction) * cosine)
 
 
+def recommended_learning_rate(width: int, batch_size: int) -> float:
+    """Return a peak learning rate for Adam with a cosine schedule: 8e-4 · (128 / width) · √(batch size / 256).
+
+    Under Adam, the best learning rate of a network falls as 1 / width (Yang et al. 2022, "Tensor Programs V")
+    and grows with the square root of the batch size, as long as the batch is small (Malladi et al. 2022, "On the SDEs
+    and Scaling Rules for Adaptive Gradient Algorithms"). The constant is that of the project's training on CIFAR-10
+    (docs/training.md: width 128, batch 256). For comparison:
+
+    ========================  =====  =====  =======  ===============
+    recipe                    width  batch  used     by this formula
+    ========================  =====  =====  =======  ===============
+    digits (``use.model``)    16     32     3.0e-3   2.3e-3
+    EDM, CIFAR-10             128    512    1.0e-3   1.1e-3
+    Ho et al. 2020, CIFAR-10  128    128    2.0e-4   5.7e-4
+    ========================  =====  =====  =======  ===============
+
+    The learning rate of Ho et al. is constant over 800,000 steps. No result is above 3e-3, the highest rate that this
+    project has trained with.
+
+    Args:
+        width: channels at full resolution, ``model.width``.
+        batch_size: images per step.
+    """
+    return min(3e-3, 8e-4 * (128 / width) * math.sqrt(batch_size / 256))
+
+
+def recommended_warmup(num_images: int) -> int:
+    """Return the length of the warm-up in images: 5 % of the training, as for EDM on CIFAR-10 (Karras et al. 2022).
+
+    There, the learning rate rises over 10 of 200 million images.
+    """
+    return num_images // 20
+
+
 def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
     """Give the state of each weight the weight's memory format, which may differ from the format when it was saved.
 
@@ -38,12 +73,22 @@ def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(weight).copy_(value)
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Update the exponential moving average of the parameters, ema ← d · ema + (1 - d) · network.
+def ema_decay(images_seen: int, p: TrainingParameters) -> float:
+    """Return the decay of the EMA in the step after ``images_seen`` images, as in EDM's code (Karras et al. 2022).
 
-    Early on d = (1 + step) / (10 + step), so that the EMA forgets the random initial weights. Buffers hold constant
-    tables and are left alone.
+    decay = 0.5 ^ (batch size / half-life). The half-life is at most ``ema_rampup_ratio`` of the images seen so far, so
+    that the EMA forgets the random initial weights; the first decay is then 0. The decay does not depend on the length
+    of the training: a longer training has the same weights on its way.
     """
-    warmed_up = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - warmed_up)
+    limit = math.inf if p.ema_rampup_ratio is None else p.ema_rampup_ratio * images_seen
+    return 0.5 ** (p.batch_size / max(min(p.ema_half_life, limit), 1e-8))
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """Update the exponential moving average of the parameters, ema ← decay · ema + (1 - decay) · network.
+
+    The network may have parameters that the EMA lacks. Buffers hold constant tables and are left alone.
+    """
+    averaged, current = dict(ema.named_parameters()), dict(network.named_parameters())
+    torch._foreach_lerp_(list(averaged.values()), [current[name] for name in averaged], 1 - decay)

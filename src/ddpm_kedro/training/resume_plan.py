@@ -1,6 +1,7 @@
 """The resume plan of a training: from scratch, or from a checkpoint."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import differences
@@ -83,10 +84,16 @@ def _only_longer(latest: Checkpoint, run: Run) -> bool:
 
 
 def _check_fits(latest: Checkpoint, run: Run) -> None:
-    """Refuse a checkpoint of another network or another optimizer."""
-    records = (latest.record, run.record)
-    optimizers = [{"optimizer": {"name": record.made_by.parameters["optimizer"]["name"]}} for record in records]
-    if changes := latest.record.network_differences(run.record) + differences(*optimizers):
+    """Refuse a checkpoint of another network or another optimizer, or without the weights of the augmentation labels.
+
+    Such weights exist only with non-leaking augmentation.
+    """
+    others: list[dict[str, dict[str, Any]]] = []
+    for record in (latest.record, run.record):
+        parameters = record.made_by.parameters
+        with_labels = parameters["augmentation"].get("non_leaking", 0) > 0
+        others.append({"optimizer": {"name": parameters["optimizer"]["name"]}, "augmentation labels": with_labels})
+    if changes := latest.record.network_differences(run.record) + differences(*others):
         raise UserError(
             f"training.resume = require, but the checkpoint of run {latest.run_id} does not fit: {'; '.join(changes)}. "
             "Use its parameters, or start from scratch with training.resume=auto."

@@ -22,16 +22,18 @@ from ddpm_kedro.diffusion import (
 from ddpm_kedro.distributed import World
 from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import NUMBERS, AugmentedImages
+from ddpm_kedro.images.non_leaking import LABELS
 from ddpm_kedro.images.pixels import read_pixels, to_device, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import build_network
 from ddpm_kedro.training.loader import StepPixels, read_steps
-from ddpm_kedro.training.optimizers import learning_rate, make_optimizer, match_memory_format, update_ema
+from ddpm_kedro.training.optimizers import ema_decay, learning_rate, make_optimizer, match_memory_format, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Images (N, C, H, W) in [-1, 1], rows of the schedule (N,), noise (N, C, H, W), labels (N,) or None."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+"""Images (N, C, H, W) in [-1, 1], rows of the schedule (N,), noise (N, C, H, W), labels (N,) or None, labels of the
+non-leaking augmentation (N, K) or None."""
 ONE_PROCESS = World()
 
 
@@ -47,12 +49,14 @@ class Trainer:
         self.run, self.images, self.holdout, self.hardware, self.world = run, images, holdout, hardware, world
         self.device, self.seed = hardware.device, run.training.seed
         with seeded(torch.device("cpu"), self.seed, Stream.INITIALISATION):
-            network = build_network(run.model, run.image_shape[0], len(run.class_names))
+            augmentation_labels = LABELS if run.augmentation.non_leaking else 0
+            network = build_network(run.model, run.image_shape[0], len(run.class_names), augmentation_labels)
         if run.initial_weights is not None:
-            network.load_state_dict(run.initial_weights)
+            network.load_state_dict(network.state_dict() | dict(run.initial_weights))
         network.recompute_activations(run.training.activation_checkpointing)
         self.network = network.to(self.device).to(memory_format=hardware.memory_format)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.ema.augmentation_embedding = None  # the EMA is for validation and samples, which are not augmented
         self.optimizer = make_optimizer(self.network.parameters(), run.optimizer)
         self.scaler = hardware.grad_scaler()
         self.schedule = make_schedule(run.diffusion).to(self.device)
@@ -117,7 +121,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        update_ema(self.ema, self.network, step, p.ema_decay)
+        update_ema(self.ema, self.network, ema_decay(step * p.batch_size, p))
         return torch.stack(losses).sum(), norm, lr
 
     def _gradients(self, step: int, part: int, batch: Batch) -> Tensor:
@@ -141,9 +145,8 @@ class Trainer:
         p = self.run.training
         n, rows = p.batch_size, self.rows if rows is None else rows
         device_rows = to_device(rows, self.device)
-        x0 = self.images.from_pixels(
-            pixels, torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows], self.device
-        )
+        numbers = torch.rand(NUMBERS, n, generator=augmentation_generator(self.seed, step))[:, rows]
+        x0, augmentation = self.images.from_pixels(pixels, numbers, self.device)
         x0 = x0.contiguous(memory_format=self.hardware.memory_format)
         generator = generator_for(self.seed, Stream.DIFFUSION, step, device=self.device)
         timesteps = self.schedule.indices(torch.rand(n, generator=generator, device=self.device))[device_rows]
@@ -153,14 +156,14 @@ class Trainer:
         if labels is not None and p.label_dropout:
             drop = torch.rand(n, generator=generator_for(self.seed, Stream.LABEL_DROPOUT, step))[rows]
             labels = torch.where(to_device(drop < p.label_dropout, self.device), self.network.num_classes, labels)
-        return x0, timesteps, noise, labels
+        return x0, timesteps, noise, labels, augmentation
 
     def whole_batch(self, step: int) -> dict[str, Tensor]:
         """Return the global batch of a step, by name."""
         p = self.run.training
         pixels = StepPixels(self.images.store, self.seed, p.batch_size)
         batch = self.batch(step, pixels[step], torch.arange(p.batch_size))
-        names = ("images", "timesteps", "noise", "labels")
+        names = ("images", "timesteps", "noise", "labels", "augmentation")
         return {name: tensor.cpu() for name, tensor in zip(names, batch, strict=True) if tensor is not None}
 
     @torch.no_grad()
@@ -229,6 +232,5 @@ class Trainer:
 
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:
     """Yield the batch in equal parts, in order."""
-    *tensors, labels = batch
-    labelled = [None] * count if labels is None else labels.chunk(count)
-    yield from zip(*(tensor.chunk(count) for tensor in tensors if tensor is not None), labelled, strict=True)
+    parts: Any = [[None] * count if tensor is None else tensor.chunk(count) for tensor in batch]
+    yield from zip(*parts, strict=True)

@@ -78,6 +78,7 @@ def train_model(
         return
     hardware = choose_hardware(run.training.device, run.training.precision)
     logger.info("Training on %s", hardware.reason)
+    _log_flips(run.augmentation)
     if run.training.compile != "none":
         logger.info("torch.compile, mode %s: the first steps take minutes.", run.training.compile)
     for report in train(run, augmented_images, holdout_images, hardware, checkpoint, stop_request.is_set):
@@ -127,6 +128,16 @@ def _log_plan(plan: ResumePlan) -> None:
         logger.info("Run %s continues run %s after %s images; changed: %s.", run.run_id, plan.other, seen, changed)
         if run.continued_from is not None:
             logger.warning("Training these parameters from scratch would lead to another model.")
+
+
+def _log_flips(augmentation: AugmentationParameters) -> None:
+    flips = [name for name in ("horizontal_flip", "vertical_flip") if getattr(augmentation, name)]
+    if flips:
+        logger.info(
+            "Half of the training images are mirrored (%s), so that samples show mirror images, too: of text, clock "
+            "faces, hearts, … To turn this off: --params use.augmentation=none",
+            ", ".join(f"augmentation.{name}" for name in flips),
+        )
 
 
 def _log_initial_model(initial_model: TrainedModel, run: Run) -> None:
