@@ -65,7 +65,7 @@ repro: $(VENV)/.installed-dvc
 # Figures of the last run, for docs/.
 screenshots: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/kedro run --pipelines image_to_image,inpainting,interpolation
-	$(BIN)/kedro run # Kedro-Viz shows the durations of its nodes
+	$(BIN)/kedro run --params run.repeat=true # Kedro-Viz shows the durations of its nodes
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python -m pytest --no-cov tests/integration/test_viz.py --screenshots $(ARGS)
 
