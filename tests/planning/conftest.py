@@ -53,7 +53,9 @@ def estimated_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         values, flops = size * model.width / 32, size * (model.width / 32) ** 2
         return Cost(1.7e9 * flops, 8e6 * values, 480, int(1.1e6 * (model.width / 32) ** 2))
 
-    def memory(model: ModelParameters, shape: Any, classes: int, part: int, hardware: Any, recompute: bool, **_: Any) -> int:
+    def memory(
+        model: ModelParameters, shape: Any, classes: int, part: int, hardware: Any, recompute: bool, **_: Any
+    ) -> int:
         each = 40 * cost(model, shape, classes).elements / (4 if recompute else 1)
         return int(16 * cost(model, shape, classes).parameters + part * each)
 

@@ -10,7 +10,14 @@ def device(name: str, kind: str, precision: str, memory: float, *seconds: float)
     """Return a device with these seconds per operation, per value and per FLOP."""
     per_operation, per_value, per_flop = seconds
     timings = [
-        Timing("reference", flops, values, count, batch, per_operation * count + batch * (per_value * values + per_flop * flops))
+        Timing(
+            "reference",
+            flops,
+            values,
+            count,
+            batch,
+            per_operation * count + batch * (per_value * values + per_flop * flops),
+        )
         for flops, values, count, batch in NETWORKS
     ]
     return DeviceProfile(name, kind, precision, int(memory), (*timings, Timing(EXTRACTOR, 6e7, 1e6, 100, 64, 0.04)))

@@ -79,7 +79,7 @@ def test_a_network_that_sees_too_few_images_is_named_in_the_table(make_task: Mak
 
 
 def test_a_batch_is_divided_until_it_fits_the_memory(make_task: MakeTask) -> None:
-    task = make_task(profile=GPU, seconds=7200)
+    task = make_task(profile=GPU.with_memory(10**12), seconds=7200)
     whole = choose_size(task)
     assert (whole.accumulation_steps, whole.activation_checkpointing) == (1, False)
     parted = choose_size(replace(task, profile=GPU.with_memory(int(whole.memory / 2))))
@@ -96,7 +96,9 @@ def test_activations_are_recomputed_if_not_one_image_fits_otherwise(make_task: M
 
 
 def test_images_that_fit_no_memory_are_an_error(make_task: MakeTask) -> None:
-    with pytest.raises(UserError, match=r"64×64 pixels are too large for two cores with 0.0 GB: .* smaller images.size"):
+    with pytest.raises(
+        UserError, match=r"64×64 pixels are too large for two cores with 0.0 GB: .* smaller images.size"
+    ):
         make_plan(make_task(side=64, profile=CPU.with_memory(1_000_000)))
 
 
@@ -106,7 +108,9 @@ def test_a_budget_too_short_for_a_report_is_an_error_with_one_that_suffices(side
         make_plan(make_task(side=side, seconds=12))
     minutes = int(str(error.value).partition("plan.time_budget=")[2].partition("min")[0])
     make_plan(make_task(side=side, seconds=60 * minutes))
-    assert make_plan(make_task(side=side, seconds=12, training__num_images=64)).parameters["training"]["num_images"] == 64
+    assert (
+        make_plan(make_task(side=side, seconds=12, training__num_images=64)).parameters["training"]["num_images"] == 64
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
@@ -123,7 +127,9 @@ def test_one_class_is_no_condition(classes: int, conditional: bool, make_task: M
 
 
 def test_grey_images_are_not_flipped(make_task: MakeTask) -> None:
-    flips = [make_plan(make_task(channels=channels)).parameters["augmentation"]["horizontal_flip"] for channels in (1, 3, 4)]
+    flips = [
+        make_plan(make_task(channels=channels)).parameters["augmentation"]["horizontal_flip"] for channels in (1, 3, 4)
+    ]
     assert flips == [False, True, True]
 
 
@@ -184,7 +190,12 @@ def test_equal_devices_get_equal_plans_in_spite_of_noise(make_task: MakeTask) ->
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
-    [([[400, 533, 3, 10]], [128, 256]), ([[100, 90, 3, 10]], []), ([[400, 400, 3, 3], [140, 200, 3, 7]], [128]), ([], [])],
+    [
+        ([[400, 533, 3, 10]], [128, 256]),
+        ([[100, 90, 3, 10]], []),
+        ([[400, 400, 3, 3], [140, 200, 3, 7]], [128]),
+        ([], []),
+    ],
 )
 def test_other_sizes_are_those_that_half_of_the_images_have(sizes: list[list[int]], expected: list[int]) -> None:
     assert other_sizes(sizes, (3, 64, 64)) == expected

@@ -14,7 +14,7 @@ from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.models import build_network
 from ddpm_kedro.parameters import Device, DiffusionParameters, ModelParameters, OptimizerParameters, Precision
-from ddpm_kedro.planning.cost import META, Cost, network_cost, unet_cost
+from ddpm_kedro.planning.cost import Cost, extractor_cost, unet_cost
 from ddpm_kedro.planning.networks import networks
 from ddpm_kedro.planning.profile import EXTRACTOR, DeviceProfile, Timing
 from ddpm_kedro.training.optimizers import make_optimizer
@@ -111,7 +111,7 @@ def _steps(hardware: Hardware) -> Iterator[tuple[str, Cost, int, Callable[[], No
         name = f"width {width}, {side} pixels, patches of {patch}"
         yield name, unet_cost(model, shape, CLASSES), batch, _training_step(model, shape, batch, hardware)
         if number == 0:
-            yield EXTRACTOR, _extractor_cost(), 64, _fitting_step(64)
+            yield EXTRACTOR, extractor_cost((3, 32, 32), CLASSES), 64, _fitting_step(64)
 
 
 def _training_step(
@@ -137,11 +137,6 @@ def _training_step(
         torch._foreach_lerp_(ema, [parameter.detach() for parameter in network.parameters()], 0.01)
 
     return step
-
-
-def _extractor_cost() -> Cost:
-    with META:
-        return network_cost(Classifier(3, CLASSES), torch.empty(2, 3, 32, 32))
 
 
 def _fitting_step(batch: int) -> Callable[[], None]:

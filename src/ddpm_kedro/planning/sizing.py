@@ -8,9 +8,9 @@ import torch
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import Hardware
-from ddpm_kedro.metrics.classifier import LEAST_CLASSES, Classifier
+from ddpm_kedro.metrics.classifier import LEAST_CLASSES
 from ddpm_kedro.parameters import ModelParameters, Parameters
-from ddpm_kedro.planning.cost import META, Cost, network_cost, unet_cost
+from ddpm_kedro.planning.cost import Cost, extractor_cost, unet_cost
 from ddpm_kedro.planning.networks import PATCHES, networks
 from ddpm_kedro.planning.profile import DeviceProfile
 from ddpm_kedro.planning.rounding import gigabytes
@@ -109,7 +109,7 @@ def choose_size(task: Task, *, fit: bool = True) -> Sizing:
 
 def extractor_images(task: Task, seconds: float) -> int:
     """Return how many images the evaluation's extractor can see in this time."""
-    return int(seconds * task.profile.extractor_images_per_second(_extractor_cost(task)))
+    return int(seconds * task.profile.extractor_images_per_second(extractor_cost(task.image_shape, task.classes)))
 
 
 def training_seconds(task: Task) -> float:
@@ -173,12 +173,6 @@ def _fit(task: Task, sizing: Sizing) -> Sizing | None:
                     images=sizing.images / slower,
                 )
     return None
-
-
-def _extractor_cost(task: Task) -> Cost:
-    with META:
-        network = Classifier(task.image_shape[0], max(LEAST_CLASSES, task.classes))
-        return network_cost(network, torch.empty(2, *task.image_shape))
 
 
 def _power_of_two(count: int) -> int:
