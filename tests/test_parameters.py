@@ -53,6 +53,7 @@ GOOD: dict[str, Any] = {
 
 
 MAY_BE_EMPTY = (
+    "value_bits",
     "head_channels",
     "label",
     "entity",

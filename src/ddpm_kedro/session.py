@@ -31,6 +31,7 @@ from ddpm_kedro.hooks.summary import Summary
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
+from ddpm_kedro.run_log import run_log
 from ddpm_kedro.up_to_date import find_nodes_to_run, read_records
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class Session(KedroSession):
             del options["self"]
             _check_pipelines(options.get("pipeline_names"))
             _check_runner(options.get("runner"))
-            with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
+            folder = self._data_folder()
+            with hold_data_folder(folder), run_log(folder):  # hooks do not fire on Ctrl-C
                 ingestion, rest = self._phases(options)
                 if ingestion is not None:
                     self._another()._run_stale_nodes(options, ingestion)

@@ -17,9 +17,9 @@ from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
-from ddpm_kedro.terminal import make_log_records_safe, only_rank_0_logs, plain_logs_without_a_terminal
+from ddpm_kedro.terminal import format_logs, make_log_records_safe, only_rank_0_logs
 
-plain_logs_without_a_terminal()
+format_logs()
 only_rank_0_logs()
 make_log_records_safe()
 

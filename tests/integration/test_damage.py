@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Project
 from tests.integration.test_whole_job import failed, ok
 
-TIMED = ("sampling_report.json", "metrics.json", "report.html")  # they contain durations
+TIMED = ("sampling_report.json", "metrics.json", "report.html", "run.log", "run.log.1")  # they contain times
 READERS = {
     "05_model_input/training_images/store.json": ("model_training", "evaluation"),
     "05_model_input/training_images/00000.npy": ("model_training",),

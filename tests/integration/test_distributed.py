@@ -143,7 +143,7 @@ def test_a_killed_rank_is_restarted_from_the_checkpoint(ingested: Project) -> No
     output, killed = [], False
     for line in process.stdout:
         output.append(line)
-        if "240 of 800 images" in line and not killed:
+        if "400 of 800 images" in line and not killed:
             killed = True
             os.kill(last_rank_of(process), signal.SIGKILL)
     text = "".join(output)

@@ -29,7 +29,9 @@ TO_SAMPLES = ("--pipelines", "data_ingestion,model_training,sampling")
 
 
 def digest(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return the content of each file below a folder, without the log of the last run."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("run.log")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def results(project: Project) -> dict[str, bytes]:
@@ -95,6 +97,7 @@ def test_a_run_makes_model_samples_and_archive_and_the_second_run_changes_nothin
         "nearest_neighbours.png",
         "parameters.json",
         "report.html",
+        "run.log",
         "samples.npz",
         "samples.png",
         "sampling_report.json",
@@ -146,7 +149,7 @@ def test_unsupported_runners_are_refused_before_any_node(
 
 
 def test_the_log_does_not_recommend_async(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="kedro")
     ok(project.kedro_run("--nodes", "data_ingestion.download_images"))
     assert "Running node" in caplog.text
     assert "--async" not in caplog.text
@@ -440,23 +443,25 @@ def test_signal_handlers_are_restored_after_a_stop(project: Project, monkeypatch
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_parameters_of_a_run_are_in_its_log(project: Project) -> None:
+    def logged() -> dict[str, str]:
+        lines = (project.data / "08_reporting/run.log").read_text().splitlines()
+        groups = [line.partition("hooks.preflight: ")[2].partition(": ") for line in lines if "hooks.preflight" in line]
+        return {name: values for name, _, values in groups}
+
     ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
-    lines = {line.split(": ", 1)[0]: line for line in caplog.messages if ": " in line}
-    assert "optimizer sgd" in lines["use"]
-    assert "lr 0.125, momentum 0.95" in lines["optimizer"]
-    caplog.clear()
+    assert "optimizer sgd" in logged()["use"]
+    assert "lr 0.125, momentum 0.95" in logged()["optimizer"]
     ok(project.kedro_run("--pipelines", "sampling", "--params", TINY))
-    printed = [line.split(": ", 1)[0] for line in caplog.messages if ": " in line]
-    assert "sampling" in printed
-    assert "optimizer" not in printed  # sampling does not use it
+    assert "num_images 10" in logged()["sampling"]
+    assert "optimizer" not in logged()  # sampling does not use it
 
 
 def test_a_training_archives_only_its_own_files(trained: Project) -> None:
     ok(trained.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
     run_id = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (trained.data / "runs" / run_id).iterdir())
-    assert kept == ["model", "parameters.json", "training_history.csv"]  # the samples are of the first run
+    assert kept == ["model", "parameters.json", "run.log", "training_history.csv"]  # the samples are of the first run
 
 
 def test_a_training_archives_no_metrics_of_samples_of_another_run(
@@ -468,7 +473,7 @@ def test_a_training_archives_no_metrics_of_samples_of_another_run(
     ok(project.kedro_run(*command))
     run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir() if path.suffix != ".pt")
-    assert kept == ["model", "parameters.json", "training_history.csv"]
+    assert kept == ["model", "parameters.json", "run.log", "training_history.csv"]
     assert f"metrics is not kept: it was not made from the outputs of run {run_id}." in caplog.text
 
 

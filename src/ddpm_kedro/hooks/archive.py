@@ -13,11 +13,13 @@ from kedro.pipeline import Pipeline
 
 from ddpm_kedro.atomic import copy, write_text
 from ddpm_kedro.datasets.base import local_copy
+from ddpm_kedro.files import shown_path
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.hooks.node_records import RECORDS
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance, redact
+from ddpm_kedro.run_log import keep_run_log
 
 logger = logging.getLogger(__name__)
 RECORD = "parameters.json"
@@ -63,7 +65,8 @@ class Archive(ContextHook):
                 with local_copy(dataset) as path:
                     copy(path, folder / path.name)
         write_text(record, f"{parameters}\n")
-        logger.info("This run is kept in %s", folder)
+        keep_run_log(folder)
+        logger.info("This run is kept in %s", shown_path(folder))
 
     def complete(self, pipeline: Pipeline, context: KedroContext, catalog: DataCatalog) -> None:
         """Copy the outputs of a training that is up to date, unless they are kept already."""

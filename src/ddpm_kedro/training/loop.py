@@ -188,7 +188,7 @@ class Meter:
             "gradient_norm": sums["norm"] / self.steps,
             "images_per_second": self.steps * self.batch_size / sums["seconds"],
         }
-        self.text = f"loss {row['loss']:.4f}  lr {self.lr:.1e}  {row['images_per_second']:.0f}/s"
+        self.text = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f}/s"
         return row
 
 
