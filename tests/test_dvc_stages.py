@@ -30,7 +30,9 @@ FIGURES = {"reporting"}
 """The look of a figure is no reason to ingest images or to train again."""
 INGESTION = {"ingestion"}
 """Other stages depend on the images that ingestion wrote."""
-LEFT_OUT = {"data": WITHOUT_EFFECT | FIGURES, TRAIN: WITHOUT_EFFECT | FIGURES | INGESTION}
+PLAN = {"planning"}
+"""A plan is made once and kept: with DVC, its values are copied into conf/local."""
+LEFT_OUT = {"data": WITHOUT_EFFECT | FIGURES | PLAN, TRAIN: WITHOUT_EFFECT | FIGURES | INGESTION}
 PIPELINE_OF = {
     name: found[1]
     for name, stage in STAGES.items()
@@ -148,7 +150,7 @@ def test_the_stages_are_the_main_job() -> None:
 
 def test_every_part_of_the_package_belongs_to_a_stage_or_shapes_no_output() -> None:
     commands = {"cli", "run_log.py", "runs.py", "session.py", "settings.py", "sweep.py", "terminal.py", "__main__.py"}
-    surroundings = {"data_lock.py", "hooks", "pipeline_registry.py", "plain_text.py", "__init__.py"}
+    surroundings = {"data_lock.py", "hooks", "planning", "pipeline_registry.py", "plain_text.py", "__init__.py"}
     without_effect = WITHOUT_EFFECT | {f"{name}.py" for name in WITHOUT_EFFECT}
     named = {Path(dep) for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("src/")}
     assert all((ROOT / path).exists() for path in named)

@@ -39,6 +39,13 @@ class Plan:
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     table: list[Row] = field(default_factory=list)
 
+    @property
+    def use(self) -> dict[str, str]:
+        """Return the names of the chosen options."""
+        augmentation = self.parameters["augmentation"]
+        option = "flips" if augmentation["horizontal_flip"] else "none"
+        return {"model": "chosen", "augmentation": "non_leaking" if augmentation["non_leaking"] else option}
+
 
 class _Choices:
     """Collect choices; a given value replaces the chosen one."""
@@ -133,8 +140,8 @@ def _choose_length(choices: _Choices, task: Task, sizing: Sizing) -> int:
         )
     images = int(choices.take("training.num_images", images))
     interval = max(sizing.batch_size, two_digits(images / sizing.reports))
-    for name in ("report_interval", "checkpoint_interval"):
-        choices.take(f"training.{name}", interval)
+    choices.take("training.checkpoint_interval", interval)
+    interval = choices.take("training.report_interval", interval)
     passes = images / task.count
     how = f"{passes:,.0f}" if passes >= 10 else f"{passes:.1f}"
     note = f"{how} passes over the images; reports every {interval:,}"

@@ -126,13 +126,7 @@ def plan_training(
         return dict(stored)
     logger.info("Planning the training: %s.", reason)
     made = _make_plan(training_images, raw_images, device_profile(), plan_request)
-    augmentation = made.parameters["augmentation"]
-    option = "flips" if augmentation["horizontal_flip"] else "none"
-    use = {
-        "dataset": set_name(raw_images["path"]),
-        "model": "chosen",
-        "augmentation": "non_leaking" if augmentation.get("non_leaking") else option,
-    }
+    use = {"dataset": set_name(raw_images["path"])} | made.use
     about = {"images": images_id, "device": device_profile.kind, "in_use": False, "table": made.table}
     return {"parameters": {"use": use} | own | made.parameters, "plan": about}
 
