@@ -54,7 +54,7 @@ def kill_once(command: tuple[str, ...], project: Project, chance: random.Random,
     start = ""
     for line in process.stdout:
         start = line.strip()
-        if any(words in line for words in ("resumes after", " trains on ", "is already trained")):
+        if any(words in line for words in ("resumes after", " trains on ", "is already trained", "is up to date")):
             break
     threading.Thread(target=process.stdout.read, daemon=True).start()  # else the training would wait for a reader
     if moment == "mid-write":

@@ -49,6 +49,7 @@ GOOD: dict[str, Any] = {
     "reporting": REPORTING.model_dump(),
     "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None, "group": None},
     "import_model": IMPORT_MODEL.model_dump(),
+    "run": {"repeat": False},
 }
 
 

@@ -281,6 +281,20 @@ def test_an_input_made_with_other_parameters_than_those_of_the_run_is_loaded(pro
     assert project.stale("evaluate", other_inputs={"model"}) == set()
 
 
+def test_an_input_that_only_gives_the_order_makes_no_node_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpm_kedro.up_to_date.ORDER_ONLY", {("fit", "timing")})
+    project.datasets = {"extractor": DocumentDataset(filepath=str(project.path("extractor")))}
+    fit = of("evaluation", lambda images, timing: {"run": project.run_number})
+    project.more = [Node(fit, ["images", "timing"], "extractor", name="fit")]
+    assert project.run() == {"fit"}
+    project.set("sampling", seed=7)
+    assert "fit" not in project.run()
+    project.set("images", seed=7)
+    assert "fit" in project.run()
+
+
 def test_a_node_of_another_package_is_never_up_to_date(project: Project) -> None:
     project.more = [Node(lambda metrics: metrics, "metrics", "mine", name="mine")]
     assert project.run() == {"mine"}

@@ -64,6 +64,13 @@ def training_progress(completed: int, total: int, shown: bool = True) -> Iterato
         yield lambda images_seen, text: bar.update(task, completed=images_seen, description=text)
 
 
+def passes(images_seen: int, training_images: int) -> str:
+    """Return how often each training image was seen, in words."""
+    number = images_seen / max(training_images, 1)
+    text = f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+    return f"{text} {'pass' if text == '1' else 'passes'}"
+
+
 class RowLog:
     """Log the rows of a history while it grows: all at debug level, a few at info level.
 

@@ -125,7 +125,7 @@ class Session(KedroSession):
                     return super().run(**options | some)
                 if self._is_followed:
                     return {}
-                logger.info("Everything is up to date: no node runs. To run all of them: --params run.repeat=true")
+                logger.info("Everything is up to date; to run it anyway: --params run.repeat=true")
                 Archive().complete(requested, context, catalog)
                 Summary().after_pipeline_run(requested, catalog)
         finally:

@@ -5,8 +5,9 @@ sampling, evaluation, reports and the tasks of a trained model, by the same code
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from ddpm_kedro.atomic import write_text
-from ddpm_kedro.datasets.disk_state import DiskState, disk_state, is_stored, place_of
+from ddpm_kedro.datasets.disk_state import DiskState, disk_state, is_stored
 from ddpm_kedro.ingestion.source import locate
 from ddpm_kedro.parameters import DatasetParameters, Group
 from ddpm_kedro.provenance import fingerprint, redact
@@ -28,6 +29,10 @@ NOT_REPRODUCIBLE = {"train_model", "download_images"}
 """Nodes whose outputs depend on more than their inputs: on earlier checkpoints, and on files of a source."""
 READS_A_SOURCE = {"download_images"}
 """Nodes that are run to see whether their source has changed: what is downloaded already is not downloaded again."""
+EARLIER_OUTPUTS = {"resume_checkpoint", "earlier_images"}
+"""Datasets with which a node reads what it, or a later node, wrote before; compared as outputs, not as inputs."""
+ORDER_ONLY = {("fit_feature_extractor", "sampling_report")}
+"""Nodes, and inputs that only make them run after others."""
 ALSO_COMPARED = {"export", "max_rejected_fraction"}
 """Parameters that the fingerprint excludes, although an output or a check depends on them."""
 AGAIN = {"resume": "never", "renew": True}
@@ -82,7 +87,7 @@ class NodeStates:
     """
 
     def __init__(self, pipeline: Pipeline, catalog: DataCatalog, records: Records) -> None:
-        self.pipeline, self.catalog, self.records = pipeline, catalog, records
+        self.catalog, self.records = catalog, records
         self.producers = {output: node for node in pipeline.nodes for output in node.outputs}
 
     def dataset(self, name: str) -> Any:
@@ -108,14 +113,13 @@ class NodeStates:
         if not _is_of_this_package(node):
             return None
         parts: dict[str, Any] = {"code": source_fingerprint(node.func.__module__)} if _depends_on_code(node) else {}
-        earlier_outputs = self._places(self.pipeline.from_nodes(node.name).all_outputs())
-        for name in node.inputs:
+        for name in inputs_of(node):
             if _is_parameters(name):
                 parts[name] = _compared(self.catalog.load(name))
             elif not is_stored(self.dataset(name)):
                 if name in self.producers:  # otherwise a hook provides it, such as a stop request
                     parts[name] = self.key(self.producers[name])
-            elif not self._places([name]) & earlier_outputs:  # a checkpoint to resume from is no input
+            else:
                 parts[name] = self._identity(name)
         return None if None in parts.values() else fingerprint(parts)
 
@@ -151,7 +155,7 @@ class NodeStates:
             UserError: if the source cannot be read.
         """
         found = node.func(*(self.catalog.load(name) for name in node.inputs))
-        return bool(_plain(found) != _plain(self.catalog.load(node.outputs[0])))
+        return _manifest(found) != _manifest(self.catalog.load(node.outputs[0]))
 
     def _identity(self, name: str) -> str | None:
         """Return what identifies the content of a dataset on disk; None if it cannot be known."""
@@ -163,10 +167,6 @@ class NodeStates:
                 return record.identities[name]
         state = disk_state(self.catalog.get(name))
         return None if state is None else state.checksum
-
-    def _places(self, names: Iterable[str]) -> set[Path]:
-        """Return the paths of datasets; two datasets may share one."""
-        return {place for name in names if (place := place_of(self.dataset(name)))}
 
 
 def find_nodes_to_run(
@@ -184,7 +184,7 @@ def find_nodes_to_run(
     changed, found = set[Node](), list[Node]()
     in_memory = {name for name in pipeline.outputs() if not is_stored(states.dataset(name))}
     for node in pipeline.nodes:
-        parents = {states.producers[name] for name in node.inputs if name in states.producers}
+        parents = {states.producers[name] for name in inputs_of(node) if name in states.producers}
         new = bool(parents & changed or {*node.inputs} & {*other_inputs}) or states.is_changed(node)
         damaged = not new and states.is_damaged(node)
         if not new and node.short_name in NOT_REPRODUCIBLE:
@@ -197,6 +197,11 @@ def find_nodes_to_run(
         makers = (states.producers.get(name) for name in node.inputs if not is_stored(states.dataset(name)))
         found += {maker for maker in makers if maker is not None and maker not in found}
     return [node.name for node in pipeline.nodes if node in found]
+
+
+def inputs_of(node: Node) -> list[str]:
+    """Return the inputs on which the outputs of a node depend."""
+    return [name for name in node.inputs if name not in EARLIER_OUTPUTS and (node.short_name, name) not in ORDER_ONLY]
 
 
 def _is_of_this_package(node: Node) -> bool:
@@ -223,6 +228,12 @@ def _compared(value: Any) -> Any:
 
 def _asks_again(value: Any) -> bool:
     return any(getattr(value, name, None) == wanted for name, wanted in AGAIN.items())
+
+
+def _manifest(data: Any) -> dict[str, Any]:
+    """Return a manifest as plain data; its folder may be given relative to the working folder, or absolute."""
+    manifest: dict[str, Any] = _plain(data)
+    return manifest | {"folder": realpath(manifest.get("folder", ""))}
 
 
 def _plain(data: Any) -> Any:

@@ -59,7 +59,9 @@ def test_a_whole_run_logs_15_lines_of_at_most_80_columns(finished: Project) -> N
     log = (finished.data / "08_reporting/run.log").read_text()
     shown = re.findall(r"^\S+ INFO    ddpm_kedro\.\S+: (.*)$", log, re.MULTILINE)
     assert 10 <= len(shown) <= 15, shown
-    assert [line for line in shown if len(line) > COLUMNS and "/" not in line] == []
+    assert [
+        line for line in shown if len(line) > COLUMNS and not re.search("/| of each: ", line)
+    ] == []  # paths and names
     text = "\n".join(shown)
     for part in (
         r"^Run [0-9a-f]{12} trains on cpu, \w+: 64 images, 0.014 passes$",
@@ -127,7 +129,10 @@ def test_a_run_of_one_pipeline_has_no_summary_of_others(
 ) -> None:
     project.adopt_images(smoke_data)
     assert project.kedro_run("--pipelines", "data_ingestion").exit_code == 0
-    assert not [record for record in caplog.records if record.name == summary.__name__]
+    assert [record.message for record in caplog.records if record.name == summary.__name__] == [
+        "Contact sheet: data/smoke/08_reporting/contact_sheet.png",
+        "Ingestion report: data/smoke/08_reporting/ingestion_report.json",
+    ]
 
 
 def test_images_as_text_have_the_colours_of_their_pixels() -> None:

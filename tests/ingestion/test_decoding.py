@@ -130,6 +130,19 @@ def test_a_coloured_background_is_a_colour() -> None:
     assert original.treatments == (TRANSPARENT, COLOUR)
 
 
+def transparent_above(largest: int) -> bytes:
+    """16 bits, up to ``largest`` beside the value that means transparent."""
+    values = np.array([[0, largest, 65_535]], dtype=np.uint16)
+    return corpus.saved(Image.fromarray(values), "PNG", transparency=65_535)
+
+
+def test_the_transparent_value_is_not_clipped() -> None:
+    decoded = decoding.decode(transparent_above(2_047), target(1, 3, 1, value_bits=11, background=(9, 9, 9)))
+    assert decoded.pixels.ravel().tolist() == [0, 255, 9]
+    assert decoded.original is not None
+    assert decoded.original.treatments == (TRANSPARENT,)
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
@@ -142,8 +155,9 @@ def test_a_coloured_background_is_a_colour() -> None:
         (corpus.sixteen_bits(), Inspection(colour=False, bits=16)),
         (corpus.saved(Image.fromarray(np.full((2, 2), 2_048, np.uint16)), "PNG"), Inspection(False, 12)),
         (corpus.saved(Image.fromarray(np.full((2, 2), 2_047, np.uint16)), "PNG"), Inspection(False, 11)),
+        (transparent_above(2_047), Inspection(False, 11)),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_inspection_finds_colour_and_used_bits(data: bytes, found: Inspection) -> None:
     assert inspect(data) == found

@@ -79,7 +79,7 @@ def test_two_processes_train_the_same_model_as_one(ingested: Project, tmp_path: 
     again = train_on_two_ranks(ingested, short)
     output = again.communicate()
     assert again.returncode == 0, output
-    assert "is already trained" in output
+    assert "Everything is up to date" in output
     shared, weights = history(ingested), final_weights(ingested)
     previews = {path.name for path in (ingested.data / "08_reporting/training_previews").rglob("*.png")}
     ingested.data.joinpath("06_models").rename(tmp_path / "models")

@@ -14,7 +14,7 @@ from tests.integration.test_whole_job import TINY, digest, failed, ok
 
 SAMPLED = {"sample_images", "render_samples"}
 EVALUATED = {"evaluate_samples"}
-UP_TO_DATE = "Everything is up to date: no node runs."
+UP_TO_DATE = "Everything is up to date;"
 
 
 @pytest.fixture

@@ -529,4 +529,54 @@ TRAINING = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING]
+LOGS = [
+    *one(
+        "run_log.py",
+        ("the terminal shows the details of the log file", "record.levelno >= shown.get(name, logging.NOTSET)", "True"),
+        (
+            "secrets in the tracebacks of the log file",
+            "redact_text(super().formatException(ei))",
+            "super().formatException(ei)",
+        ),
+        (
+            "a command that fails at once replaces the log",
+            "        if self.target is not None:\n            return\n        try:",
+            "        try:",
+        ),
+    ),
+    *one(
+        "progress.py",
+        ("the last row of a training not logged", "or seen >= self.total or", "or"),
+        ("rows beside a progress bar", " and not rich.get_console().is_terminal", ""),
+    ),
+    *one(
+        "training/verdict.py",
+        ("noise of the validation loss taken for a trend", " and abs(change) > SIGNIFICANT * error", ""),
+        ("the trend of the whole training judged", "np.searchsorted(seen, seen[-1] / 2)", "np.searchsorted(seen, 0)"),
+        ("the lowest loss taken for the beginning of a rise", "int(loss.argmin()) + 1", "int(loss.argmin())"),
+        ("a longer training promised with the cosine schedule", 'if lr_schedule == "constant":', "if True:"),
+        ("duration of a training from its first image", 'row["images_seen"] - before)', 'row["images_seen"])'),
+    ),
+    *one(
+        "reporting/overview.py",
+        (
+            "the best checkpoint taken for another training",
+            "if is_of_this_training(model, history):\n        return f",
+            "if False:\n        return f",
+        ),
+    ),
+]
+
+SKIPPING = [
+    *one(
+        "up_to_date.py",
+        ("nodes after a changed node skipped", "new = bool(parents & changed or ", "new = bool("),
+        ("samples of a model that was trained again kept", "new = damaged or (", "new = ("),
+        ("copied files made again", "current.checksum == state.checksum", "current == state"),
+        ("the code that samples ignored", 'split(".")[2] not in ANY_CODE', 'split(".")[2] in ()'),
+        ("damaged outputs kept", "damaged = not new and states.is_damaged(node)", "damaged = False"),
+        ("outputs in memory missing", "maker is not None and maker not in found", "False"),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING]

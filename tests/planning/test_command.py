@@ -34,9 +34,9 @@ def test_other_sizes_of_the_ingested_images_are_planned_without_training(finishe
 
 
 def test_a_device_that_is_not_here_is_planned_by_its_rate(project: Project) -> None:
-    output = plan(project, "--params", "use.model=small", "--size", "32,128", *OTHER_DEVICE)
+    output = plan(project, "--params", "model.width=16", "--size", "32,128", *OTHER_DEVICE)
     assert output.startswith("a device of 40TFLOPS, 24.0 GB of memory; 10min:")
-    assert [row[:2] for row in rows(output)] == [["32", "width 36"], ["128", "width 36"]]
+    assert [row[:2] for row in rows(output)] == [["32", "width 16"], ["128", "width 16"]]
     assert "too large for this device" in plan(project, *OTHER_DEVICE[:3], "1MB", *OTHER_DEVICE[4:])
 
 

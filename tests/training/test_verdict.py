@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpm_kedro.training.run import Row
-from ddpm_kedro.training.verdict import passes, training_seconds, training_verdict
+from ddpm_kedro.training.verdict import training_seconds, training_verdict
 
 LENGTH, IMAGES = 76_000, 4_500
 CONSTANT = {"training": {"num_images": LENGTH}, "optimizer": {"lr_schedule": "constant"}}
@@ -117,19 +117,6 @@ def test_rows_without_a_validation_loss_are_ignored(value: float | None) -> None
 def test_a_history_without_speed_gives_no_duration() -> None:
     rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in history("falls")]
     assert "training.num_images=152_000; it" in training_verdict(rows, CONSTANT, IMAGES).command
-
-
-@pytest.mark.parametrize(
-    ("seen", "images", "words"),
-    [
-        (64, 4_500, "0.014 passes"),
-        (4_500, 4_500, "1 pass"),
-        (76_000, 4_500, "17 passes"),
-        (10**9, 10**6, "1,000 passes"),
-    ],
-)
-def test_passes_are_rounded(seen: int, images: int, words: str) -> None:
-    assert passes(seen, images) == words
 
 
 def test_the_duration_of_a_training_follows_from_its_rows() -> None:

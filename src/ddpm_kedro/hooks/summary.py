@@ -32,7 +32,10 @@ PLACES = {
     "inpainted": "Inpainted",
     "interpolated": "Interpolated",
     "report": "Report",
+    "contact_sheet": "Contact sheet",
+    "ingestion_report": "Ingestion report",
 }
+IN_REPORT = {"contact_sheet", "ingestion_report"}  # without a line of their own if the run made the report
 UNKNOWN = "cannot be judged"  # begins a verdict whose rest is the reason; the rest of another one is in the table
 WIDTH = 70  # columns of a sentence: 80 without the time
 ACROSS, TILE = 5, 16  # images of the preview, and their size in pixels
@@ -53,7 +56,8 @@ class Summary:
             _log_training(catalog)
         if "metrics" in outputs:
             _log_metrics(catalog.load("metrics"))
-        for name in [name for name in PLACES if name in outputs]:
+        shown = outputs - IN_REPORT if "report" in outputs else outputs
+        for name in [name for name in PLACES if name in shown]:
             dataset: Any = catalog.get(name)
             details = f" (details: {RUN_LOG.name})" if name == "report" else ""
             logger.info("%s: %s%s", PLACES[name], shown_path(location(dataset)), details)

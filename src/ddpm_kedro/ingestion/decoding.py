@@ -95,7 +95,7 @@ def inspect(data: bytes) -> Inspection:
 def inspect_image(image: Image.Image) -> Inspection:
     """Look at the pixels of an image that was not converted yet."""
     if _is_deep(image):
-        return Inspection(colour=False, bits=max(0, int(np.asarray(image).max())).bit_length())
+        return Inspection(colour=False, bits=_largest_value(image).bit_length())
     return Inspection(_is_colour(image, WHITE))
 
 
@@ -232,8 +232,14 @@ def _treatments(image: Image.Image, target: ImageFormat) -> dict[str, bool]:
     return {
         TRANSPARENT: _is_transparent(image),
         COLOUR: target.channels == 1 and _is_colour(image, target.background),
-        CLIPPED: _is_deep(image) and bool(np.asarray(image).max() > largest),
+        CLIPPED: _is_deep(image) and _largest_value(image) > largest,
     }
+
+
+def _largest_value(image: Image.Image) -> int:
+    """Return the largest value of a grey image with more than 8 bits, without the value that means transparent."""
+    values = np.asarray(image)
+    return int(values.max(where=values != image.info.get("transparency", -1), initial=0))
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -12,6 +12,7 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion.collection import CLIPPED, COLOUR, TRANSPARENT
 from ddpm_kedro.ingestion.probing import fraction_in_colour, fractions_at_least
 from ddpm_kedro.ingestion.source import Manifest
+from ddpm_kedro.provenance import set_name
 
 MAX_SIZES = 20  # most frequent sizes of the source's images in the report
 MAX_SHEET = 100  # training images in the contact sheet
@@ -52,6 +53,7 @@ def describe_source(raw_images: Manifest) -> dict[str, Any]:
     shorter side has so many pixels or more. ``in_colour`` is the estimated fraction of images that are not grey.
     """
     known: dict[str, Any] = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
+    known |= {"name": set_name(raw_images["path"])} if raw_images.get("path") else {}
     looks = raw_images.get("looks", [])
     if not looks:
         return known

@@ -149,6 +149,9 @@ class TrainingParameters(Group):
     """Parts of a batch, computed one after the other: less memory, the same gradients except for rounding."""
     activation_checkpointing: NotInFingerprint[bool]
     """Recompute activations in the backward pass: less memory, more time."""
+    out_of_memory: NotInFingerprint[Literal["stop", "accumulate", "try"]] = "stop"
+    """What to do if the device has too little memory: end with the values that fit; compute each batch in more parts;
+    or try it nevertheless, if only the estimate says so."""
     compile: NotInFingerprint[Literal["none", "default", "reduce-overhead", "max-autotune"]]
     """Mode of torch.compile; compiling takes minutes."""
     loader_workers: NotInFingerprint[NonNegativeInt]

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -187,4 +188,5 @@ def _report(
         "network_evaluations": round(evaluations),
         "seconds": round(seconds, 3),
         "device": hardware.reason,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }

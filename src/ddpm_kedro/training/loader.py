@@ -60,6 +60,13 @@ class DevicePixels(StepPixels):
         return self.images[to_device(self.indices(step), self.images.device)]
 
 
+def bytes_on_device(store: ImageStore, training: TrainingParameters, device: torch.device) -> int:
+    """Return the bytes of the images if they stay on the device during training, otherwise 0."""
+    size: int = store.images.nbytes
+    fits = not training.loader_workers and size < SHARE_OF_DEVICE * FREE_MEMORY.get(device.type, int)()
+    return size if fits else 0
+
+
 def read_steps(
     pixels: StepPixels, training: TrainingParameters, steps: range, device: torch.device
 ) -> Iterator[Tensor]:
@@ -71,7 +78,7 @@ def read_steps(
     workers = training.loader_workers
     if workers:
         _check_shared_memory(pixels, training)
-    elif pixels.store.images.nbytes < SHARE_OF_DEVICE * FREE_MEMORY.get(device.type, int)():
+    elif bytes_on_device(pixels.store, training, device):
         on_device = DevicePixels(pixels, device)
         return (on_device[step] for step in steps)
     loader = DataLoader(

@@ -14,6 +14,8 @@ from ddpm_kedro.hardware import Hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.progress import training_progress
+from ddpm_kedro.training.loader import bytes_on_device
+from ddpm_kedro.training.memory_check import MemoryCheck
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 from ddpm_kedro.training.trainer import Trainer
 
@@ -55,12 +57,21 @@ def train(
     distributed training every process calls this with equal arguments, and a stop of one process stops all.
 
     Raises:
-        UserError: if the batch is larger than the data or the processes cannot divide it.
+        UserError: if the batch is larger than the data, if the processes cannot divide it, or if the device has too
+            little memory.
         DivergedError: if a loss or gradient is not finite.
     """
-    p, world = run.training, World.current()
+    world = World.current()
     _check(run, len(images), resume, world)
-    trainer = Trainer(run, images, holdout, hardware, world)
+    memory = MemoryCheck(run, hardware, world, bytes_on_device(images.store, run.training, hardware.device))
+    parts = memory.choose_parts()
+    with memory.explain():
+        yield from _train(Trainer(run, images, holdout, hardware, world, parts), resume, should_stop)
+
+
+def _train(trainer: Trainer, resume: Checkpoint | None, should_stop: Callable[[], bool]) -> Iterator[Report]:
+    run, world = trainer.run, trainer.world
+    p = run.training
     state = TrainingState(trainer, resume)
     steps = range(state.images_seen // p.batch_size, run.num_steps)
 

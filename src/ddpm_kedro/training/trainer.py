@@ -1,6 +1,7 @@
 """The network, EMA, optimizer and data of a run, and the training step."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -27,10 +28,12 @@ from ddpm_kedro.images.pixels import read_pixels, to_device, to_float, to_uint8
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.models import build_network
 from ddpm_kedro.training.loader import StepPixels, read_steps
+from ddpm_kedro.training.memory_check import is_out_of_memory, next_parts
 from ddpm_kedro.training.optimizers import ema_decay, learning_rate, make_optimizer, match_memory_format, update_ema
 from ddpm_kedro.training.randomness import Stream, augmentation_generator, batch_indices, seeded
 from ddpm_kedro.training.run import Checkpoint, Row, Run
 
+logger = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 """Images (N, C, H, W) in [-1, 1], rows of the schedule (N,), noise (N, C, H, W), labels (N,) or None, labels of the
 non-leaking augmentation (N, K) or None."""
@@ -44,7 +47,13 @@ class Trainer:
     """
 
     def __init__(
-        self, run: Run, images: AugmentedImages, holdout: ImageStore, hardware: Hardware, world: World = ONE_PROCESS
+        self,
+        run: Run,
+        images: AugmentedImages,
+        holdout: ImageStore,
+        hardware: Hardware,
+        world: World = ONE_PROCESS,
+        parts: int | None = None,
     ) -> None:
         self.run, self.images, self.holdout, self.hardware, self.world = run, images, holdout, hardware, world
         self.device, self.seed = hardware.device, run.training.seed
@@ -62,10 +71,16 @@ class Trainer:
         self.schedule = make_schedule(run.diffusion).to(self.device)
         self.target = TARGETS[run.diffusion.target]
         self.rows = world.rows(run.training.batch_size, run.training.accumulation_steps)
+        self.parts = parts or run.training.accumulation_steps
         self.pixels = StepPixels(images.store, self.seed, run.training.batch_size, self.rows)
         self.distributed = self._distribute(self.network)
         if run.training.compile != "none":
             self.distributed.compile(mode=run.training.compile)
+
+    @property
+    def part_size(self) -> int:
+        """Return the number of images that this process computes at once."""
+        return len(self.rows) // self.parts
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Load the state of a checkpoint."""
@@ -87,6 +102,7 @@ class Trainer:
             history=history,
             meter=meter,
             best_validation_loss=best_validation_loss,
+            trained_on=self.hardware.reason,
         )
 
     def read(self, steps: range) -> Iterator[Tensor]:
@@ -111,12 +127,11 @@ class Trainer:
         lr = learning_rate((step + 1) * p.batch_size, self.run.num_images, self.run.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad()
-        losses = []
-        for part, batch in enumerate(_parts(self.batch(step, pixels), p.accumulation_steps)):
-            if part and should_stop():
-                return None
-            losses.append(self._gradients(step, part, batch))
+        losses = self._all_gradients(step, pixels, should_stop)
+        while losses is not None and len(losses) < self.parts:  # the device ran out of memory
+            losses = self._all_gradients(step, pixels, should_stop)
+        if losses is None:
+            return None
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.run.optimizer.max_grad_norm)
         self.scaler.step(self.optimizer)
@@ -124,9 +139,31 @@ class Trainer:
         update_ema(self.ema, self.network, ema_decay(step * p.batch_size, p))
         return torch.stack(losses).sum(), norm, lr
 
+    def _all_gradients(self, step: int, pixels: Tensor, should_stop: Callable[[], bool]) -> list[Tensor] | None:
+        """Compute the gradients of a batch; return the share of the loss of each part, or None if stopped.
+
+        If the device runs out of memory and ``training.out_of_memory`` is ``accumulate``, there are fewer shares than
+        parts: the step must be repeated. Processes that wait for each other's gradients cannot repeat it.
+        """
+        self.optimizer.zero_grad()
+        losses: list[Tensor] = []
+        try:
+            for part, batch in enumerate(_parts(self.batch(step, pixels), self.parts)):
+                if part and should_stop():
+                    return None
+                losses.append(self._gradients(step, part, batch))
+        except RuntimeError as error:
+            parts = next_parts(len(self.rows), self.parts)
+            may_repeat = self.run.training.out_of_memory == "accumulate" and self.world.size == 1
+            if not (is_out_of_memory(error) and may_repeat) or parts is None:
+                raise
+            logger.warning("%s ran out of memory: each batch is computed in %d parts.", self.device, parts)
+            self.parts = parts
+        return losses
+
     def _gradients(self, step: int, part: int, batch: Batch) -> Tensor:
         """Add the gradients of one part of a batch; return its share of the loss."""
-        parts = self.run.training.accumulation_steps
+        parts = self.parts
         number = (step * parts + part) * self.world.size + self.world.rank  # each part has its own dropout
         # Activation checkpointing runs the forward pass again inside backward() and sets the global random state:
         # backward() must be inside ``seeded``, which restores it.
@@ -179,7 +216,7 @@ class Trainer:
         timesteps = self.schedule.indices(((shuffled + 0.5) / count).to(self.device))
         seed, total = derive_seed(self.seed, Stream.VALIDATION), torch.zeros((), device=self.device)
         share = self.world.share(count)
-        for part in share.split(p.batch_size) if len(share) else ():
+        for part in share.split(self.part_size) if len(share) else ():
             x0 = to_float(read_pixels(self.holdout, indices[part]), self.device)
             noise = image_noise(seed, part.tolist(), self.run.image_shape, self.device)()
             labels = self.holdout_labels(indices[part])
@@ -206,15 +243,17 @@ class Trainer:
             return None, None
         classes = len(self.run.class_names)
         labels = torch.arange(p.preview_images) % classes if classes else None
-        guidance = p.preview_guidance_scale if classes and p.label_dropout else 1.0
-        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, guidance)
+        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, self.run.preview_guidance_scale)
         share = self.world.share(p.preview_images)
         samples = torch.empty(0, *self.run.image_shape)
         if len(share):
-            own_labels = None if labels is None else labels[share]
-            shape, autocast = self.run.image_shape, self.hardware.autocast
-            samples = generate_images(self.ema, plan, shape, self.seed, share.tolist(), own_labels, autocast)
+            samples = torch.cat([self._samples(plan, part, labels) for part in share.split(self.part_size)])
         return self.world.gather(to_uint8(samples).cpu()), labels
+
+    def _samples(self, plan: SamplingPlan, indices: Tensor, labels: Tensor | None) -> Tensor:
+        labels = None if labels is None else labels[indices]
+        shape, autocast = self.run.image_shape, self.hardware.autocast
+        return generate_images(self.ema, plan, shape, self.seed, indices.tolist(), labels, autocast)
 
     def _distribute(self, network: nn.Module) -> Any:
         """Return the network with gradients that are the mean over all processes."""

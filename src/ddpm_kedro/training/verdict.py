@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_kedro.progress import passes
 from ddpm_kedro.training.run import Row
 
 Trend = Literal["falls", "rises", "level", "unknown"]
@@ -77,13 +78,6 @@ def training_verdict(history: Sequence[Row], parameters: Mapping[str, Any], trai
             return TrainingVerdict("level", length, *_level(rows))
     too_short = f"At least {LEAST_ROWS} rows of the history are needed to judge the validation loss, not {len(rows)}"
     return TrainingVerdict("unknown", length, f"{too_short} (training.report_interval).")
-
-
-def passes(images_seen: int, training_images: int) -> str:
-    """Return how often each training image was seen, in words."""
-    number = images_seen / max(training_images, 1)
-    text = f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
-    return f"{text} {'pass' if text == '1' else 'passes'}"
 
 
 def training_seconds(history: Sequence[Row]) -> float:

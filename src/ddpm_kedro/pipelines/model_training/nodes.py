@@ -21,14 +21,13 @@ from ddpm_kedro.parameters import (
     OptimizerParameters,
     TrainingParameters,
 )
-from ddpm_kedro.progress import RowLog
+from ddpm_kedro.progress import RowLog, passes
 from ddpm_kedro.provenance import differences
 from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
 from ddpm_kedro.training.randomness import augmentation_generator, batch_indices
 from ddpm_kedro.training.resume_plan import ResumePlan
 from ddpm_kedro.training.run import Checkpoint, Row, Run
-from ddpm_kedro.training.verdict import passes
 
 logger = logging.getLogger(__name__)
 PREVIEW = 100  # images of the augmentation preview, at most
@@ -80,7 +79,7 @@ def train_model(
     hardware = choose_hardware(run.training.device, run.training.precision)
     length = f"{run.num_images:,} images, {passes(run.num_images, len(augmented_images))}"
     logger.info("Run %s trains on %s, %s: %s", run.run_id, hardware.device.type, hardware.precision, length)
-    logger.debug("Training on %s", hardware.reason)
+    logger.debug("Training on %s; previews with guidance %g", hardware.reason, run.preview_guidance_scale)
     _log_flips(run.augmentation)
     if run.training.compile != "none":
         logger.info("torch.compile, mode %s: the first steps take minutes.", run.training.compile)
@@ -98,7 +97,8 @@ def export_model(
     """Return the model with the EMA weights of the last or the best checkpoint."""
     if training.export == "best":
         checkpoint = _choose_best(checkpoint, best_checkpoint)
-    config = checkpoint.record.as_dict() | {"images_seen": checkpoint.images_seen}
+    seen, where = checkpoint.images_seen, checkpoint.trained_on
+    config = checkpoint.record.as_dict() | {"images_seen": seen, "trained_on": where}
     try:
         return TrainedModel.from_config(config, checkpoint.ema)
     except UserError as error:
