@@ -106,7 +106,8 @@ def _choose_network(choices: _Choices, task: Task, sizing: Sizing) -> None:
     for name, value in model.items():
         choices.take(f"model.{name}", value)
     patch = f", patches of {model['patch_size']}" if model["patch_size"] > 1 else ""
-    sides = f"{len(model['channel_multipliers'])} levels{patch}"
+    levels = len(model["channel_multipliers"])
+    sides = f"{levels} level{'s' if levels > 1 else ''}{patch}"
     why = "the largest that sees enough images in this time"
     if not sizing.is_worth_it:
         why = "the fastest: this time is short for such images"

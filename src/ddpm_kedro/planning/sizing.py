@@ -34,6 +34,7 @@ BATCHES = (8, 16, 32, 64, 128, 256)
 USUAL_BATCH = {"cpu": 32}  # 32 images already give a CPU its full speed (docs/benchmarks.md, "How the cost grows")
 MOST_BATCH = {"cpu": 64}
 GPU_BATCH, MOST_GPU_BATCH = 128, 256
+LEAST_SIDE = 14  # pixels: images divided into patches keep so many per side, as the digits do
 LEAST_STEPS = 2_000
 
 
@@ -119,7 +120,9 @@ def training_seconds(task: Task) -> float:
 
 def _candidates(task: Task) -> Iterator[list[ModelParameters]]:
     given = {"class_conditional": task.classes >= LEAST_CLASSES} | task.given_of("model")
-    patches = (given["patch_size"],) if "patch_size" in given else PATCHES
+    shorter = min(task.image_shape[1:])
+    possible = [patch for patch in PATCHES if patch == 1 or shorter >= LEAST_SIDE * patch]
+    patches = [given["patch_size"]] if "patch_size" in given else possible
     for patch in patches:
         yield networks(task.image_shape, patch, given)
 
