@@ -50,7 +50,7 @@ def test_training_and_evaluation_end_within_the_budget(minutes: int, profile: An
     seconds = (training["num_images"] + forward / 3) / sizing.images_per_second
     fitting = evaluation["fit_images"] / extractor_images(task, 1.0)
     assert fitting <= EXTRACTOR_SHARE * training_seconds(task) * 1.01
-    assert 0.75 * task.seconds < seconds + training_seconds(task) * EXTRACTOR_SHARE < task.seconds
+    assert 0.8 * training_seconds(task) < seconds <= training_seconds(task)
     assert seconds + fitting < task.seconds
 
 
@@ -61,6 +61,7 @@ def test_more_time_gives_no_smaller_network_and_no_less_training(side: int, prof
     flops = [sizing.cost.flops for sizing in sizings]
     totals = [sizing.cost.flops * sizing.images for sizing in sizings]
     assert flops == sorted(flops)
+    assert len(set(flops)) > 2
     assert all(later > earlier for earlier, later in pairwise(totals))
 
 
