@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,7 +19,16 @@ from ddpm_kedro.datasets.chosen_parameters import EarlierManifestDataset
 from ddpm_kedro.datasets.disk_state import disk_state
 from ddpm_kedro.datasets.document import DocumentDataset
 from ddpm_kedro.hooks.node_records import NodeRecords
-from ddpm_kedro.up_to_date import FILE, find_nodes_to_run, read_records
+from ddpm_kedro.pipeline_registry import MAIN_JOB
+from ddpm_kedro.up_to_date import (
+    EARLIER_OUTPUTS,
+    FILE,
+    NOT_REPRODUCIBLE,
+    ORDER_ONLY,
+    READS_A_SOURCE,
+    find_nodes_to_run,
+    read_records,
+)
 from tests.conftest import EVALUATION, IMAGES, SAMPLING, TRAINING, changed
 
 STORED = (
@@ -333,6 +343,14 @@ def test_remote_files_are_compared(project: Project) -> None:
 def test_without_readable_records_everything_runs(content: str, project: Project) -> None:
     (project.folder / FILE).write_text(content)
     assert project.run() == EVERYTHING
+
+
+def test_the_tables_name_nodes_and_datasets_of_the_project() -> None:
+    pipelines = [import_module(f"ddpm_kedro.pipelines.{name}").create_pipeline() for name in MAIN_JOB]
+    nodes = {node.short_name for pipeline in pipelines for node in pipeline.nodes}
+    datasets = {name for pipeline in pipelines for name in pipeline.datasets()}
+    assert NOT_REPRODUCIBLE | READS_A_SOURCE | {node for node, _ in ORDER_ONLY} <= nodes
+    assert EARLIER_OUTPUTS | {name for _, name in ORDER_ONLY} <= datasets
 
 
 def test_threads_record_every_node(tmp_path: Path) -> None:

@@ -43,41 +43,33 @@ def clear(size: tuple[int, int]) -> bytes:
 @pytest.mark.parametrize(
     ("data", "changes", "line"),
     [
-        (corpus.picture(), {}, "PNG RGB of 12×8 pixels the middle 8×8 becomes 8×8 (images.fit=crop) in colour"),
+        (corpus.picture(), {}, "(PNG RGB, 12×8): the middle 8×8 becomes 8×8, colour"),
         (
             corpus.on_its_side(),
             {"channels": 1},
-            "JPEG RGB of 8×12 pixels the middle 8×8 becomes 8×8 (images.fit=crop) in grey, turned upright as EXIF "
-            "says, in colour, made grey",
+            "(JPEG RGB, 8×12): the middle 8×8 becomes 8×8, grey, turned upright (EXIF)",
         ),
+        (clear((8, 8)), {}, "(PNG RGBA, 8×8): keeps its size, colour, on 255/255/255 where it is transparent"),
+        (clear((8, 8)), {"channels": 4}, "(PNG RGBA, 8×8): keeps its size, colour with transparency"),
+        (clear((16, 16)), {"channels": 4}, "(PNG RGBA, 16×16): becomes 8×8, colour with transparency"),
+        (corpus.picture(), {"fit": "exact"}, "(PNG RGB, 12×8): is stretched to 8×8, colour"),
         (
-            clear((8, 8)),
+            corpus.with_profile("PNG", "RGB", corpus.srgb()),
             {},
-            "PNG RGBA of 8×8 pixels keeps its size in colour, transparent parts show 255/255/255 (images.background)",
-        ),
-        (clear((8, 8)), {"channels": 4}, "PNG RGBA of 8×8 pixels keeps its size in colour with transparency"),
-        (
-            clear((16, 16)),
-            {"channels": 4},
-            "PNG RGBA of 16×16 pixels becomes 8×8 (images.fit=crop) in colour with transparency",
-        ),
-        (
-            corpus.picture(),
-            {"fit": "exact"},
-            "PNG RGB of 12×8 pixels is stretched to 8×8 (images.fit=exact) in colour",
+            "(PNG RGB, 12×8): the middle 8×8 becomes 8×8, colour, converted to sRGB",
         ),
         (
             corpus.sixteen_bits(),
             {"fit": "pad", "channels": 1, "value_bits": 12},
-            "PNG I;16 of 12×8 pixels becomes 8×8 with borders of 255/255/255 (images.background) where it is too "
-            "narrow (images.fit=pad) in grey, values above 4,095 are clipped",
+            "(PNG I;16, 12×8): becomes 8×8 with borders of 255/255/255 where it is too narrow, grey, values above "
+            "4,095 clipped",
         ),
     ],
 )
 def test_the_log_says_how(data: bytes, changes: dict[str, Any], line: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     convert_given(GivenImage("in/picture.png", data), target(**changes))
-    assert caplog.messages == [f"in/picture.png: {line}."]
+    assert caplog.messages == [f"picture.png {line}."]
 
 
 def test_the_displayed_size_is_upright() -> None:

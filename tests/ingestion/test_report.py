@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.ingestion.collection import CLIPPED, COLOUR, TRANSPARENT
+from ddpm_kedro.ingestion.collection import CLIPPED, COLOUR, TRANSPARENT, Original
+from ddpm_kedro.ingestion.lazy_store import Shard
 from ddpm_kedro.ingestion.report import choose_shown, describe_parts, messages
+from ddpm_kedro.ingestion.statistics import describe_shard, summarize
 from ddpm_kedro.provenance import Provenance
 from tests.conftest import make_store
 
@@ -35,10 +37,10 @@ def test_random_images_of_each_class_are_shown() -> None:
 @pytest.mark.parametrize(
     ("names", "counts", "line"),
     [
-        (("cat", "dog"), (5, 5), "Training images: 10 of 2 classes, 5 of each: cat, dog."),
-        (("cat", "dog"), (5, 3), "Training images: 8 of 2 classes: cat 5, dog 3."),
-        (("cat",), (5,), "Training images: 5 of 1 classes, 5 of each: cat."),
-        (("c" * 200, "dog"), (1, 1), f"Training images: 2 of 2 classes, 1 of each: {'c' * 110}… and 1 more."),
+        (("cat", "dog"), (5, 5), "2 classes of 5 training images: cat, dog."),
+        (("cat", "dog"), (5, 3), "2 classes, training images: cat 5, dog 3."),
+        (("cat",), (5,), "1 class of 5 training images: cat."),
+        (("c" * 200, "dog"), (1, 1), f"2 classes of 1 training images: {'c' * 110}… and 1 more."),
     ],
 )
 def test_classes_and_their_counts_are_listed(names: tuple[str, ...], counts: tuple[int, ...], line: str) -> None:
@@ -50,7 +52,7 @@ def test_classes_and_their_counts_are_listed(names: tuple[str, ...], counts: tup
 def test_many_classes_are_shortened_to_two_lines() -> None:
     store = make_store(400, classes=200)
     [line] = said(store, store)
-    assert line.startswith("Training images: 400 of 200 classes, 2 of each: class 0, class 1, ")
+    assert line.startswith("200 classes of 2 training images: class 0, class 1, ")
     assert line.endswith(" and 189 more.")
     assert len(line) < 2 * 100
 
@@ -65,13 +67,12 @@ def test_transparency_colour_and_clipped_values_are_counted() -> None:
     one = treated(1, **{TRANSPARENT: 3, COLOUR: 2, CLIPPED: 1})
     two = treated(1, **{TRANSPARENT: 1})
     assert said(one, two) == [
-        "4 of 20 images have transparent parts: the background 9/8/7 is behind them (images.background); "
-        "images.channels=4 keeps them.",
-        "2 of 20 images were in colour; images.channels=3 keeps their colour.",
+        "Transparent parts of 4 images show images.background 9/8/7.",
+        "2 of 20 images were in colour and became grey.",
         "1 of 20 images have values above 4,095, which became 4,095; a larger images.value_bits than 12 keeps them.",
     ]
     kept = treated(4, **{TRANSPARENT: 3})
-    assert said(kept, kept) == ["6 of 20 images have transparent parts: they are kept."]
+    assert said(kept, kept) == ["Transparent parts of 6 images are kept."]
     asked = treated(1, 1, **{COLOUR: 3})
     assert said(asked, asked) == []
 
@@ -80,3 +81,16 @@ def test_only_what_needs_care_is_a_warning() -> None:
     store = replace(treated(**{TRANSPARENT: 1, CLIPPED: 1}), hashes=np.array([b"a"] * 10))
     levels = [level for level, _ in messages(store, store, describe_parts(store, store))]
     assert levels == [logging.INFO, logging.WARNING, logging.WARNING]
+
+
+def test_shards_of_an_earlier_version_count_no_treatments() -> None:
+    """An interrupted ingestion of an earlier version is resumed."""
+    originals = (Original(8, 8, "PNG RGBA", (TRANSPARENT,)), Original(8, 8, "PNG RGB"))
+    shard = Shard(make_store(2).images, np.zeros(2, np.int64), ("a", "b"), (), originals, 12)
+    now, earlier = (describe_shard(shard)["summary"] for _ in range(2))
+    del earlier["value_bits"], earlier["originals"]["treatments"]
+    both = summarize([earlier, now], np.array([b"x"] * 4))
+    assert both["originals"]["kinds"] == {"PNG RGBA": 2, "PNG RGB": 2}
+    assert both["originals"]["treatments"] == {TRANSPARENT: 1}
+    assert both["value_bits"] == 12
+    assert summarize([earlier], np.array([b"x"] * 2))["value_bits"] is None

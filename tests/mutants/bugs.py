@@ -539,7 +539,7 @@ LOGS = [
             "super().formatException(ei)",
         ),
         (
-            "a command that fails at once replaces the log",
+            "a run within a run replaces its log",
             "        if self.target is not None:\n            return\n        try:",
             "        try:",
         ),
@@ -553,7 +553,6 @@ LOGS = [
         "training/verdict.py",
         ("noise of the validation loss taken for a trend", " and abs(change) > SIGNIFICANT * error", ""),
         ("the trend of the whole training judged", "np.searchsorted(seen, seen[-1] / 2)", "np.searchsorted(seen, 0)"),
-        ("the lowest loss taken for the beginning of a rise", "int(loss.argmin()) + 1", "int(loss.argmin())"),
         ("a longer training promised with the cosine schedule", 'if lr_schedule == "constant":', "if True:"),
         ("duration of a training from its first image", 'row["images_seen"] - before)', 'row["images_seen"])'),
     ),

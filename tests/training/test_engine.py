@@ -237,7 +237,7 @@ class TestResumePlan:
         [
             ({"model": {"width": 16}}, "model.width: 8 → 16"),
             ({"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}}, "optimizer.name: adam → sgd"),
-            ({"augmentation": {"non_leaking": 0.2}}, "augmentation labels: False → True"),
+            ({"augmentation": {"non_leaking": 0.2}}, "augmentation.non_leaking: 0.0 → 0.2"),
         ],
     )
     def test_require_rejects_another_network_or_optimizer(

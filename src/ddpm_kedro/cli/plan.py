@@ -62,7 +62,8 @@ def plan(project: ProjectMetadata, size: str, params: dict[str, Any], env: str |
 def _table(tasks: list["Task"]) -> Table:
     from ddpm_kedro.planning.sizing import choose_size  # noqa: PLC0415
 
-    table = Table("size", "network", "parameters", "GFLOP", "memory", "images/s", "images", "passes", box=None)
+    names = ("size", "network", "parameters", "GFLOP", "memory", "images/s", "images", "passes")
+    table = Table(*names, box=None, pad_edge=False, collapse_padding=True)
     for task in tasks:
         side = str(task.image_shape[1])
         try:
@@ -70,7 +71,7 @@ def _table(tasks: list["Task"]) -> Table:
         except UserError:
             table.add_row(side, "too large for this device")
             continue
-        patch = f", patches of {sizing.model.patch_size}" if sizing.model.patch_size > 1 else ""
+        patch = f", patch {sizing.model.patch_size}" if sizing.model.patch_size > 1 else ""
         seen = two_digits(max(0.0, sizing.images))
         table.add_row(
             side,

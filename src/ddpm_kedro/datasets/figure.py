@@ -10,7 +10,7 @@ from PIL import Image
 from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.files import reading
+from ddpm_kedro.files import reading, shown_path
 from ddpm_kedro.ingestion.given import GivenImage
 from ddpm_kedro.kedro_adapter import ImagePreview, newest_partition
 from ddpm_kedro.provenance import redact
@@ -46,7 +46,7 @@ class OptionalFigureDataset(FileDataset[GivenImage, GivenImage | None]):
         if not self._exists():
             return None
         try:
-            return GivenImage(str(redact(self._url)), self._filepath.read_bytes())
+            return GivenImage(shown_path(redact(self._url)), self._filepath.read_bytes())
         except OSError as error:
             raise UserError(f"{self._filepath} cannot be read: {error.strerror}.") from error
 

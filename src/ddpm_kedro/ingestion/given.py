@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import (
     CLIPPED,
+    COLOUR,
     TRANSPARENT,
     UPRIGHT,
     ImageFormat,
@@ -52,7 +54,7 @@ def convert_given(given: GivenImage, target: ImageFormat) -> NDArray[np.uint8]:
         raise UserError(
             f"{given.name} gives no image: {reason}. Save another image there, such as a PNG or JPEG, or remove it."
         ) from reason
-    logger.info("%s: %s.", given.name, _describe(decoded, (probed.width, probed.height), target))
+    logger.info("%s %s.", PurePath(given.name).name, _describe(decoded, (probed.width, probed.height), target))
     return decoded.pixels
 
 
@@ -79,16 +81,16 @@ def _describe(decoded: LabelledImage, size: tuple[int, int], target: ImageFormat
     background = "/".join(map(str, target.background))
     fits = {
         "crop": f"the middle {inner} becomes {new}" if inner != f"{width}×{height}" else f"becomes {new}",
-        "pad": f"becomes {new} with borders of {background} (images.background) where it is too narrow",
+        "pad": f"becomes {new} with borders of {background} where it is too narrow",
         "exact": f"is stretched to {new}",
     }
-    fit = f"{fits[target.fit]} (images.fit={target.fit})" if size != (target.width, target.height) else "keeps its size"
     notes = {
-        UPRIGHT: "turned upright as EXIF says",
-        TRANSPARENT: f"transparent parts show {background} (images.background)" if target.channels != 4 else "",
-        CLIPPED: f"values above {2 ** (target.value_bits or 16) - 1:,} are clipped",
+        UPRIGHT: "turned upright (EXIF)",
+        TRANSPARENT: f"on {background} where it is transparent" if target.channels != 4 else "",
+        COLOUR: "",
+        CLIPPED: f"values above {2 ** (target.value_bits or 16) - 1:,} clipped",
     }
-    special = [notes.get(each, each) for each in decoded.original.treatments if notes.get(each, each)]
-    return ", ".join(
-        [f"{decoded.original.kind} of {width}×{height} pixels {fit} in {COLOURS[target.channels]}", *special]
-    )
+    special = [note for each in decoded.original.treatments if (note := notes.get(each, each))]
+    fit = fits[target.fit] if size != (target.width, target.height) else "keeps its size"
+    source = f"({decoded.original.kind}, {width}×{height})"
+    return ", ".join([f"{source}: {fit}", COLOURS[target.channels], *special])

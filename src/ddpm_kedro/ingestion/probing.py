@@ -78,17 +78,16 @@ def describe_format(
     target: ImageFormat, looks: Looks, images: ImagesParameters, pixels: dict[str, Any]
 ) -> Iterator[str]:
     """Yield sentences about the format that was chosen from the result of :func:`probe_source`."""
-    size = f"Images become {target.height} pixels high and {target.width} wide (images.size)"
-    line = f"{size}, images.channels={target.channels}, images.fit={target.fit}"
-    usual = usual_side(looks)
-    larger = images.size is None and usual >= 2 * max(target.height, target.width)
-    yield line + (f". In the files, half of the shorter sides have {usual:,} pixels or more." if larger else ".")
+    size = f"{target.height} high and {target.width} wide"
+    yield f"Images become {size}, images.channels={target.channels}, images.fit={target.fit}."
+    if images.size is None and (usual := usual_side(looks)) >= 2 * max(target.height, target.width):
+        yield f"Half of the files have {usual:,} pixels or more on their shorter side (images.size)."
     inspected, colour, bits = pixels.get("inspected", 0), pixels.get("colour", 0), target.value_bits or 16
     if images.channels is None and target.channels == 1 and inspected and not colour:
         yield f"{inspected:,} images in files for colour were inspected; all of them are grey."
     elif images.channels is None and target.channels == 1 and inspected:
-        share = f"About {fraction_in_colour(looks, pixels):.1%} of the images are in colour"
-        yield f"{share} ({colour:,} of {inspected:,} inspected) and become grey; images.channels=3 keeps their colour."
+        share = fraction_in_colour(looks, pixels)
+        yield f"About {share:.1%} of the images lose their colour; images.channels=3 keeps it."
     if pixels.get("bits") is not None and bits < 16:
         yield f"The 16-bit images use {bits} bits (images.value_bits): {2**bits - 1:,} becomes 255."
 

@@ -97,9 +97,8 @@ def _class_counts(counts: dict[str, int]) -> str:
     ]
     kept = kept or [f"{words[0][:MAX_LETTERS]}…"]
     more = f" and {len(words) - len(kept):,} more" if len(words) > len(kept) else ""
-    start = f"Training images: {sum(counts.values()):,} of {len(words):,} classes"
-    each = f", {next(iter(counts.values())):,} of each" if equal else ""
-    return f"{start}{each}: {', '.join(kept)}{more}."
+    each = f" of {next(iter(counts.values())):,} training images" if equal else ", training images"
+    return f"{len(words):,} {'class' if len(words) == 1 else 'classes'}{each}: {', '.join(kept)}{more}."
 
 
 def _treatments(training: ImageStore, parts: dict[str, dict[str, Any]]) -> Iterator[Message]:
@@ -110,12 +109,11 @@ def _treatments(training: ImageStore, parts: dict[str, dict[str, Any]]) -> Itera
     images = training.made_by.parameters.get("images", {})
     count = f"{sum(part['images'] for part in parts.values()):,}"
     if number := treated[TRANSPARENT]:
-        colour = "/".join(map(str, images.get("background", ())))
-        put = f"the background {colour} is behind them (images.background); images.channels=4 keeps them"
-        kept = training.image_shape[0] == 4
-        yield logging.INFO, f"{number:,} of {count} images have transparent parts: {'they are kept' if kept else put}."
+        background = f"show images.background {'/'.join(map(str, images.get('background', ())))}"
+        result = "are kept" if training.image_shape[0] == 4 else background
+        yield logging.INFO, f"Transparent parts of {number:,} images {result}."
     if (number := treated[COLOUR]) and images.get("channels") is None:
-        yield logging.INFO, f"{number:,} of {count} images were in colour; images.channels=3 keeps their colour."
+        yield logging.INFO, f"{number:,} of {count} images were in colour and became grey."
     if number := treated[CLIPPED]:
         bits = parts["training"].get("value_bits") or 16
         largest = f"{2**bits - 1:,}"
