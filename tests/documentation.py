@@ -28,7 +28,6 @@ NOT_RUN = {
     "kubectl ": "needs Kubernetes; tests/test_distributed_docs.py validates the manifests",
     "wandb sync data/wandb/*-9807f43cc7aa": "needs an account; tests/hooks/test_tracking.py reads the offline files",
     "kedro run --params use.dataset=archive,dataset.path=https://": "tests/ingestion/test_downloading.py downloads",
-    "kedro run --pipelines data_ingestion --params use.dataset=archive": "output of an example",
     "kedro run --pipelines data_ingestion --params use.dataset=huggingface": "tests/ingestion/test_hugging_face.py",
     "kedro run --pipelines import_model": "tests/integration/test_diffusers.py imports a model",
     "kedro run --pipelines sampling,evaluation": "tests/integration/test_diffusers.py evaluates an imported model",
