@@ -35,6 +35,7 @@ NOT_RUN = {
     "kedro run --pipelines evaluation --params evaluation.extractor=inception": "needs weights of 91 MB",
     "kedro plan ": "tests/planning/test_command.py",
     "kedro run --params plan.": "tests/integration/test_chosen.py makes new plans",
+    "kedro run --pipelines evaluation --params evaluation.refit=true": "tests/datasets/test_kept_extractors.py refits",
     "kedro run --params use.model=digit": "test_documented_error_is_the_real_one",
     "CUDA_VISIBLE_DEVICES=1 kedro run --env second": "tests/integration/test_shared_images.py, on a CPU",
     "DDPM_KEDRO_WAIT=3600 kedro run": "tests/test_data_lock.py waits",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_kedro.metrics.classifier import LEAST_CLASSES, Classifier
+from ddpm_kedro.metrics.extractor import build_extractor_network
 from ddpm_kedro.models import build_network
 from ddpm_kedro.parameters import ModelParameters
 
@@ -60,10 +60,9 @@ def unet_cost(parameters: ModelParameters, image_shape: tuple[int, int, int], nu
 
 @lru_cache(maxsize=256)
 def extractor_cost(image_shape: tuple[int, int, int], num_classes: int) -> Cost:
-    """Return the cost of fitting the evaluation's extractor to images (C, H, W)."""
+    """Return the cost of fitting the evaluation's extractor to images (C, H, W); 0 classes: without labels."""
     with META:
-        network = Classifier(image_shape[0], max(LEAST_CLASSES, num_classes))
-        return network_cost(network, torch.empty(2, *image_shape))
+        return network_cost(build_extractor_network(image_shape, num_classes), torch.empty(2, *image_shape))
 
 
 def network_cost(network: nn.Module, *inputs: Tensor) -> Cost:

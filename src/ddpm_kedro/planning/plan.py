@@ -178,7 +178,7 @@ def _choose_augmentation(choices: _Choices, task: Task, images: int) -> None:
 
 
 def _choose_evaluation(choices: _Choices, task: Task, sizing: Sizing) -> int:
-    if task.parameters.evaluation.extractor != "classifier":
+    if task.parameters.evaluation.extractor == "inception":
         return 0
     limit = extractor_images(task, EXTRACTOR_SHARE * training_seconds(task))
     wanted = max(LEAST_FIT_IMAGES, MOST_FIT_PASSES * task.count)

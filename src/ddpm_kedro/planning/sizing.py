@@ -110,7 +110,10 @@ def choose_size(task: Task, *, fit: bool = True) -> Sizing:
 
 def extractor_images(task: Task, seconds: float) -> int:
     """Return how many images the evaluation's extractor can see in this time."""
-    return int(seconds * task.profile.extractor_images_per_second(extractor_cost(task.image_shape, task.classes)))
+    labelled = task.classes >= LEAST_CLASSES and task.parameters.evaluation.extractor == "classifier"
+    views = 1 if labelled else 2  # SimCLR sees each image twice
+    cost = extractor_cost(task.image_shape, task.classes if labelled else 0)
+    return int(seconds / views * task.profile.extractor_images_per_second(cost))
 
 
 def training_seconds(task: Task) -> float:
