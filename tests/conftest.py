@@ -9,6 +9,7 @@ os.environ["NETRC"] = "/nonexistent"
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,10 @@ from ddpm_kedro.parameters import (
     SamplingParameters,
     TrainingParameters,
 )
+from ddpm_kedro.planning.profile import DeviceProfile
 from ddpm_kedro.provenance import Provenance
 from tests.archives import Server, serve
+from tests.planning.devices import CPU
 
 if TYPE_CHECKING:  # Kedro is imported only where it is used: the tests of a device run without it
     from click.testing import Result
@@ -240,6 +243,16 @@ class Project:
 def _seed() -> None:
     """Seed torch: tests that sample without a generator are repeatable."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _known_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plans be made for a device of known speed: measuring takes seconds, and the machine is busy."""
+
+    def measure(kind: str, *_: object) -> DeviceProfile:
+        return replace(CPU, kind=kind)
+
+    monkeypatch.setattr("ddpm_kedro.planning.measurement.measure_profile", measure)
 
 
 @pytest.fixture

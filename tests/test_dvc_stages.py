@@ -21,8 +21,9 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CATALOG = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())
 PARAMETERS, CATALOG_FILE, RESTARTED = "data/parameters.yaml", "conf/base/catalog.yml", "data/restarted.txt"
 RESTART, TRAIN = "restart", "train"
-NOT_COMPARED = {"sampling_report", "training_previews"}
-"""The report has the time that sampling took, which is never the same; previews are of all runs, and may be none."""
+NOT_COMPARED = {"sampling_report", "training_previews", "device_profile"}
+"""The report has the time that sampling took, which is never the same; previews are of all runs, and may be none. Only
+a plan of your own images measures the device."""
 
 WITHOUT_EFFECT = {"errors", "files", "kedro_adapter", "nothing", "parameters", "progress", "provenance"}
 """They change no output: messages, checks, names of runs, and parameters, whose values are in data/parameters.yaml."""
@@ -30,7 +31,9 @@ FIGURES = {"reporting"}
 """The look of a figure is no reason to ingest images or to train again."""
 INGESTION = {"ingestion"}
 """Other stages depend on the images that ingestion wrote."""
-LEFT_OUT = {"data": WITHOUT_EFFECT | FIGURES, TRAIN: WITHOUT_EFFECT | FIGURES | INGESTION}
+PLAN = {"planning"}
+"""A plan is made once and kept: with DVC, its values are copied into conf/local."""
+LEFT_OUT = {"data": WITHOUT_EFFECT | FIGURES | PLAN, TRAIN: WITHOUT_EFFECT | FIGURES | INGESTION}
 PIPELINE_OF = {
     name: found[1]
     for name, stage in STAGES.items()
@@ -159,7 +162,7 @@ def test_every_part_of_the_package_belongs_to_a_stage_or_shapes_no_output() -> N
         "terminal.py",
         "__main__.py",
     }
-    surroundings = {"data_lock.py", "hooks", "pipeline_registry.py", "plain_text.py", "__init__.py"}
+    surroundings = {"data_lock.py", "hooks", "planning", "pipeline_registry.py", "plain_text.py", "__init__.py"}
     surroundings |= {"source_code.py", "up_to_date.py"}
     without_effect = WITHOUT_EFFECT | {f"{name}.py" for name in WITHOUT_EFFECT}
     named = {Path(dep) for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("src/")}

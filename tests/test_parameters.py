@@ -36,6 +36,7 @@ GOOD: dict[str, Any] = {
     "use": {"model": "digits"},
     "dataset": {"source": "mnist5k", "download_folder": "raw", "path": None, "sha256": None, "classes": None},
     "images": IMAGES.model_dump(),
+    "plan": {"time_budget": "10min", "renew": False, "timing_seconds": 0},
     "augmentation": NO_AUGMENTATION.model_dump(),
     "model": MODEL.model_dump(),
     "diffusion": DIFFUSION.model_dump(),
@@ -98,6 +99,8 @@ def test_good_parameters_are_accepted_and_frozen() -> None:
         ("optimizer.lr", float("nan"), "Parameter 'optimizer.lr' = nan: input should be a finite number"),
         ("training.batch_size", "many", "Parameter 'training.batch_size' = 'many': input should be a valid integer"),
         ("training.batch_size", 0, "'training.batch_size' = 0: input should be greater than 0"),
+        ("plan.time_budget", "soon", "Parameter 'plan.time_budget': 'soon' is no duration"),
+        ("plan.time_budget", 90, "'90' is no duration; write 90s, 10min, 2h, 3d or 1h30min"),
         ("training.ema_half_life", 0, "Parameter 'training.ema_half_life' = 0: input should be greater than 0"),
         (
             "training.ema_rampup_ratio",
@@ -284,6 +287,6 @@ def test_stored_parameters_of_an_earlier_version_are_converted(tmp_path: Path) -
     assert "ema_decay" in stored["training"]  # the argument is left as it is
     assert convert_stored(GOOD) == GOOD
     dataset = ChosenParametersDataset(filepath=str(tmp_path / "chosen_parameters.json"))
-    dataset.save(stored)
-    assert dataset.load()["training"] == convert_stored(stored)["training"]
+    dataset.save({"parameters": stored, "plan": None})
+    assert dataset.load()["parameters"]["training"] == convert_stored(stored)["training"]
     assert convert_stored({"use": {"model": "chosen"}, "model": {"width": 8}})["model"] == {"width": 8}

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ddpm_kedro.datasets.catalog import check_types
-from ddpm_kedro.datasets.chosen_parameters import check_nothing_ingested, read_chosen
+from ddpm_kedro.datasets.chosen_parameters import check_nothing_ingested, images_of, read_chosen
 from ddpm_kedro.errors import UserError, nearest
 from ddpm_kedro.kedro_adapter import ComposedConfigLoader, Configs
 from ddpm_kedro.parameters import APath, Parameters, check_parameters
@@ -76,8 +77,9 @@ class GroupConfigLoader(ComposedConfigLoader):
         """Add the chosen options and the experiment to the parameter files of the base environment."""
         override = [*env.values(), self.runtime_params or {}]
         experiment = self._read_experiment(_use(*base.values(), *override).get(EXPERIMENT))
-        if not _names_images(*experiment.values(), *override):
-            experiment = self._read_stored(*experiment.values(), *override) | experiment
+        chosen = [*experiment.values(), *override]
+        if not _names_images(*chosen) or self._stores_same_images(base, experiment, override):
+            experiment = self._read_stored(*chosen) | experiment
         base = self._read_options(base, experiment, override) | experiment
         for path in [path for path in (*base, *env) if self.files.isfile(str(path))]:
             check_file(str(path), self.files.read_text(str(path), encoding="utf-8"))
@@ -106,6 +108,16 @@ class GroupConfigLoader(ComposedConfigLoader):
             found |= dict.fromkeys(dict(flatten(plain)), str(path).removeprefix(f"{self.conf_source}/"))
         return {name: (value, found[name]) for name, value in values.items()}
 
+    def given(self) -> dict[str, Any]:
+        """Return the parameters that the command line, the environment or a chosen option sets, by their full names."""
+        values = dict(flatten(self["parameters"]))
+        _, env = self.read_parameter_files()
+        override = [*env.values(), self.runtime_params or {}]
+        chosen = [*self._read_experiment(_use(*override).get(EXPERIMENT)).values(), *override]
+        names = set(dict(flatten(_plain(OmegaConf.merge({}, *chosen)))))
+        groups = {group for group, option in _use(*chosen).items() if option is not None}
+        return {name: value for name, value in values.items() if name in names or name.partition(".")[0] in groups}
+
     def _read_options(self, base: Configs, experiment: Configs, override: list[Any]) -> Configs:
         """Return the chosen options; each may choose options of other groups, unless a later file chooses them."""
         use: dict[str, str | None] = {}
@@ -133,12 +145,9 @@ class GroupConfigLoader(ComposedConfigLoader):
 
     def _read_stored(self, *overriding: Any) -> Configs:
         """Return the parameters stored for the images ingested last, except groups with an overriding option."""
-        projects = (Path(self.conf_source).parent, Path.cwd())  # --conf-source may be any folder
-        folders = [self["globals"][name] for name in ROOTS if name in self["globals"]]
-        roots = [project / folder for folder in folders for project in projects]
-        path = next((root / CHOSEN for root in roots if (root / CHOSEN).exists()), None)
+        path = self._stored_path()
         if path is None:
-            for root in roots:
+            for root in self._roots():
                 check_nothing_ingested(root / CHOSEN, root / MANIFEST)
             return {}
         chosen = read_chosen(path)
@@ -148,6 +157,29 @@ class GroupConfigLoader(ComposedConfigLoader):
                 del use[group]
                 chosen.pop(group, None)
         return {path: OmegaConf.create(_literal(chosen))}
+
+    def _roots(self) -> list[Path]:
+        """Return the folders that may have stored parameters."""
+        projects = (Path(self.conf_source).parent, Path.cwd())  # --conf-source may be any folder
+        folders = [self["globals"][name] for name in ROOTS if name in self["globals"]]
+        return [project / folder for folder in folders for project in projects]
+
+    def _stored_path(self) -> Path | None:
+        return next((root / CHOSEN for root in self._roots() if (root / CHOSEN).exists()), None)
+
+    def _stores_same_images(self, base: Configs, experiment: Configs, override: list[Any]) -> bool:
+        """Return whether the stored parameters are for the images that the configurations name."""
+        path = self._stored_path()
+        if path is None:
+            return False
+        try:
+            stored = read_chosen(path)
+            options = self._read_options(base, experiment, override)
+            merged = OmegaConf.merge({}, *options.values(), *experiment.values(), *override)
+            named = _plain(merged, "dataset", "images")
+            return bool(stored) and bool(images_of(stored) == images_of(named))
+        except (UserError, OmegaConfBaseException, ValueError, KeyError):
+            return False  # the file is damaged, or a parameter is invalid, which is reported later
 
     def _read_option(self, group: str, option: Any) -> Configs:
         found = self.read_folders(f"groups/{group}/{option}.yml")
@@ -164,6 +196,13 @@ class GroupConfigLoader(ComposedConfigLoader):
         """Return the names below ``groups/`` that match a pattern, in all environments."""
         paths = [path for each in self.folders for path in self.files.glob(f"{Path(each).as_posix()}/groups/{pattern}")]
         return sorted({Path(path).stem for path in paths})
+
+
+def _plain(config: Any, *names: str) -> Any:
+    """Return a configuration, or these groups of it, as plain data."""
+    if names:
+        return {name: OmegaConf.to_container(config[name], resolve=True) for name in names}
+    return OmegaConf.to_container(config)
 
 
 def _literal(value: Any) -> Any:

@@ -35,6 +35,8 @@ from ddpm_kedro.run_log import run_log
 from ddpm_kedro.up_to_date import find_nodes_to_run, read_records
 
 logger = logging.getLogger(__name__)
+INGESTION = "data_ingestion"
+PLAN, TRAIN = "plan_training", "train_model"  # training uses the parameters that the plan stores
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
 FULL = " The files on the disk are complete: free some space, and run the same command again."
@@ -54,6 +56,7 @@ class Session(KedroSession):
     """
 
     _context: KedroContext | None = None
+    _is_followed = False
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run pipelines; see :meth:`KedroSession.run`.
@@ -69,7 +72,10 @@ class Session(KedroSession):
             _check_runner(options.get("runner"))
             folder = self._data_folder()
             with hold_data_folder(folder), run_log(folder):  # hooks do not fire on Ctrl-C
-                return self._run_stale_nodes(options)
+                ingestion, rest = self._phases(options)
+                if ingestion is not None:
+                    self._another()._run_stale_nodes(options, ingestion)
+                return self._run_stale_nodes(options, rest)
 
     def load_context(self) -> KedroContext:
         """Return the context of this session. It is made once: hooks are called when it is made."""
@@ -77,9 +83,36 @@ class Session(KedroSession):
             self._context = super().load_context()
         return self._context
 
-    def _run_stale_nodes(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Run the nodes that are not up to date; if all are, log where their outputs are."""
-        requested, context = _select_nodes(options), self.load_context()
+    def _phases(self, options: dict[str, Any]) -> tuple[Pipeline | None, Pipeline]:
+        """Return the nodes to run first, if a run needs two phases, and the rest.
+
+        Ingestion plans the training of your own images: a run that has both reads the parameters again in between.
+        """
+        requested = _select_nodes(options)
+        trained = {PLAN, TRAIN} <= {node.short_name for node in requested.nodes}
+        if not trained or TRIAL.trial is not None:  # the trials of a sweep share one plan
+            return None, requested
+        if config_loader_of(self)["parameters"]["dataset"]["path"] is None:
+            return None, requested
+        first = requested.only_nodes_with_namespaces([INGESTION])
+        return first, requested - first
+
+    def _another(self) -> "Session":
+        """Return a session with the same arguments, for a first phase: Kedro allows one run per session."""
+        session = type(self).create(
+            self.store["project_path"],
+            save_on_close=False,
+            env=self.store.get("env"),
+            runtime_params=self.store.get("runtime_params"),
+            conf_source=config_loader_of(self).conf_source,
+        )
+        assert isinstance(session, Session)
+        session._is_followed = True
+        return session
+
+    def _run_stale_nodes(self, options: dict[str, Any], requested: Pipeline) -> dict[str, Any]:
+        """Run the requested nodes that are not up to date; if all are, log where their outputs are."""
+        context = self.load_context()
         catalog: Any = context.catalog
         join_processes(
             options.get("pipeline_names"), context.config_loader["parameters"]["training"]["process_timeout"]
@@ -88,8 +121,10 @@ class Session(KedroSession):
             names = from_rank_0(lambda: self._find_stale_nodes(requested, catalog, options))
             with RECORDS.of(requested):
                 if names:
-                    some = {"node_names": names} if len(names) < len(requested.nodes) else {}
+                    some = {"node_names": names} if len(names) < len(_select_nodes(options).nodes) else {}
                     return super().run(**options | some)
+                if self._is_followed:
+                    return {}
                 logger.info("Everything is up to date; to run it anyway: --params run.repeat=true")
                 Archive().complete(requested, context, catalog)
                 Summary().after_pipeline_run(requested, catalog)

@@ -11,6 +11,8 @@ from kedro.framework.session import KedroSession
 
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.parameters import check_parameters
+from ddpm_kedro.planning import measurement
+from ddpm_kedro.provenance import fingerprint
 from tests.archives import Server, serve_mnist
 from tests.conftest import Project, changed
 from tests.ingestion.test_image_files import folder_of, members
@@ -75,6 +77,94 @@ def test_a_data_folder_with_shared_images_uses_the_parameters_chosen_for_them(pr
     shutil.copy(chosen_file(project), second)
     chosen_file(project).unlink()
     assert project.parameters()["use"]["dataset"] == "pictures"
+
+
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list of the devices that are measured from now on."""
+    found: list[str] = []
+    measure = measurement.measure_profile
+
+    def note(kind: str, *more: Any) -> Any:
+        found.append(kind)
+        return measure(kind, *more)
+
+    monkeypatch.setattr(measurement, "measure_profile", note)
+    return found
+
+
+@pytest.mark.slow
+def test_one_command_trains_what_its_plan_says_and_the_next_ones_agree(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ddpm_kedro")
+    devices = measured(monkeypatch)
+    pictures = folder_of(tmp_path / "pictures", FILES)
+    pipelines = ("--pipelines", "data_ingestion,model_training")
+    run(project, pictures, *pipelines)
+    stored = json.loads(chosen_file(project).read_text())
+    assert stored["plan"]["in_use"]
+    [run_id] = run_ids(project)
+    trained = json.loads((project.data / "runs" / run_id / "parameters.json").read_text())
+    assert trained["optimizer"]["lr"] == stored["parameters"]["optimizer"]["lr"] != 3e-3
+    assert trained["model"] == stored["parameters"]["model"]
+    assert stored["parameters"]["evaluation"] == {"fit_images": 128}
+    assert caplog.text.count("The plan of this training:") == 1
+    run(project, pictures, *pipelines)
+    ok(project.kedro_run(*pipelines))
+    assert run_ids(project) == [run_id]
+    ok(project.kedro_run(*pipelines, "--params", "model.blocks_per_level=2"))
+    assert "model.blocks_per_level = 2 replaces the 1 of the plan" in caplog.text
+    assert len(run_ids(project)) == 2
+    assert len(devices) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ("plan.renew=true", "plan.renew is true"),
+        ("plan.time_budget=1h", "plan.time_budget was 10min"),
+        ("images.size=24", "the stored plan is for other images"),
+    ],
+)
+def test_a_stored_plan_is_renewed_for_a_reason(
+    changes: str, reason: str, project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ddpm_kedro")
+    ingest(project, folder_of(tmp_path / "pictures", FILES))
+    before = chosen_file(project).read_bytes()
+    ok(project.kedro_run("--pipelines", "data_ingestion"))
+    assert chosen_file(project).read_bytes() == before
+    caplog.clear()
+    ok(project.kedro_run("--pipelines", "data_ingestion", "--params", changes))
+    assert f"Planning the training: {reason}." in caplog.text
+    renewed = json.loads(chosen_file(project).read_text())["parameters"]
+    assert (renewed == json.loads(before)["parameters"]) == (changes == "plan.renew=true")
+    assert "renew" not in renewed["plan"]
+
+
+def test_parameters_that_an_earlier_version_stored_are_used(
+    project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ddpm_kedro")
+    ingest(project, folder_of(tmp_path / "pictures", FILES))
+    parameters = json.loads(chosen_file(project).read_text())["parameters"]
+    groups = {name: parameters[name] for name in ("use", "dataset", "images", "model")}
+    earlier = groups | {"training": {"batch_size": 8, "ema_decay": 0.99}, "optimizer": {"lr": 0.002}}
+    chosen_file(project).write_text(json.dumps({"parameters": earlier, "fingerprint": fingerprint(earlier)}))
+    found = project.parameters()
+    assert (found["optimizer"]["lr"], found["training"]["ema_half_life"]) == (0.002, 552)
+    ok(project.kedro_run("--pipelines", "data_ingestion"))
+    assert "The parameters were stored by an earlier version; plan.renew=true makes a plan." in caplog.text
+    assert json.loads(chosen_file(project).read_text())["parameters"]["optimizer"] == {"lr": 0.002}
+
+
+def test_the_default_digits_are_not_planned_and_time_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("measure_profile", "name_device"):
+        monkeypatch.setattr(measurement, name, lambda *_: pytest.fail("the device was measured"))
+    before = project.parameters()
+    ok(project.kedro_run("--pipelines", "data_ingestion"))
+    assert json.loads(chosen_file(project).read_text())["parameters"] == {}
+    assert project.parameters() == before
 
 
 @pytest.mark.slow
@@ -161,7 +251,7 @@ def test_a_damaged_file_of_chosen_parameters_is_reported_and_the_store_is_kept(
     if damage == "a folder":
         path.mkdir()
     elif damage != "removed":
-        edited = content.replace('"width": 32', '"width": 40')
+        edited = content.replace('"width": 8', '"width": 40')
         path.write_text({"empty": "", "cut": content[:200], "a list": "[]", "edited": edited}[damage])
     result = project.kedro_run("--pipelines", "data_ingestion")
     assert result.exit_code == 1

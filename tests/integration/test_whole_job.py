@@ -533,7 +533,7 @@ def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeyp
 def test_the_contract_of_pipelines_and_catalog() -> None:
     snapshot = get_project_snapshot(ROOT)
     nodes = {p.name: {node.name.rsplit(".", 1)[-1] for node in p.nodes} for p in snapshot.pipelines}
-    assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion", "choose_parameters"}
+    assert nodes["data_ingestion"] == {"download_images", "prepare_images", "report_ingestion", "plan_training"}
     assert nodes["model_training"] == {
         "augment_images",
         "make_resume_plan",

@@ -590,6 +590,19 @@ SKIPPING = [
     ),
 ]
 
+PLANNING = [
+    *one(
+        "planning/sizing.py",
+        ("the extractor fitted after the time is over", " - START_UP) / (1 + EXTRACTOR_SHARE)", " - START_UP)"),
+        ("previews cost no time", "return total - after - reports * report, reports", "return total - after, reports"),
+        ("a batch larger than the memory", "if memory <= MEMORY_SHARE * task.profile.memory:", "if True:"),
+        ("the smallest network for any time", "low = middle + 1", "high = middle"),
+    ),
+    *one("planning/plan.py", ("given values ignored", "used = self.given.get(name, value)", "used = value")),
+    *one("planning/reuse.py", ("the plan of a training replaced elsewhere", ' and not made["in_use"]', "")),
+    *one("planning/profile.py", ("the time per operation forgotten", "[cost.operations, batch", "[0.0, batch")),
+]
+
 EVALUATION = [
     *one(
         "metrics/backbone.py",
@@ -628,4 +641,15 @@ EVALUATION = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING, *EVALUATION]
+MUTANTS = [
+    *FORWARD_PROCESS,
+    *SAMPLING,
+    *NETWORK,
+    *OWN_PICTURES,
+    *IMAGES,
+    *TRAINING,
+    *LOGS,
+    *SKIPPING,
+    *EVALUATION,
+    *PLANNING,
+]

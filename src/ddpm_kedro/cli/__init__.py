@@ -4,6 +4,7 @@ import click
 
 from ddpm_kedro.cli.kedro_run import run
 from ddpm_kedro.cli.parameters import parameters
+from ddpm_kedro.cli.plan import plan
 from ddpm_kedro.cli.runs import runs
 from ddpm_kedro.cli.sweep import sweep
 
@@ -13,5 +14,5 @@ def cli() -> None:
     """Commands that Kedro adds to its own."""
 
 
-for command in (run, runs, parameters, sweep):
+for command in (run, runs, plan, parameters, sweep):
     cli.add_command(command)

@@ -58,6 +58,7 @@ def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: 
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"--name {name!r}: a name may contain letters, digits, dots, dashes and underscores.")
     options["sampler"] = options["sampler"] or sweeps.default_sampler(varied, options["trials"])
+    _plan_own_images(project, env, read_params(params))
     config = _training_fields(_fingerprint_fields(project, env, params))
     planned = sweeps.Sweep(sweeps.read_space(varied), params, **options, config=config)
     sweeps.check_sampler(planned)
@@ -69,6 +70,12 @@ def sweep(project: ProjectMetadata, varied: tuple[str, ...], params: str, name: 
         study = sweeps.open_study(planned, folder)
         sweeps.run_sweep(planned, study, lambda changes: _run_trial(project, env, changes, name))
     _report_sweep(sweeps, planned, study, folder, env)
+
+
+def _plan_own_images(project: ProjectMetadata, env: str | None, params: dict[str, Any]) -> None:
+    """Ingest your own images before the first trial, so that all trials share their plan."""
+    if make_loader(project, env, params)["parameters"]["dataset"]["path"] is not None:
+        make_session(project, env, params).run(pipeline_names=["data_ingestion"])
 
 
 def _run_trial(project: ProjectMetadata, env: str | None, changes: str, name: str) -> None:

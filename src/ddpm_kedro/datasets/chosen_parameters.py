@@ -1,32 +1,40 @@
 """The parameters stored for your own images; the next commands use them again."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ddpm_kedro.atomic import write_text
 from ddpm_kedro.datasets.base import LocalDataset
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.source import locate
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.earlier import convert_stored
 from ddpm_kedro.provenance import fingerprint
 
+Stored = dict[str, Any]
 AGAIN = (
     "Ingest the images again (kedro run --pipelines data_ingestion --params use.dataset=…,dataset.path=…), or choose "
     "others (--params use.dataset=mnist5k)."
 )
 
 
-class ChosenParametersDataset(LocalDataset[dict[str, Any], dict[str, Any]]):
-    """Store parameters and their fingerprint in a JSON file; empty for images that are not your own."""
+class ChosenParametersDataset(LocalDataset[Stored, Stored]):
+    """Store parameters, the plan that chose them, and a fingerprint of both in a JSON file.
 
-    def load(self) -> dict[str, Any]:
-        """Return the parameters."""
-        return read_chosen(self._filepath)
+    The data has two parts. ``parameters`` are by group; empty for images that are not your own. ``plan`` says what the
+    plan was made for; None if the parameters are those of an earlier version of this project.
+    """
 
-    def save(self, data: dict[str, Any]) -> None:
+    def load(self) -> Stored:
+        """Return the parameters and their plan."""
+        return read_stored(self._filepath)
+
+    def save(self, data: Stored) -> None:
         """Replace the stored parameters."""
-        document = {"parameters": data, "fingerprint": fingerprint(data)}
-        write_text(self._filepath, json.dumps(document, indent=2) + "\n")
+        document = {"parameters": data["parameters"], "plan": data["plan"]}
+        write_text(self._filepath, json.dumps(document | {"fingerprint": fingerprint(document)}, indent=2) + "\n")
 
 
 class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):
@@ -48,19 +56,39 @@ class EarlierManifestDataset(LocalDataset[Any, dict[str, Any] | None]):
         return True
 
 
-def read_chosen(path: Path) -> dict[str, Any]:
-    """Return the stored parameters; raise UserError if the file is damaged."""
+def read_stored(path: Path) -> Stored:
+    """Return the stored parameters and their plan; raise UserError if the file is damaged."""
     try:
         stored = json.loads(path.read_text())
-        parameters: dict[str, Any] = stored["parameters"]
-        damaged = fingerprint(parameters) != stored["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found: Stored = {"parameters": stored["parameters"], "plan": stored.get("plan")}
+        by_earlier_version = "plan" not in stored
+        expected = fingerprint(found["parameters"] if by_earlier_version else found)
+        damaged = expected != stored["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         damaged = True
     if damaged:
         raise UserError(
             f"{path} (the parameters chosen for the images ingested last) is damaged or was edited. {AGAIN}"
         )
-    return convert_stored(parameters)
+    return {"parameters": convert_stored(found["parameters"]), "plan": found["plan"]}
+
+
+def read_chosen(path: Path) -> dict[str, Any]:
+    """Return the stored parameters; raise UserError if the file is damaged."""
+    parameters: dict[str, Any] = read_stored(path)["parameters"]
+    return parameters
+
+
+def images_of(groups: Mapping[str, Any]) -> Any:
+    """Return what decides which images parameters name: equal values name equal images.
+
+    Args:
+        groups: the groups dataset and images as plain data, also without parameters that do not affect the images.
+    """
+    dataset = DatasetParameters.model_validate({"download_folder": "", "sha256": None} | groups["dataset"])
+    images = ImagesParameters.model_validate({"workers": None, "max_rejected_fraction": 0.0} | groups["images"])
+    named = dataset.model_copy(update={"path": locate(dataset, missing_ok=True)})
+    return named.fingerprint_fields(), images.fingerprint_fields()
 
 
 def check_nothing_ingested(path: Path, manifest: Path) -> None:

@@ -12,6 +12,7 @@ from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
 from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.optimizer import OptimizerParameters
+from ddpm_kedro.parameters.plan import PlanParameters
 from ddpm_kedro.parameters.run import RunParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
@@ -39,6 +40,7 @@ class Parameters(Group):
     run: RunParameters
     dataset: DatasetParameters
     images: ImagesParameters
+    plan: PlanParameters
     augmentation: AugmentationParameters
     model: ModelParameters
     diffusion: DiffusionParameters

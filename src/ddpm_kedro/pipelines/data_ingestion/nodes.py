@@ -1,11 +1,14 @@
-"""Download, split and report images, and choose parameters for them."""
+"""Download, split and report images, and plan a training on them."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ddpm_kedro.datasets.chosen_parameters import images_of
+from ddpm_kedro.datasets.device_profile import LazyDeviceProfile
 from ddpm_kedro.errors import MissingSourceError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion.lazy_store import LazyImageStore, Shards, split_source
@@ -13,13 +16,18 @@ from ddpm_kedro.ingestion.probing import format_parts
 from ddpm_kedro.ingestion.registry import find_source
 from ddpm_kedro.ingestion.report import choose_shown, describe_parts, describe_source, messages
 from ddpm_kedro.ingestion.source import Manifest, locate
-from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
+from ddpm_kedro.parameters import DatasetParameters, ImagesParameters, PlanParameters, check_parameters
+from ddpm_kedro.planning.request import PlanRequest
+from ddpm_kedro.planning.reuse import why_new_plan
 from ddpm_kedro.provenance import Provenance, fingerprint, redact, set_name
 from ddpm_kedro.reporting.fonts import legend
 from ddpm_kedro.reporting.grid import labelled_grid
 
+if TYPE_CHECKING:
+    from ddpm_kedro.planning.plan import Plan
+    from ddpm_kedro.planning.profile import DeviceProfile
+
 logger = logging.getLogger(__name__)
-LOGGED = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
 
 
 def download_images(dataset: DatasetParameters, earlier_images: Manifest | None = None) -> Manifest:
@@ -84,59 +92,63 @@ def report_ingestion(
     return parts | {"raw": describe_source(raw_images)}, sheet
 
 
-def choose_parameters(
+def plan_training(
     training_images: ImageStore,
     raw_images: Manifest,
+    device_profile: LazyDeviceProfile,
     dataset: DatasetParameters,
     images: ImagesParameters,
-    trained_parameters: dict[str, Any],
+    plan: PlanParameters,
+    plan_request: PlanRequest,
 ) -> dict[str, Any]:
-    """Return the parameters that a plain ``kedro run`` uses for your own images.
+    """Plan the training on your own images: the parameters that a plain ``kedro run`` uses.
 
-    The parameters of the training that this run resumes, or of an earlier one with the same parameters, are returned
-    as they are; if they are empty, parameters that suit the images are chosen.
+    A stored plan is returned as it is, unless it is for other images, another time budget, or another device on which
+    no training has begun.
 
     Returns:
-        Parameters by group; empty for a well-known dataset, whose parameters are in ``conf/``.
+        ``parameters`` by group, and the ``plan``: its table, and what it was made for. Both are empty for a well-known
+        dataset, whose parameters are in ``conf/``.
+
+    Raises:
+        UserError: if the time is too short, or the images are too large for the device.
     """
-    if dataset.path is None or trained_parameters:
-        return trained_parameters
-    channels, *_ = training_images.image_shape
-    model = suitable_model(training_images.image_shape, classes=bool(training_images.class_names))
-    chosen = {
-        "use": {
-            "dataset": set_name(raw_images["path"]),
-            "model": "chosen",
-            "augmentation": "flips" if channels > 1 else "none",
-        },
+    if dataset.path is None:
+        return {"parameters": {}, "plan": None}
+    stored, images_id = plan_request.stored, training_images.made_by.fingerprint
+    own = {
         "dataset": redact(dataset.model_dump() | {"path": raw_images["path"]}),
-        "images": images.model_dump(exclude={"workers"}),
-        "model": model,
+        "images": images.model_dump(mode="json", exclude={"workers"}),
+        "plan": plan.model_dump(exclude=plan.excluded_from_fingerprint()),
     }
-    values = [f"use.augmentation {chosen['use']['augmentation']}", *(f"model.{name} {model[name]}" for name in LOGGED)]
-    message = "Chosen for these images: %s. kedro run trains with these parameters; --params overrides them."
-    logger.info(message, ", ".join(values))
-    return chosen
+    reason = why_new_plan(stored, _is_for(stored, own, images_id), plan, device_profile.kind)
+    if reason is None or (stored.get("parameters") and not plan_request.may_plan):
+        return dict(stored)
+    logger.info("Planning the training: %s.", reason)
+    made = _make_plan(training_images, raw_images, device_profile(), plan_request)
+    use = {"dataset": set_name(raw_images["path"])} | made.use
+    about = {"images": images_id, "device": device_profile.kind, "in_use": False, "table": made.table}
+    return {"parameters": {"use": use} | own | made.parameters, "plan": about}
 
 
-def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[str, Any]:
-    """Return a U-Net for images (C, H, W): larger images get more channels and more resolutions.
+def _is_for(stored: Mapping[str, Any], own: Mapping[str, Any], images_id: str) -> bool:
+    """Return whether stored parameters are for these images; those of an earlier version have no fingerprint."""
+    if not stored or not stored["parameters"]:
+        return False
+    if stored["plan"] is None:
+        return bool(images_of(stored["parameters"]) == images_of(own))
+    return bool(stored["plan"]["images"] == images_id)
 
-    Its first and last layers use patches of 2×2, so that it learns in reasonable time also without a GPU.
-    """
-    channels, *sides = image_shape
-    side = max(sides)
-    levels = next((count for largest, count in ((32, 2), (64, 3)) if side <= largest), 4)
-    width = {2: 16, 3: 24, 4: 32}[levels] * (1 if channels == 1 else 2)
-    return {
-        "width": width,
-        "channel_multipliers": [1, 2, 3, 4][:levels] if levels > 2 else [2, 3],
-        "blocks_per_level": 1,
-        "attention_levels": [levels - 1] if channels > 1 else [],
-        "head_channels": None,
-        "norm_groups": 8,
-        "norm_eps": 1e-5,
-        "dropout": 0.0,
-        "patch_size": 2,
-        "class_conditional": classes,
-    }
+
+def _make_plan(
+    training_images: ImageStore, raw_images: Manifest, profile: "DeviceProfile", request: PlanRequest
+) -> "Plan":
+    from ddpm_kedro.planning.plan import make_plan, other_sizes  # noqa: PLC0415  torch takes seconds
+    from ddpm_kedro.planning.sizing import Task  # noqa: PLC0415
+
+    parameters = check_parameters(request.parameters)
+    shape, seconds = training_images.image_shape, parameters.plan.seconds
+    facts = (shape, len(training_images), len(training_images.class_names))
+    is_open = parameters.images.size is None
+    sizes = other_sizes(raw_images.get("looks", ()), shape) if is_open else ()
+    return make_plan(Task(*facts, profile, seconds, parameters, request.given), sizes=sizes)
