@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.training import __main__ as bench
-from benchmarks.training import checkpoints, operations, processes, recipes, step
+from benchmarks.training import checkpoints, memory, operations, processes, recipes, step
 from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
 from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
@@ -329,3 +329,14 @@ def test_recipes_need_images(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert bench.parse(["recipes", "--source", str(tmp_path), "--only", "chosen,edm"]).only == ["chosen", "edm"]
     tiny = bench.parse(["recipes", "--source", str(tmp_path), "--tiny", "--seeds", "7"])
     assert (tiny.seconds, tiny.images, tiny.seeds) == (0.2, 20, [7])
+
+
+def test_the_memory_of_every_case_can_be_measured() -> None:
+    for tiny, count in ((True, 1), (False, 26)):
+        cases = list(memory.cases(GROUPS, tiny=tiny))
+        assert len(cases) == count
+        for case in cases:
+            groups = {name: kind.model_validate(case["groups"][name]) for name, kind in memory.GROUPS.items()}
+            assert case["images"] * groups["training"].accumulation_steps == groups["training"].batch_size
+    line = memory.line(cases[3] | {"measured": 2.5e9, "estimate": 2e9})
+    assert line == "| pictures | 32×32 | 32 | fp32 | accumulation_steps=4 | 2,500 | 2,000 | 0.80 |"

@@ -96,8 +96,9 @@ def main(words: list[str]) -> None:
     if "growth" in arguments.parts:
         measure_growth(arguments, command)
     if "memory" in arguments.parts:
-        found = [memory.measure(case) for case in memory.cases(project.parameters(ROOT), tiny=arguments.tiny)]
-        print(memory.report(found))
+        print(memory.HEADER, end="")
+        for case in memory.cases(project.parameters(ROOT), tiny=arguments.tiny):
+            print(memory.line(memory.measure(case)), flush=True)
     if "recipes" in arguments.parts:
         measure_recipes(arguments, command)
     if "checkpoints" in arguments.parts:

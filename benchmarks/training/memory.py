@@ -52,6 +52,9 @@ FOUR_LEVELS = {
     "patch_size": 2,
 }
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"activation_checkpointing": True}, {"accumulation_steps": 4})
+HEADER = table(
+    ("network", "pixels", "images at once", "precision", "training.", "measured, MB", "estimate, MB", "ratio"), []
+)
 TINY = {"width": 16, "channel_multipliers": (1, 2), "blocks_per_level": 1, "norm_groups": 8, "patch_size": 1}
 """Values of a network that needs few operations, compared with its memory."""
 
@@ -136,15 +139,11 @@ def _peak() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-def report(rows: list[Row]) -> str:
-    """Return a table in Markdown, in MB of a million bytes."""
-    header = ("network", "pixels", "images at once", "precision", "setting", "measured, MB", "estimate, MB", "ratio")
-    lines = []
-    for row in rows:
-        sizes = (f"{row['measured'] / 1e6:,.0f}", f"{row['estimate'] / 1e6:,.0f}")
-        words = (row["network"], f"{row['size']}×{row['size']}", str(row["images"]), row["precision"], row["setting"])
-        lines.append((*words, *sizes, f"{row['estimate'] / row['measured']:.2f}"))
-    return table(header, lines)
+def line(row: Row) -> str:
+    """Return a row of the table in Markdown, in MB of a million bytes."""
+    sizes = (f"{row['measured'] / 1e6:,.0f}", f"{row['estimate'] / 1e6:,.0f}")
+    words = (row["network"], f"{row['size']}×{row['size']}", str(row["images"]), row["precision"], row["setting"])
+    return f"| {' | '.join((*words, *sizes, format(row['estimate'] / row['measured'], '.2f')))} |"
 
 
 if __name__ == "__main__":

@@ -87,10 +87,9 @@ def test_a_verdict_on_the_training_comes_before_the_metrics(caplog: pytest.LogCa
     assert " ".join(lines[1:3]) == "To train longer, add --params training.num_images=160 (about 0:00:20 more)."
     assert lines[3:] == [
         "Samples: far from real images",
-        "classifier      KID  accuracy",
-        "samples      0.0123      0.96",
-        "holdout     -0.0004      0.97",
-        "FD: needs at least 129 samples: sampling.num_images=129",
+        "classifier      KID  FD  accuracy",
+        "samples      0.0123   –      0.96",
+        "holdout     -0.0004   –      0.97",
         "Model: data/a_file",
     ]
     assert messages(caplog, logging.WARNING) == list(METRICS.warnings)
@@ -111,6 +110,13 @@ def test_metrics_without_scores_have_no_table(caplog: pytest.LogCaptureFixture) 
     verdict = "cannot be judged: at least 20 images are needed"
     summarise(metrics=replace(METRICS, scores=[], verdict=verdict, warnings=()))
     assert messages(caplog) == [f"Samples: {verdict}"]
+
+
+def test_withheld_scores_have_one_note(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger=summary.__name__)
+    scores = [Score(f"{name}(simclr)", None, 100, "lower", note="no better than chance") for name in ("KID", "FD")]
+    summarise(metrics=replace(METRICS, scores=scores, verdict="", warnings=()))
+    assert messages(caplog) == ["KID, FD: no better than chance"]
 
 
 def test_a_terminal_shows_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,8 @@ def test_other_samples_are_sampled_evaluated_reported_and_kept(
     (finished.data / "07_model_output/samples.png").unlink()
     assert nodes_of(ran, finished, *seed) == {"render_samples"}
     assert nodes_of(ran, finished, *seed) == set()
-    assert "WARNING" not in caplog.text
+    assert "is not kept" not in caplog.text
+    assert "made with other parameters" not in caplog.text
 
 
 def test_a_longer_training_is_trained_and_a_damaged_document_is_made_again(finished: Project, ran: list[str]) -> None:
@@ -74,6 +75,18 @@ def test_a_longer_training_is_trained_and_a_damaged_document_is_made_again(finis
     found = nodes_of(ran, finished, "--params", "training.num_images=72")
     assert {"train_model", "export_model", "write_report"} | SAMPLED | EVALUATED <= found
     assert not {"download_images", "prepare_images", "report_ingestion"} & found
+
+
+def test_a_damaged_store_is_repaired_and_a_copied_one_is_up_to_date(finished: Project, ran: list[str]) -> None:
+    labels = finished.data / "05_model_input/training_images/labels.npy"
+    content = labels.read_bytes()
+    for path in labels.parent.iterdir():
+        os.utime(path, (1, 1))
+    assert nodes_of(ran, finished) == set()
+    labels.write_bytes(content[:-2])
+    assert nodes_of(ran, finished) == {"prepare_images"}
+    assert labels.read_bytes() == content
+    assert nodes_of(ran, finished) == set()
 
 
 def test_all_nodes_run_on_request_and_those_that_are_named(finished: Project, ran: list[str]) -> None:

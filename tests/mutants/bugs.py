@@ -426,6 +426,7 @@ TRAINING = [
         ("device: timesteps of validation", "/ count).to(self.device))", "/ count))"),
         ("device: noise of validation", "self.run.image_shape, self.device)()", "self.run.image_shape)()"),
         ("device: labels of validation", "labels[indices.numpy()]).to(self.device)", "labels[indices.numpy()])"),
+        ("every error taken for a lack of memory", "(is_out_of_memory(error) and may_repeat)", "may_repeat"),
         ("gradients of earlier steps kept", "self.optimizer.zero_grad()", "pass"),
         ("gradients not clipped", "self.run.optimizer.max_grad_norm)", 'float("inf"))'),
         ("fp16: gradients clipped while scaled", "self.scaler.unscale_(self.optimizer)", "pass"),
@@ -498,6 +499,16 @@ TRAINING = [
         ("images on a device that is too small", "SHARE_OF_DEVICE * FREE_MEMORY", "100 * FREE_MEMORY"),
     ),
     *one(
+        "training/memory.py",
+        ("memory: the EMA is not counted", "(2 + OPTIMIZERS", "(1 + OPTIMIZERS"),
+        ("memory: the peak does not grow with the images", "(fixed + part * per_image for", "(fixed + per_image for"),
+    ),
+    *one(
+        "training/memory_check.py",
+        ("memory: the process with the most memory decides", "-int(self.world.max(torch.tensor(-left)))", "left"),
+        ("memory: parts that leave a rest", "if self.rows % parts == 0 and", "if"),
+    ),
+    *one(
         "training/optimizers.py",
         ("EMA with the complement of its decay", "for name in averaged], 1 - decay)", "for name in averaged], decay)"),
         ("EMA: half-life not limited early on", "max(min(p.ema_half_life, limit), 1e-8)", "p.ema_half_life"),
@@ -512,6 +523,7 @@ TRAINING = [
     *one(
         "hardware.py",
         ("fp16: loss not scaled", 'enabled=self.precision == "fp16"', "enabled=False"),
+        ("memory: the page cache of a container counts", ' - _numbers(folder / "memory.stat")[cache]', ""),
     ),
     *one(
         "training/randomness.py",

@@ -1,6 +1,7 @@
 """The memory of a training: estimated, compared with the device, and what happens when it runs out."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import Hardware, available_memory, choose_hardware, host_memory
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
-from ddpm_kedro.training import memory_check
-from ddpm_kedro.training.memory import LIBRARIES, inference_memory, training_memory
+from ddpm_kedro.training import memory, memory_check
+from ddpm_kedro.training.memory import BATCH, LIBRARIES, LiveMemory, inference_memory, training_memory
 from ddpm_kedro.training.memory_check import UNKNOWN, MemoryCheck, is_out_of_memory, next_parts
 from ddpm_kedro.training.trainer import Trainer
 from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, TRAINING, changed, make_store
@@ -44,10 +45,14 @@ def estimate(part: int = 8, hardware: Hardware = CPU, *, checkpointing: bool = F
 # ---- the estimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "images", "setting"),
-    [(TINY, 128, 8, {}), (TINY | {"patch_size": 2, "width": 64}, 64, 12, {"activation_checkpointing": True})],
-    ids=["patches of 1", "activation checkpointing"],
+    [
+        (TINY, 128, 5, {}),
+        (TINY | {"width": 32, "blocks_per_level": 2}, 96, 5, {"activation_checkpointing": True}),
+    ],
+    ids=["all activations", "activation checkpointing"],
 )
 def test_the_estimate_is_near_the_measured_memory(
     model: dict[str, Any], size: int, images: int, setting: dict[str, Any], tmp_path: Path
@@ -56,30 +61,37 @@ def test_the_estimate_is_near_the_measured_memory(
     finished = run(tmp_path, "benchmarks.training.memory", json.dumps(case))
     assert finished.returncode == 0, finished.stdout
     found = json.loads(finished.stdout.splitlines()[-1])
-    assert found["measured"] > 150e6
-    assert found["estimate"] == pytest.approx(found["measured"], rel=0.15)
+    assert found["measured"] > 300e6
+    assert found["estimate"] == pytest.approx(found["measured"], rel=0.2)  # two runs differ by up to 15 %
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_estimate_is_near_the_memory_of_a_gpu(precision: Any) -> None:
-    groups = {"model": TINY | {"width": 64}, "training": {"batch_size": 32, "num_images": 96}}
-    store, gpu = make_store(64, 0, (64, 64), 3), choose_hardware("cuda", precision)
-    run = make_run(store, **groups)
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, gpu)
-    for step in range(3):
-        trainer.step(step, torch.from_numpy(store.images[:32]))
-    measured = torch.cuda.max_memory_allocated() - before
-    expected = training_memory(run.model, (3, 64, 64), 0, 32, gpu, False) - LIBRARIES
-    assert expected == pytest.approx(measured, rel=0.15)
+def test_the_estimate_is_near_the_memory_of_the_tensors(
+    precision: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA counts them; on other devices, all tensors of a real training are followed."""
+    monkeypatch.setattr(memory, "HOLES", {False: 1.0})
+    store, chosen = make_store(16, 0, (32, 32), 3), choose_hardware(device.type, precision)
+    run = make_run(store, model=TINY, training={"batch_size": 16})
+    is_gpu = device.type == "cuda"
+    before = torch.cuda.memory_allocated() if is_gpu else 0
+    with nullcontext() if is_gpu else LiveMemory() as followed:
+        trainer = Trainer(run, AugmentedImages(store, run.augmentation), store, chosen)
+        for step in range(2):
+            trainer.step(step, torch.from_numpy(store.images))
+    if is_gpu:
+        measured = torch.cuda.max_memory_allocated() - before
+    else:
+        measured = max(fixed + BATCH * per_image for fixed, per_image in followed.moments)
+    expected = training_memory(run.model, (3, 32, 32), 0, 16, chosen, False) - LIBRARIES
+    assert expected == pytest.approx(measured, rel=0.1)
 
 
 def test_weights_are_counted_as_often_as_they_are_kept() -> None:
     """Network, gradients, EMA, and two states of Adam or one of SGD."""
     wide = {"width": 512}
-    network = 4 * sum(p.numel() for p in memory_check.build_network(changed(MODEL, **wide), 3).parameters())
+    with torch.device("meta"):
+        network = sum(weight.nbytes for weight in memory_check.build_network(changed(MODEL, **wide), 3).parameters())
     adam, sgd = (estimate(1, model=wide, optimizer=name) for name in ("adam", "sgd"))
     assert adam - sgd == network
     assert 5 * network < adam < 6 * network
@@ -94,7 +106,8 @@ def test_more_images_at_once_need_proportionally_more() -> None:
 def test_what_needs_less_memory() -> None:
     usual = estimate(64)
     assert estimate(64, checkpointing=True) < 0.8 * usual
-    assert estimate(64, choose_hardware("cpu", "bf16")) < 0.7 * usual
+    half, full = (estimate(64, choose_hardware("cpu", name), model={"patch_size": 2}) for name in ("bf16", "fp32"))
+    assert half - LIBRARIES < 0.75 * (full - LIBRARIES)
     assert estimate(16, batch=64) < 0.4 * usual
     assert inference_memory(MODEL, SHAPE, 0, 128, CPU) < usual  # validation, and previews with guidance
 
@@ -204,9 +217,9 @@ def test_a_training_that_does_not_fit_ends_with_the_settings_that_do(
 def test_more_parts_are_chosen_where_that_is_allowed(
     large: ImageStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    available = check(large, None, monkeypatch).needed(4, False)
-    assert check(large, available, monkeypatch, out_of_memory="accumulate").choose_parts() == 4
-    assert "each batch is computed in 4 parts" in caplog.text
+    available = check(large, None, monkeypatch).needed(6, False)
+    assert check(large, available, monkeypatch, out_of_memory="accumulate").choose_parts() == 6
+    assert "each batch is computed in 6 parts" in caplog.text
     caplog.clear()
     assert check(large, available, monkeypatch, out_of_memory="try").choose_parts() == 1
     assert "it may run out of memory" in caplog.text
@@ -228,6 +241,16 @@ def test_images_that_are_too_large_at_every_setting(large: ImageStore, monkeypat
 
 def test_images_on_the_device_leave_less_memory(large: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert replace(check(large, 10**9, monkeypatch), images=10**8).available == 9 * 10**8
+
+
+def test_the_process_with_the_least_memory_decides(large: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Several(World):
+        def max(self, value: Tensor) -> Tensor:
+            return torch.maximum(value, torch.tensor(-(10**6)))
+
+    one = check(large, 10**9, monkeypatch)
+    assert replace(one, world=Several(0, 2)).available == 10**6
+    assert replace(one, world=World()).available == 10**9
 
 
 def test_a_small_training_is_not_simulated(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kedro.io import MemoryDataset
+from kedro.io import DatasetError, MemoryDataset
 
 from ddpm_kedro.datasets.base import FileDataset, LocalDataset
 from ddpm_kedro.errors import UserError
@@ -60,7 +60,7 @@ def _checksum(dataset: Any, path: Path, files: list[Path]) -> str:
     if hasattr(dataset, "checksum"):
         try:
             return str(dataset.checksum())
-        except UserError:  # explained when it is loaded
+        except (UserError, DatasetError):  # explained when it is loaded
             return DAMAGED
     return fingerprint([(_name(each, path), file_checksum(each)) for each in files])
 

@@ -66,7 +66,7 @@ class Archive(ContextHook):
                     copy(path, folder / path.name)
         write_text(record, f"{parameters}\n")
         keep_run_log(folder)
-        logger.info("This run is kept in %s", shown_path(folder))
+        logger.debug("This run is kept in %s", shown_path(folder))
 
     def complete(self, pipeline: Pipeline, context: KedroContext, catalog: DataCatalog) -> None:
         """Copy the outputs of a training that is up to date, unless they are kept already."""

@@ -1,7 +1,6 @@
 """Log a summary after a run: verdicts, metrics, a preview of samples, and the paths of the results."""
 
 import logging
-from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -99,21 +98,22 @@ def _log_sentence(text: str) -> None:
 
 
 def _table(metrics: "Metrics") -> list[str]:
-    """Return the scores as lines of text: one column per metric, samples above holdout images; then the notes."""
-    scores = [score for score in metrics.scores if score.value is not None]
+    """Return the scores as lines of text, one column per metric; the notes instead if there is no value."""
+    if all(score.value is None for score in metrics.scores):
+        notes: dict[str, list[str]] = {}
+        for score in metrics.scores:
+            notes.setdefault(score.note, []).append(score.name.partition("(")[0])
+        return [f"{', '.join(names)}: {note}" for note, names in notes.items()]
     columns: list[tuple[str, ...]] = [(metrics.extractor, "samples", "holdout")]
-    for score in scores:
-        name = score.name.partition("(")[0].partition(" ")[0]
-        columns.append((name, *(f"{value:.3g}" for value in (score.value, score.holdout_value) if value is not None)))
+    for score in metrics.scores:
+        values = ("–" if value is None else f"{value:.3g}" for value in (score.value, score.holdout_value))
+        columns.append((score.name.partition("(")[0].partition(" ")[0], *values))
     widths = [max(map(len, column)) for column in columns]
     lines = []
-    for cells in zip_longest(*columns, fillvalue=""):
-        first, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append("  ".join([cells[0].ljust(len(first)), *rest]))
-    notes: dict[str, list[str]] = {}
-    for score in metrics.scores:
-        notes.setdefault(score.note, []).append(score.name.partition("(")[0])
-    return lines * bool(scores) + [f"{', '.join(names)}: {note}" for note, names in notes.items() if note]
+    for first, *rest in zip(*columns, strict=True):
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines
 
 
 def images_as_text(images: NDArray[np.uint8]) -> Text:

@@ -20,7 +20,7 @@ from ddpm_kedro.parameters.optimizer import OPTIMIZERS, OptimizerName
 BATCH = 10_007  # a prime: it divides the bytes of a tensor only if the tensor has one part per image
 DIFFUSION = DiffusionParameters(num_timesteps=1000, schedule="cosine", target="v")  # others need the same memory
 LIBRARIES = 32 * 2**20  # bytes of workspaces and generated code, on any device
-HOLES = {False: 1.3, True: 1.8}
+HOLES = {False: 1.3, True: 1.7}
 """On a CPU: bytes of the heap for each byte of activations, without and with activation checkpointing.
 
 glibc aligns tensors in a way that leaves holes between them. docs/training.md compares the result with measurements.
