@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # Kedro is imported only where it is used: the tests of a dev
 os.fsync = lambda _: None  # no test cuts the power, and syncing takes longer than a short run on a busy disk
 
 ROOT = Path(__file__).parents[1]
-WHOLE_RUNS = ("test_readme.py", "test_sweep.py")
+WHOLE_RUNS = ("test_readme.py", "test_sweep.py", "test_benchmarks.py", "test_gpu_kit.py")
 DEVICES = [
     name
     for name, available in {
