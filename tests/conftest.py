@@ -179,27 +179,37 @@ def randomise(network: torch.nn.Module, scale: float = 0.3) -> torch.nn.Module:
     return network
 
 
+def copy_folder(source: Path, target: Path, **options: Any) -> None:
+    """Copy the files of a folder with their times; to copy their rights takes several times as long."""
+
+    def copy(file: str, to: str) -> None:
+        shutil.copyfile(file, to)
+        os.utime(to, ns=(0, os.stat(file).st_mtime_ns))
+
+    shutil.copytree(source, target, copy_function=copy, **options)
+
+
 class Project:
     """The project in its own folder, with the real configuration and the ``smoke`` environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / "data" / "smoke"
-        shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+        copy_folder(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
         (folder / "conf" / "local").mkdir()
         shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "src").mkdir()  # the package itself is installed
 
     def adopt(self, data: Path) -> "Project":
         """Copy the data that a run of another project wrote, and what Kedro-Viz recorded of it."""
-        shutil.copytree(data, self.data, dirs_exist_ok=True)
-        shutil.copytree(data.parents[1] / ".viz", self.folder / ".viz", dirs_exist_ok=True)
+        copy_folder(data, self.data, dirs_exist_ok=True)
+        copy_folder(data.parents[1] / ".viz", self.folder / ".viz", dirs_exist_ok=True)
         return self
 
     def adopt_images(self, data: Path) -> "Project":
         """Copy only what ingestion wrote: the ingestion of the same images is a no-op then."""
         for name in ("01_raw", "05_model_input"):
-            shutil.copytree(data / name, self.data / name)
+            copy_folder(data / name, self.data / name)
         return self
 
     def kedro_run(self, *arguments: str, env: str = "smoke") -> "Result":
@@ -281,10 +291,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure no coverage of tests that run whole pipelines: it slows them by half, and others cover the lines."""
+    """Measure no coverage of slow tests and of whole runs: it slows them by half, and others cover the lines."""
     coverage = config.pluginmanager.get_plugin("_cov")
     for item in items if coverage is not None and coverage.cov_controller is not None else ():
-        if item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS:
+        whole_runs = item.path.parent.name == "integration" or item.path.name in WHOLE_RUNS
+        if whole_runs or item.get_closest_marker("slow"):
             item.add_marker("no_cover")
 
 

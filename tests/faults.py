@@ -25,7 +25,7 @@ PARAMETERS = (
 )
 KINDS = ("disk full", "permission", "cross-device", "kill")
 WRITES = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
-TIMED = ("metrics.json", "report.html", "sampling_report.json", "training_history.csv")
+TIMED = ("metrics.json", "report.html", "run.log", "run.log.1", "sampling_report.json", "training_history.csv")
 MEASURED = ("images_per_second", "seconds")
 COUNTED = "Writes counted:"
 

@@ -53,8 +53,8 @@ def kill_once(command: tuple[str, ...], project: Project, chance: random.Random,
     process = Process(project.folder, *command)
     start = ""
     for line in process.stdout:
-        start = line.split("INFO")[-1].strip()
-        if any(words in line for words in ("resumes after", " starts.", "is already trained")):
+        start = line.strip()
+        if any(words in line for words in ("resumes after", " trains on ", "is already trained", "is up to date")):
             break
     threading.Thread(target=process.stdout.read, daemon=True).start()  # else the training would wait for a reader
     if moment == "mid-write":

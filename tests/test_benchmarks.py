@@ -1,25 +1,42 @@
 """benchmarks/training measures the right things; no test depends on speed."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from benchmarks.training import checkpoints, memory, operations, processes, step
+from benchmarks.training import __main__ as bench
+from benchmarks.training import checkpoints, memory, operations, processes, recipes, step
 from benchmarks.training.growth import GRID, SMALL, in_turns, loop_overhead, sparse_store
 from benchmarks.training.learners import Learner, Ours
 from benchmarks.training.networks import Shape, flops_per_image, our_parameters, parameter_count
 from benchmarks.training.peers import Diffusers, Lucidrains, diffusers_network, lucidrains_network
-from benchmarks.training.project import Digits
+from benchmarks.training.project import Digits, parameters
 from benchmarks.training.quality import CANDIDATES, IDENTITY, measure, resolved, scores_of, train
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
+from PIL import Image
 
+from ddpm_kedro.cli import run as run_command
 from ddpm_kedro.datasets.checkpoint import CheckpointDataset
 from ddpm_kedro.hardware import choose_hardware
 from ddpm_kedro.metrics.classifier import Classifier
 from ddpm_kedro.metrics.extractor import FeatureExtractor
 from ddpm_kedro.models import UNet
-from tests.conftest import DIFFUSION, MODEL, NO_AUGMENTATION, OPTIMIZER, SAMPLING, TRAINING, changed, make_store
+from tests.conftest import (
+    DIFFUSION,
+    MODEL,
+    NO_AUGMENTATION,
+    OPTIMIZER,
+    SAMPLING,
+    TRAINING,
+    Project,
+    changed,
+    make_store,
+)
 from tests.fake_gpu import GPU, fake_gpu
 from tests.processes import FORKS
 from tests.training.test_loop import make_run, run_training
@@ -238,6 +255,80 @@ def test_every_kept_checkpoint_is_evaluated(tmp_path: Path) -> None:
     assert 0 < rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
     text = checkpoints.report(rows, digits, 20)
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == ["16", "32", "48", "real training images"]
+
+
+@pytest.mark.slow
+def test_recipes_are_trained_in_turns_on_given_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, brightness in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = np.random.default_rng(number).integers(brightness - 30, brightness + 30, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / name / f"{number}.png")
+
+    def call(command: list[str], folder: Path, _: dict[str, str]) -> None:
+        """Run ``kedro run`` in this process: a new one imports torch for seconds."""
+        monkeypatch.chdir(folder)
+        bootstrap_project(folder)
+        done = CliRunner().invoke(run_command, command[3:])
+        assert done.exit_code == 0, done.output
+
+    monkeypatch.setattr(recipes, "call", call)
+    monkeypatch.setattr(recipes, "GUIDANCE", (1.0, 1.5))
+    monkeypatch.setattr(recipes.prepare, "__defaults__", (tmp_path / "results",))
+    saved: list[dict[str, Any]] = []
+    monkeypatch.setattr(bench, "load", lambda part: {})
+    monkeypatch.setattr(bench, "save", lambda part, command, found, device: saved.append({"part": part} | found))
+    bench.main(["recipes", "--tiny", "--source", str(tmp_path / "images"), "--params", "images.size=8"])
+    found = saved[-1]
+    assert found["part"] == "recipes_tiny"  # nothing that the page shows
+    assert len(saved) == 4
+    assert [(row["name"], row["seed"], row["guidance"]) for row in found["rows"]] == [
+        (name, seed, scale) for seed in (0, 1) for name in ("chosen", "edm") for scale in (1.0, 1.5)
+    ]
+    for row in found["rows"]:
+        assert row["images_seen"] >= row["batch"] == 32
+        assert (row["seconds"], row["images"], row["source"]) == (0.2, 20, "images")
+        assert math.isfinite(row["kid"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| chosen | ") for line in lines) == 3  # two guidance scales, and the parameters
+    assert "| edm | `use.diffusion=edm` |" in lines
+    [fitted] = (tmp_path / "results" / "images").glob("classifier_*_128.pt")
+    time_of_fit = fitted.stat().st_mtime_ns
+    images = recipes.images_of(tmp_path / "results" / "images", 128)
+    assert fitted.stat().st_mtime_ns == time_of_fit  # it is fitted once
+    assert images.training.image_shape == (3, 8, 8)
+
+
+def test_every_recipe_has_valid_parameters(project: Project) -> None:
+    together: dict[str, Any] = {}
+    for changes in recipes.RECIPES.values():
+        for name, value in changes.items():
+            group, key = name.split(".")
+            assert group != "use" or (project.folder / "conf/base/groups" / key / f"{value}.yml").exists()
+        together |= changes
+    groups = parameters(project.folder, together)
+    for name, value in together.items():
+        group, key = name.split(".")
+        assert group == "use" or getattr(groups[group], key) == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_labels_are_as_frequent_as_in_the_images() -> None:
+    store = make_store(40, classes=3)
+    assert sorted(recipes.labels_of(store, 40).tolist()) == sorted(store.labels.tolist())
+    assert recipes.labels_of(store, 80).bincount().tolist() == [28, 26, 26]
+
+
+def test_recipes_need_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--source", str(tmp_path / "none.tar")]):
+        with pytest.raises(SystemExit):
+            bench.parse(["recipes", *words])
+        assert "recipes needs images: --source=images.tar" in capsys.readouterr().err
+    assert "recipes" not in bench.parse([]).parts
+    assert bench.parse(["recipes", "--source", str(tmp_path), "--only", "chosen,edm"]).only == ["chosen", "edm"]
+    tiny = bench.parse(["recipes", "--source", str(tmp_path), "--tiny", "--seeds", "7"])
+    assert (tiny.seconds, tiny.images, tiny.seeds) == (0.2, 20, [7])
 
 
 def test_the_memory_of_every_case_can_be_measured() -> None:

@@ -46,6 +46,18 @@ QUALITY_ROW = {
     "accuracy": 0.876,
     "confidence": 0.912,
 }
+RECIPE_ROW = {
+    "source": "tiles.tar",
+    "seconds": 613.0,
+    "guidance": 1.25,
+    "images_seen": 31_244,
+    "batch": 39,
+    "parameters": 1_234_567,
+    "precision": "bf16",
+    "images": 2001,
+    "fd": 6.54,
+    "accuracy": 0.543,
+}
 GROWTH_ROWS = [
     {"what": what, "value": value, "batch": 16, "precision": "bf16", "parameters": 1_570_000, "seconds": seconds}
     | {"per_image": seconds / 16}
@@ -80,6 +92,18 @@ FOUND: dict[str, Any] = {
         "floor": {"kid": 0.012, "kid_spread": 0.034, "fd": 2.34, "accuracy": 0.987, "confidence": 0.976},
         "commands": ["make bench", 'make bench ARGS="quality"'],
     },
+    "recipes": AROUND
+    | {
+        "rows": [
+            RECIPE_ROW | {"seed": seed, "kid": kid, "name": name, "changes": changes}
+            for name, changes, kids in (
+                ("chosen", "{}", (0.811, 0.813)),
+                ("edm", '{"use.diffusion": "edm", "model.channel_multipliers": [1, 2]}', (0.423, 0.427)),
+            )
+            for seed, kid in enumerate(kids)
+        ],
+        "real": {"tiles.tar": {"kid": 0.007, "kid_spread": 0.001, "fd": 0.21, "accuracy": 0.871, "confidence": 0.9}},
+    },
     "growth": AROUND | {"rows": [*GROWTH_ROWS, LOOP_ROW, *PROCESS_ROWS]},
 }
 NUMBERS = {
@@ -103,6 +127,13 @@ NUMBERS = {
         "| 0.012 ± 0.034 | 2.3 | 98.7% | 97.6% |",
         "After 217 s",
         '`make bench`, `make bench ARGS="quality"`',
+    ],
+    "recipes": [
+        "`tiles.tar`, 613 s:",
+        "| edm | 1,234,567 | bf16 | 39 | 31,244 | 1.25 | 2,001 | 0.423, 0.427 | 0.425 | 6.5 | 54.3% |\n| chosen |",
+        "| 0.811, 0.813 | 0.812 |",
+        "| real training images |  |  |  |  |  |  |  | 0.007 | 0.2 | 87.1% |",
+        "| edm | `use.diffusion=edm`, `model.channel_multipliers=[1, 2]` |",
     ],
     "growth": [
         "| 129 | 321.6 | 20.10 |",

@@ -263,7 +263,7 @@ def test_restart_lets_a_finished_training_start_from_scratch(
         assert "The next training starts from scratch." in said
         caplog.clear()
         assert project.kedro_run("--pipelines", "model_training").exit_code == 0
-        assert f"Run {folder.name} starts." in caplog.text
+        assert f"Run {folder.name} trains on" in caplog.text
     assert not list(folder.glob("*.pt"))
     assert len(list(folder.glob("checkpoints/*.pt"))) == 1
 

@@ -147,8 +147,20 @@ def test_the_stages_are_the_main_job() -> None:
 
 
 def test_every_part_of_the_package_belongs_to_a_stage_or_shapes_no_output() -> None:
-    commands = {"cli", "runs.py", "session.py", "settings.py", "sweep.py", "terminal.py", "__main__.py"}
+    commands = {
+        "cli",
+        "run_log.py",
+        "runs.py",
+        "session.py",
+        "settings.py",
+        "up_to_date.py",
+        "source_code.py",
+        "sweep.py",
+        "terminal.py",
+        "__main__.py",
+    }
     surroundings = {"data_lock.py", "hooks", "pipeline_registry.py", "plain_text.py", "__init__.py"}
+    surroundings |= {"source_code.py", "up_to_date.py"}
     without_effect = WITHOUT_EFFECT | {f"{name}.py" for name in WITHOUT_EFFECT}
     named = {Path(dep) for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("src/")}
     assert all((ROOT / path).exists() for path in named)

@@ -49,10 +49,12 @@ GOOD: dict[str, Any] = {
     "reporting": REPORTING.model_dump(),
     "tracking": {"mode": "disabled", "project": "p", "entity": None, "name": None, "group": None},
     "import_model": IMPORT_MODEL.model_dump(),
+    "run": {"repeat": False},
 }
 
 
 MAY_BE_EMPTY = (
+    "value_bits",
     "head_channels",
     "label",
     "entity",

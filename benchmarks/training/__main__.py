@@ -5,16 +5,33 @@ The results of each part are kept in data/benchmarks/; the page is made from all
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.page import find_section
-from benchmarks.training import checkpoints, growth, memory, operations, page, plot, processes, project, quality, step
+from benchmarks.training import (
+    checkpoints,
+    growth,
+    memory,
+    operations,
+    page,
+    plot,
+    processes,
+    project,
+    quality,
+    recipes,
+    step,
+)
 from benchmarks.training.networks import Shape
 from benchmarks.training.results import ROOT, load, merged, save
 
 PARTS = ("step", "share", "operations", "quality", "growth", "plot", "report")
-APART = ("checkpoints", "memory")
-"""Printed, not a part of the page."""
+APART = {
+    "checkpoints": "evaluate the checkpoints that the latest run kept",
+    "memory": "print the peak memory of training on a CPU, and its estimate",
+    "recipes": "compare sets of parameters on the images of --source",
+}
+"""Parts that are measured only if they are named."""
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -26,32 +43,41 @@ def parse(words: list[str]) -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="part",
-        help=f"{', '.join(PARTS)}; default: all. checkpoints: evaluate those that the latest run kept. "
-        "memory: the peak memory of training on a CPU, and its estimate",
+        help=f"{', '.join(PARTS)}; default: all. " + "; ".join(f"{name}: {text}" for name, text in APART.items()),
     )
-    parser.add_argument("--only", type=names, default=[], help="candidates of step or quality, separated by commas")
+    parser.add_argument(
+        "--only", type=names, default=[], help="candidates of step or quality, or recipes, separated by commas"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of step and growth, after a warm-up round")
     parser.add_argument("--batches", type=numbers, default=[8, 32], help="batch sizes of step")
     parser.add_argument("--precisions", type=names, default=["fp32", "bf16"], help="precisions of step")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of step and operations")
     parser.add_argument("--width", type=int, default=128, help="width of the network of step, a multiple of 32")
-    parser.add_argument("--seconds", type=float, default=200, help="seconds of training, for quality")
-    parser.add_argument("--images", type=int, default=2000, help="number of samples, for quality")
+    parser.add_argument("--seconds", type=float, default=200, help="seconds of training, for quality and recipes")
+    parser.add_argument("--images", type=int, default=2000, help="number of samples, for quality and recipes")
     parser.add_argument("--lr", type=float, help="learning rate of the peers, for quality")
     parser.add_argument("--seed", type=int, default=0, help="seed, for quality")
+    parser.add_argument("--source", type=Path, help="archive or folder with class folders, for recipes")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1], help="seeds of the trainings, for recipes")
+    parser.add_argument("--fit-images", type=int, default=100_000, help="images seen by the classifier of recipes")
+    parser.add_argument("--tiny", action="store_true", help="try recipes or memory in seconds")
     parser.add_argument(
         "--processes", type=numbers, help="measure growth only with these numbers of processes, such as 1,2"
     )
     parser.add_argument("--num-images", type=int, default=24_000, help="length of a training with --processes")
-    parser.add_argument("--tiny", action="store_true", help="one small case of memory")
-    parser.add_argument("--params", default="", help="parameters of a training with --processes, as for kedro run")
+    parser.add_argument(
+        "--params", default="", help="parameters of a training with --processes, or of the ingestion for recipes"
+    )
     arguments = parser.parse_args(words)
     if unknown := set(arguments.parts) - {*PARTS, *APART}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the parts are {', '.join((*PARTS, *APART))}")
-    known = step.CANDIDATES | step.COMPILED | quality.CANDIDATES
+    known = step.CANDIDATES | step.COMPILED | quality.CANDIDATES | recipes.RECIPES
     if unknown := set(arguments.only) - set(known):
         parser.error(f"no candidate: {', '.join(sorted(unknown))}; the candidates are {', '.join(known)}")
     arguments.parts = set(arguments.parts or PARTS)
+    if "recipes" in arguments.parts and (arguments.source is None or not arguments.source.exists()):
+        parser.error("recipes needs images: --source=images.tar, an archive or a folder with a folder for each class")
+    vars(arguments).update(recipes.TINY if arguments.tiny else {})
     return arguments
 
 
@@ -73,6 +99,8 @@ def main(words: list[str]) -> None:
         print(memory.HEADER, end="")
         for case in memory.cases(project.parameters(ROOT), tiny=arguments.tiny):
             print(memory.line(memory.measure(case)), flush=True)
+    if "recipes" in arguments.parts:
+        measure_recipes(arguments, command)
     if "checkpoints" in arguments.parts:
         images, data = project.Digits.of(ROOT), ROOT / "data"
         rows = checkpoints.measure(data, images, project.sampling(ROOT), arguments.images)
@@ -131,6 +159,24 @@ def measure_growth(arguments: argparse.Namespace, command: str) -> None:
         "commands": commands(before, command),
     }
     save("growth", command, found)
+
+
+def measure_recipes(arguments: argparse.Namespace, command: str) -> None:
+    """Measure the recipes in turns; save each training at once."""
+    names = arguments.only or (recipes.TINY_RECIPES if arguments.tiny else recipes.RECIPES)
+    part = "recipes_tiny" if arguments.tiny else "recipes"  # not for the page
+    root = recipes.prepare(arguments.source, arguments.params)
+    images = recipes.images_of(root, arguments.fit_images)
+    before = load(part)
+    found = {"rows": before.get("rows", []), "commands": commands(before, command)}
+    found["real"] = before.get("real", {}) | {root.name: quality.scores_of_real_images(images, arguments.images)}
+    options = arguments.seconds, arguments.seeds, arguments.images, arguments.device
+    for rows in recipes.measure(root, names, images, *options):
+        found["rows"] = merged(found["rows"], rows, recipes.IDENTITY)
+        save(part, command, found, arguments.device)
+        for row in rows:
+            print(f"{row['name']}, seed {row['seed']}, guidance {row['guidance']}: KID {row['kid']:.4f}", flush=True)
+    print(page.compared(found), flush=True)
 
 
 def commands(before: dict[str, Any], command: str) -> list[str]:

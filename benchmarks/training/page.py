@@ -1,13 +1,15 @@
 """Write docs/benchmarks.md, with machine, date and command of each measurement."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.training.recipes import summarised
 from benchmarks.training.results import Row
 
 from ddpm_kedro.sampling.generation import DEFAULT_GUIDANCE
 
-PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "growth")
+PARTS = ("step", "operations", "step_cuda", "operations_cuda", "quality", "recipes", "growth")
 SHOWN = 12  # operations with the most time
 Found = dict[str, Any]
 INTRODUCTION = """# Benchmarks
@@ -56,6 +58,13 @@ zero, sometimes below, since KID is unbiased. Accuracy is the share of samples t
 requested class. Rows are sorted by KID. Each candidate is saved as soon as it is measured: if a command below was
 stopped, it may name candidates that it did not measure.
 """
+RECIPES = """
+## Recipes
+
+Sets of parameters of this project that were trained on the same images for the same number of seconds, in turns, once
+per seed. Samples (DPM-Solver++, 10 steps) are compared with the holdout images, by features of one classifier that was
+fitted before to the training images. Classes are sampled as often as they occur. Rows are sorted by the mean KID.
+"""
 GROWTH = """
 ## How the cost grows
 
@@ -75,7 +84,7 @@ def make(found: dict[str, Found]) -> str:
     parts = [INTRODUCTION]
     if shown := ", and ".join(text for name, text in PANELS.items() if found[name]):
         parts.append(FIGURE.format(shown[0].upper() + shown[1:]))
-    writers = {"step": step, "operations": operations, "quality": quality, "growth": growth}
+    writers = {"step": step, "operations": operations, "quality": quality, "recipes": compared, "growth": growth}
     for name in PARTS:
         if found.get(name):
             parts += [writers[name.removesuffix("_cuda")](found[name]), measured(found[name])]
@@ -186,6 +195,48 @@ def cells(row: Row) -> tuple[str, str, str, str]:
     accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
     kid = f"{row['kid']:.3f} ± {row['kid_spread']:.3f}"
     return kid, f"{row['fd']:.1f}", accuracy, f"{row['confidence']:.1%}"
+
+
+def compared(found: Found) -> str:
+    """Return one table per set of images and training time, and the parameters of each recipe."""
+    text = RECIPES
+    places = sorted({(row["source"], row["seconds"]) for row in found["rows"]})
+    for source, seconds in places:
+        rows = [row for row in found["rows"] if (row["source"], row["seconds"]) == (source, seconds)]
+        text += f"\n`{source}`, {seconds:g} s:\n\n" + recipe_table(rows, found["real"][source])
+    recipes = {row["name"]: json.loads(row["changes"]) for row in found["rows"]}
+    lines = [(name, ", ".join(f"`{key}={value}`" for key, value in each.items())) for name, each in recipes.items()]
+    return (
+        text
+        + "\n| recipe | parameters other than the chosen ones |\n| --- | --- |\n"
+        + "".join(f"| {name} | {changes} |\n" for name, changes in lines)
+    )
+
+
+def recipe_table(rows: list[Row], real: Row) -> str:
+    """Return a row per recipe and guidance scale, and one for real images in place of samples."""
+    header = ("recipe", "parameters", "precision", "batch", "images seen", "guidance", "samples", "KID by seed",
+              "mean KID", "FD", "accuracy")  # fmt: skip
+    lines = [
+        (
+            row["name"],
+            f"{row['parameters']:,}",
+            row["precision"],
+            f"{row['batch']}",
+            f"{row['images_seen']:,.0f}",
+            f"{row['guidance']:g}",
+            f"{row['images']:,}",
+            ", ".join(f"{kid:.3f}" for kid in row["kids"]),
+            f"{row['kid']:.3f}",
+            f"{row['fd']:.1f}",
+            "" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
+        )
+        for row in summarised(rows)
+    ]
+    accuracy = "" if real["accuracy"] is None else f"{real['accuracy']:.1%}"
+    return table(
+        header, [*lines, ("real training images", *[""] * 7, f"{real['kid']:.3f}", f"{real['fd']:.1f}", accuracy)]
+    )
 
 
 def growth(found: Found) -> str:

@@ -41,7 +41,7 @@ def make_project(folder: Path) -> Path:
     (folder / "conf" / "local").mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "src").mkdir()
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(exist_ok=True)
     return folder
 
 

@@ -1,5 +1,6 @@
 """The project with its defaults: its parameters, its images and its evaluation classifier."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,32 @@ class Digits:
     @classmethod
     def of(cls, root: Path) -> "Digits":
         """Load them from the project's catalog."""
-        loaded = _load(root, IMAGES)
+        loaded = load(root, IMAGES)
         return cls(parameters(root), *(loaded[name] for name in IMAGES))
 
 
-def parameters(root: Path) -> dict[str, Any]:
-    """Load the default parameter groups of training."""
-    return {name.removeprefix("params:"): group for name, group in _load(root, [f"params:{g}" for g in GROUPS]).items()}
+def parameters(root: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Load the default parameter groups of training, with changes by dotted names."""
+    found = load(root, [f"params:{group}" for group in GROUPS], changes)
+    return {name.removeprefix("params:"): group for name, group in found.items()}
 
 
 def sampling(root: Path) -> SamplingParameters:
     """Load the default parameters of sampling."""
-    group: SamplingParameters = _load(root, ["params:sampling"])["params:sampling"]
+    group: SamplingParameters = load(root, ["params:sampling"])["params:sampling"]
     return group
 
 
-def _load(root: Path, names: Any) -> dict[str, Any]:
+def load(root: Path, names: Iterable[str], changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Load entries of the catalog of a project, with changed parameters by dotted names."""
     from kedro.framework.project import settings  # noqa: PLC0415  the GPU kit has no Kedro
     from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
 
+    nested: dict[str, Any] = {}
+    for name, value in (changes or {}).items():
+        group, key = name.split(".")
+        nested.setdefault(group, {})[key] = value
     bootstrap_project(root)
-    with settings.SESSION_CLASS.create(project_path=root) as session:
+    with settings.SESSION_CLASS.create(project_path=root, runtime_params=nested) as session:
         catalog = session.load_context().catalog
         return {name: catalog.load(name) for name in names}

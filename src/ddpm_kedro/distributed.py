@@ -64,6 +64,10 @@ class World:
         """Return whether all processes have the same value."""
         return all(other == value for other in self._gather_objects(value))
 
+    def from_rank_0(self, value: Any) -> Any:
+        """Return the value of rank 0, in all processes."""
+        return self._gather_objects(value)[0]
+
     def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:

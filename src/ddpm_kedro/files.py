@@ -56,6 +56,11 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} is damaged, or of another version: {reason_of(error)}. {remedy}") from error
 
 
+def shown_path(path: Path | str) -> str:
+    """Return a path relative to the working folder if it is below it; return another path or a URL unchanged."""
+    return str(path).removeprefix(f"{Path.cwd()}/")
+
+
 def reason_of(error: BaseException) -> str:
     """Return the first line of an error, shortened."""
     if isinstance(error, MISPLACED):

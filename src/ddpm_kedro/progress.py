@@ -1,5 +1,7 @@
 """Progress bars on a terminal, and progress as plain lines elsewhere."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,23 +9,32 @@ from datetime import timedelta
 import rich
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 
+LONGEST_SILENCE = 600.0
+"""Seconds between two lines on the progress of a training where no bar is shown."""
 
-def bars(*columns: ProgressColumn, shown: bool = True) -> Progress:
-    """Return rich's progress bars; they show nothing without a terminal, or if ``shown`` is False."""
+
+def bars(*columns: ProgressColumn, shown: bool = True, transient: bool = False) -> Progress:
+    """Return rich's progress bars; they show nothing without a terminal, or if ``shown`` is False.
+
+    Args:
+        columns: what the bars show.
+        shown: whether they are shown.
+        transient: whether they vanish at the end.
+    """
     console = rich.get_console()
-    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), refresh_per_second=2)
+    disable = not (shown and console.is_terminal)
+    return Progress(*columns, console=console, disable=disable, transient=transient, refresh_per_second=2)
 
 
 @contextmanager
 def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal; yield a function that advances it by a number.
+    """Show a progress bar on a terminal until the block ends; yield a function that advances it by a number.
 
     Args:
         what: name of the task.
@@ -31,9 +42,9 @@ def progress(what: str, total: int | None, of: str = "") -> Iterator[Callable[[i
         of: unit of the items.
     """
     counted = "{task.completed:,.0f}" if total is None else "{task.completed:,.0f} of {task.total:,.0f}"
-    columns: list[ProgressColumn] = [TextColumn(what), BarColumn(), TextColumn(f"{counted} {of}")]
+    columns: list[ProgressColumn] = [TextColumn(what), BarColumn(bar_width=None), TextColumn(f"{counted} {of}")]
     columns += [] if total is None else [TimeRemainingColumn(), TextColumn("left")]
-    with bars(*columns) as bar:
+    with bars(*columns, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda more: bar.advance(task, more)
 
@@ -43,9 +54,8 @@ def training_progress(completed: int, total: int, shown: bool = True) -> Iterato
     """Show the progress of a training on a terminal; yield a function that takes images seen and a text."""
     columns = (
         TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images  {task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}  {task.description}"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
@@ -54,11 +64,35 @@ def training_progress(completed: int, total: int, shown: bool = True) -> Iterato
         yield lambda images_seen, text: bar.update(task, completed=images_seen, description=text)
 
 
-def summary(row: dict[str, float], total: int) -> str:
-    """Return one row of the history as one plain line."""
-    left = timedelta(seconds=round((total - row["images_seen"]) / max(row["images_per_second"], 1e-9)))
-    return (
-        f"{row['images_seen']:,.0f} of {total:,} images, loss {row['loss']:.4f}, "
-        f"validation loss {row['validation_loss']:.4f}, learning rate {row['learning_rate']:.2e}, "
-        f"{row['images_per_second']:.0f} images/s, {left} left"
-    )
+def passes(images_seen: int, training_images: int) -> str:
+    """Return how often each training image was seen, in words."""
+    number = images_seen / max(training_images, 1)
+    text = f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+    return f"{text} {'pass' if text == '1' else 'passes'}"
+
+
+class RowLog:
+    """Log the rows of a history while it grows: all at debug level, a few at info level.
+
+    These are the first row, the row at half of the training, the last one, and a row after ``LONGEST_SILENCE``; on a
+    terminal none, because it shows a progress bar.
+
+    Args:
+        logger: the logger of the lines.
+        total: length of the training in images seen.
+    """
+
+    def __init__(self, logger: logging.Logger, total: int) -> None:
+        self.logger, self.total = logger, total
+        self.logged, self.when = -1.0, 0.0
+
+    def add(self, row: dict[str, float]) -> None:
+        """Log a row."""
+        seen, half = row["images_seen"], self.total / 2
+        due = self.logged < 0 or seen >= self.total or self.logged < half <= seen
+        if (due or time.monotonic() - self.when > LONGEST_SILENCE) and not rich.get_console().is_terminal:
+            left = timedelta(seconds=round((self.total - seen) / max(row["images_per_second"], 1e-9)))
+            losses = f"loss {row['loss']:.4f} (validation {row['validation_loss']:.4f})"
+            self.logger.info("%s of %s images, %s, %s left", f"{seen:,.0f}", f"{self.total:,}", losses, left)
+            self.logged, self.when = seen, time.monotonic()
+        self.logger.debug("%s", ", ".join(f"{name} {value:.6g}" for name, value in row.items()))

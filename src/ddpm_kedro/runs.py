@@ -15,7 +15,7 @@ from ddpm_kedro.provenance import differences, redact, set_name
 logger = logging.getLogger(__name__)
 PARAMETERS = "parameters.json"
 """The file that marks a run as finished."""
-MAY_DIFFER = ("run_id", "images_seen", "seconds", "device")  # entries that comparable runs need not share
+MAY_DIFFER = ("run_id", "images_seen", "seconds", "device", "date")  # entries that comparable runs need not share
 
 
 @dataclass(frozen=True)

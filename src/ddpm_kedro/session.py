@@ -4,34 +4,56 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from click import ClickException
 from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
+from kedro.framework.project import pipelines as registered
 from kedro.framework.session import KedroSession
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
 from kedro.io.core import get_protocol_and_path
+from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner
 
 from ddpm_kedro import pipelines
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.errors import UserError, causes, nearest
 from ddpm_kedro.files import DAMAGE, reason_of
+from ddpm_kedro.hooks.archive import Archive
+from ddpm_kedro.hooks.distributed import from_rank_0, join_processes, leave_processes
+from ddpm_kedro.hooks.node_records import RECORDS
+from ddpm_kedro.hooks.staleness import find_other_inputs
+from ddpm_kedro.hooks.summary import Summary
+from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.kedro_adapter import config_loader_of, is_async, path_in_error
 from ddpm_kedro.provenance import redact_text
+from ddpm_kedro.run_log import run_log
+from ddpm_kedro.up_to_date import find_nodes_to_run, read_records
 
+logger = logging.getLogger(__name__)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
 FULL = " The files on the disk are complete: free some space, and run the same command again."
 
-# The runner recommends --async, which this project rejects.
+# The runner recommends --async, which this project rejects. Kedro-Viz explains options that nobody gave, if nodes are
+# skipped.
 logging.getLogger(SequentialRunner.__module__).addFilter(lambda record: "--async" not in record.getMessage())
+logging.getLogger("kedro_viz.integrations.kedro.run_hooks").addFilter(
+    lambda record: "Workflow tracking is disabled during partial" not in record.getMessage()
+)
 
 
 class Session(KedroSession):
-    """End with one message and exit status 1 after a user error; a bug keeps its traceback."""
+    """Skip nodes that are up to date, and end with one message and exit status 1 after a user error.
+
+    A bug keeps its traceback.
+    """
+
+    _context: KedroContext | None = None
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run pipelines; see :meth:`KedroSession.run`.
@@ -41,10 +63,51 @@ class Session(KedroSession):
                 written or is in use.
         """
         with errors_explained():
-            _check_pipelines(kwargs.get("pipeline_names"))
-            _check_runner(kwargs.get("runner"))
-            with hold_data_folder(self._data_folder()):  # hooks do not fire on Ctrl-C
-                return super().run(*args, **kwargs)
+            options = signature(KedroSession.run).bind(self, *args, **kwargs).arguments
+            del options["self"]
+            _check_pipelines(options.get("pipeline_names"))
+            _check_runner(options.get("runner"))
+            folder = self._data_folder()
+            with hold_data_folder(folder), run_log(folder):  # hooks do not fire on Ctrl-C
+                return self._run_stale_nodes(options)
+
+    def load_context(self) -> KedroContext:
+        """Return the context of this session. It is made once: hooks are called when it is made."""
+        if self._context is None:
+            self._context = super().load_context()
+        return self._context
+
+    def _run_stale_nodes(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Run the nodes that are not up to date; if all are, log where their outputs are."""
+        requested, context = _select_nodes(options), self.load_context()
+        catalog: Any = context.catalog
+        join_processes(
+            options.get("pipeline_names"), context.config_loader["parameters"]["training"]["process_timeout"]
+        )
+        try:
+            names = from_rank_0(lambda: self._find_stale_nodes(requested, catalog, options))
+            with RECORDS.of(requested):
+                if names:
+                    some = {"node_names": names} if len(names) < len(requested.nodes) else {}
+                    return super().run(**options | some)
+                logger.info("Everything is up to date; to run it anyway: --params run.repeat=true")
+                Archive().complete(requested, context, catalog)
+                Summary().after_pipeline_run(requested, catalog)
+        finally:
+            leave_processes()
+        return {}
+
+    def _find_stale_nodes(self, requested: Pipeline, catalog: DataCatalog, options: dict[str, Any]) -> list[str]:
+        """Return the names of the nodes to run; nodes that the command names always run."""
+        context, names = self.load_context(), [node.name for node in requested.nodes]
+        if options.get("node_names") or TRIAL.trial is not None or context.config_loader["parameters"]["run"]["repeat"]:
+            return names
+        records = read_records(self._data_folder())
+        others = find_other_inputs(requested, context, catalog) if records else ()
+        stale = find_nodes_to_run(requested, catalog, records, others)
+        if 0 < len(stale) < len(names):
+            logger.info("%d of %d nodes are up to date.", len(names) - len(stale), len(names))
+        return stale
 
     def _data_folder(self) -> Path:
         root = config_loader_of(self)["globals"]["data_root"]
@@ -95,6 +158,15 @@ def _damage(error: BaseException) -> str | None:
     if isinstance(cause, DAMAGE) or (isinstance(cause, OSError) and cause.errno is None):
         return f"{path or 'A file'} is damaged: {reason_of(cause)}. Remove it; `kedro run` makes it again."
     return None
+
+
+def _select_nodes(options: dict[str, Any]) -> Pipeline:
+    """Return the nodes that the options of :meth:`KedroSession.run` select."""
+    names = [options["pipeline_name"]] if options.get("pipeline_name") else options.get("pipeline_names")
+    registered.set_requested(names or None)
+    pipeline = sum((registered[name] for name in names or ["__default__"]), Pipeline([]))
+    filters = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs")
+    return pipeline.filter(**{name: options.get(name) for name in filters}, node_namespaces=options.get("namespaces"))
 
 
 def _check_pipelines(names: Iterable[str] | None) -> None:

@@ -8,6 +8,7 @@ from ddpm_kedro.hooks.devices import Devices
 from ddpm_kedro.hooks.distributed import Distributed
 from ddpm_kedro.hooks.diverged_batch import DivergedBatch
 from ddpm_kedro.hooks.graceful_stop import GracefulStop
+from ddpm_kedro.hooks.node_records import RECORDS
 from ddpm_kedro.hooks.preflight import Preflight
 from ddpm_kedro.hooks.resumption import Resumption
 from ddpm_kedro.hooks.staleness import Staleness
@@ -16,9 +17,9 @@ from ddpm_kedro.hooks.tracking import Tracking
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.reporting.diagram import NETWORK_PREVIEW
 from ddpm_kedro.session import Session
-from ddpm_kedro.terminal import make_log_records_safe, only_rank_0_logs, plain_logs_without_a_terminal
+from ddpm_kedro.terminal import format_logs, make_log_records_safe, only_rank_0_logs
 
-plain_logs_without_a_terminal()
+format_logs()
 only_rank_0_logs()
 make_log_records_safe()
 
@@ -26,6 +27,7 @@ make_log_records_safe()
 HOOKS = (
     Summary(),
     Archive(),
+    RECORDS,
     DivergedBatch(),
     GracefulStop(),  # ends the process: after tracking, before a half-trained model is archived
     Preflight(),  # may reject the run: before signals are handled

@@ -13,16 +13,28 @@ from kedro.framework.project import LOGGING
 from ddpm_kedro.hooks.distributed import is_rank_0
 from ddpm_kedro.provenance import redact_text
 
-PLAIN = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "plain": {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%SZ"},
-    },
-    "handlers": {"plain": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"}},
-    "loggers": {"kedro": {"level": "INFO"}, "kedro.io": {"level": "WARNING"}, "ddpm_kedro": {"level": "INFO"}},
-    "root": {"handlers": ["plain"], "level": "WARNING"},
-}
+LEVELS = {"kedro": {"level": "WARNING"}, "ddpm_kedro": {"level": "INFO"}}
+"""The levels where there is no ``conf/logging.yml``."""
+PLAIN = {"plain": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}
+
+
+class LineFormatter(logging.Formatter):
+    """Format a line without its level, unless that is not INFO; so that 80 columns are enough.
+
+    Args:
+        timed: whether the line begins with the time in UTC.
+    """
+
+    converter = staticmethod(time.gmtime)  # to compare logs of several machines
+
+    def __init__(self, timed: bool) -> None:
+        super().__init__("%(asctime)s %(message)s" if timed else "%(message)s", "%H:%M:%SZ")
+        self.timed = timed
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """Return the line without a traceback."""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
+        return f"{f'{record.asctime} ' if self.timed else ''}{level}{record.message}"
 
 
 def only_rank_0_logs() -> None:
@@ -54,12 +66,20 @@ def make_log_records_safe() -> None:
     logging.setLogRecordFactory(make_safe_record)
 
 
-def plain_logs_without_a_terminal() -> None:
-    """Log plain lines unless the output is a terminal: rich would wrap them at 80 columns.
+def format_logs() -> None:
+    """Log lines that 80 columns are enough for, and plain ones unless the output is a terminal: rich would wrap them.
 
-    A configuration named in KEDRO_LOGGING_CONFIG is left unchanged.
+    The levels are those of ``conf/logging.yml``. A configuration named in KEDRO_LOGGING_CONFIG is left unchanged.
     """
-    if not rich.get_console().is_terminal and "KEDRO_LOGGING_CONFIG" not in os.environ:
-        logging.Formatter.converter = time.gmtime  # to compare logs of several machines
-        LOGGING.configure(PLAIN)
+    if "KEDRO_LOGGING_CONFIG" in os.environ:
+        return
+    is_terminal = rich.get_console().is_terminal
+    config = {**LOGGING.data}
+    if "ddpm_kedro" not in config.get("loggers", {}):
+        config["loggers"] = LEVELS
+    if not is_terminal:
+        config |= {"handlers": PLAIN, "root": {"handlers": [*PLAIN], "level": "WARNING"}}
         sys.excepthook = sys.__excepthook__  # Kedro had installed rich tracebacks of 80 columns
+    LOGGING.configure(config)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(LineFormatter(timed=not is_terminal))

@@ -163,7 +163,7 @@ class TestRun:
             output = logs(name)
             assert inspect(name)["HostConfig"]["ReadonlyRootfs"]
         assert first_report < 20 or first_report < 4 * seconds_to_first_report(tmp_path)
-        assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO ", line) for line in output.splitlines())
+        assert all(re.match(r"\d\d:\d\d:\d\dZ (?!WARNING|ERROR)", line) for line in output.splitlines())
         [line] = [line for line in output.splitlines() if "GPU" in line]
         assert "start the container with --gpus all" in line
         written = [path for path in data.rglob("*") if path.is_file()]
@@ -181,7 +181,7 @@ class TestRun:
 
     def test_init_is_process_one_and_nothing_runs_as_root(self, data: Path) -> None:
         with started(data, "run", "--env", "smoke", "--params", ENDLESS) as name:
-            wait_for(lambda: "Training on" in logs(name))
+            wait_for(lambda: " trains on " in logs(name))
             script = (
                 "cat /proc/1/comm; cat /proc/[0-9]*/status | grep -E '^(Uid|Gid|CapEff|CapBnd|NoNewPrivs)' | sort -u"
             )

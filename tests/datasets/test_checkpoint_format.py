@@ -81,7 +81,7 @@ def test_everything_that_format_2_holds_is_kept(dataset: CheckpointDataset, stor
     for name in tensors:
         torch.testing.assert_close(getattr(loaded, name), getattr(expected, name), rtol=0, atol=0)
     empty: dict[str, Any] = {name: {} for name in tensors}
-    assert replace(loaded, **empty) == replace(expected, **empty)
+    assert replace(loaded, **empty) == replace(expected, **empty, trained_on="")  # unknown in format 2
 
 
 def test_a_checkpoint_in_an_unknown_format_says_what_to_do(dataset: CheckpointDataset, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_checkpoint_whose_run_id_is_not_a_plain_name_is_refused(name: str, run
     if name == "tracking_id" and run_id == "":
         return
     if name == "run_id":  # only the earlier format names the run
-        words = "which it names"
+        words = "do not match its run id"
         dataset.save(CHECKPOINT)
         torch.save(in_format_2(CHECKPOINT) | {"run_id": run_id}, tmp_path / "data/checkpoint.pt")
     else:
@@ -185,7 +185,7 @@ def edited(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda config: config.update(images_seen="many"), "images_seen"),
         (lambda config: config.update(parameters=[]), "parameters"),
         (lambda config: config["parameters"].pop("diffusion"), "diffusion"),
-        (lambda config: config["parameters"]["model"].update(width=65_536), "not those of run"),
+        (lambda config: config["parameters"]["model"].update(width=65_536), "do not match its run id"),
         (lambda config: (config["parameters"]["model"].update(width=65_536), config.pop("run_id")), "do not fit"),
         (lambda config: (config["parameters"]["model"].update(width=2**62), config.pop("run_id")), "too large"),
         (lambda config: (config["parameters"]["model"].update(blocks_per_level=10**9), config.pop("run_id")), "few"),

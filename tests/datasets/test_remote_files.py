@@ -20,6 +20,7 @@ from ddpm_kedro.datasets.image_store import ImageStoreDataset
 from ddpm_kedro.datasets.model import ModelDataset
 from ddpm_kedro.datasets.samples import SamplesDataset
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.ingestion.given import GivenImage
 from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import MADE_BY, Project
 from tests.datasets.test_datasets import trained_model
@@ -73,7 +74,10 @@ def test_samples_history_and_images_are_saved_to_and_loaded_from_a_remote_file_s
     image.save(Image.new("L", (4, 4), 77))
     assert np.asarray(image.load()).max() == 77
     assert image.preview().startswith("iVBOR")
-    assert OptionalFigureDataset(filepath=f"{BUCKET}/none.png").load() is None
+    given = OptionalFigureDataset(filepath=f"{BUCKET}/given.png")
+    assert given.load() is None
+    given.save(GivenImage("mine.jpg", b"as it is"))
+    assert given.load() == GivenImage(f"{BUCKET}/given.png", b"as it is")
 
 
 def test_a_model_is_uploaded_with_its_marker_last(files: Any) -> None:
@@ -140,7 +144,7 @@ def test_credentials_and_arguments_reach_the_file_system(monkeypatch: pytest.Mon
     ],
 )
 def test_a_remote_path_is_rejected_for_a_local_dataset(make: Any) -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk, as a .*Dataset must be"):
+    with pytest.raises(UserError, match=r"s3://bucket/x is not on a local disk; a .*Dataset needs one"):
         make("s3://bucket/x")
 
 

@@ -21,7 +21,11 @@ SIZE = (12, 8)  # width, height
 def pixels(channels: int = 3, size: tuple[int, int] = SIZE) -> np.ndarray[Any, np.dtype[np.uint8]]:
     width, height = size
     ramp = np.linspace(0, 255, height * width * channels).astype(np.uint8)
-    return ramp.reshape((height, width, channels) if channels > 1 else (height, width))
+    if channels == 1:
+        return ramp.reshape(height, width)
+    image = ramp.reshape(height, width, channels)
+    image[..., 1] = image[::-1, :, 1].copy()  # magenta above, green below
+    return image
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

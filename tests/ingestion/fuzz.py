@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.collection import ImageFormat, RejectedImageError
-from ddpm_kedro.ingestion.decoding import decode, probe, without_warnings
+from ddpm_kedro.ingestion.decoding import decode, inspect, probe, without_warnings
 from ddpm_kedro.ingestion.image_files import ImageFiles
 from ddpm_kedro.ingestion.lazy_store import EncodedShard
 from ddpm_kedro.ingestion.listing import list_files
@@ -111,6 +111,7 @@ def file_is_decoded_or_rejected(data: bytes) -> str:
         with without_warnings():
             image = decode(data, FORMAT).pixels
             probe(data)
+            inspect(data)
     except RejectedImageError as why:
         return str(why)
     assert (image.shape, image.dtype) == ((8, 12, 3), np.uint8)

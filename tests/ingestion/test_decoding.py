@@ -9,8 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddpm_kedro.ingestion import decoding
-from ddpm_kedro.ingestion.collection import ImageFormat, Probe, RejectedImageError
-from ddpm_kedro.ingestion.decoding import convert_pixels, probe
+from ddpm_kedro.ingestion.collection import (
+    CLIPPED,
+    COLOUR,
+    SRGB,
+    TRANSPARENT,
+    UPRIGHT,
+    ImageFormat,
+    Inspection,
+    Probe,
+    RejectedImageError,
+)
+from ddpm_kedro.ingestion.decoding import convert_pixels, inspect, probe
 from tests.ingestion import corpus
 
 WHITE = (255, 255, 255)
@@ -61,6 +71,96 @@ def test_lossless_files_keep_every_value(kind: str, mode: str) -> None:
 def test_sixteen_bits_become_eight_over_the_whole_range() -> None:
     image = decode(corpus.sixteen_bits(), target(channels=1))
     assert np.array_equal(image.ravel(), np.round(np.linspace(0, 65535, 96).astype(np.uint16) / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(12, 4_095), (8, 255), (16, 65_535)])
+def test_sixteen_bits_are_scaled_to_the_bits_in_use(bits: int, largest: int) -> None:
+    values = np.array([[0, 1, largest // 2, largest, min(largest + 1, 65_535), 65_535]], dtype=np.uint16)
+    decoded = decoding.decode(corpus.saved(Image.fromarray(values), "PNG"), target(1, 6, 1, value_bits=bits))
+    expected = np.round(np.minimum(values[0].astype(float), largest) * 255 / largest)
+    assert decoded.pixels.ravel().tolist() == expected.tolist()
+    assert decoded.original is not None
+    assert decoded.original.treatments == ((CLIPPED,) if bits < 16 else ())
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return corpus.picture("JPEG", exif=exif.tobytes())
+
+
+def in_part(alpha: int, hidden: tuple[int, int, int]) -> bytes:
+    """Grey on the left; a colour of this opacity on the right."""
+    pixels = np.full((8, 12, 4), (90, 90, 90, 255), dtype=np.uint8)
+    pixels[:, 6:] = (*hidden, alpha)
+    return corpus.saved(Image.fromarray(pixels), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "channels", "treatments"),
+    [
+        (corpus.picture(), 3, ()),
+        (corpus.picture(), 1, (COLOUR,)),
+        (corpus.picture(mode="L"), 1, ()),
+        (corpus.saved(Image.new("RGB", corpus.SIZE, (90, 92, 94)), "PNG"), 1, ()),
+        (corpus.saved(Image.new("RGB", corpus.SIZE, (90, 92, 95)), "PNG"), 1, (COLOUR,)),
+        (in_part(0, (250, 10, 10)), 1, (TRANSPARENT,)),
+        (in_part(255, (250, 10, 10)), 1, (COLOUR,)),
+        (in_part(255, (90, 90, 90)), 4, ()),
+        (in_part(254, (90, 90, 90)), 4, (TRANSPARENT,)),
+        (turned(), 3, (UPRIGHT,)),
+        (corpus.saved(Image.new("P", corpus.SIZE, 0), "PNG", transparency=0), 3, (TRANSPARENT,)),
+        (corpus.saved(Image.new("P", corpus.SIZE, 0), "PNG", transparency=1), 3, ()),
+        (corpus.picture(exif=b"Exif\0\0" + corpus.noise(60)), 3, ()),
+        (corpus.with_profile("PNG", "RGB", corpus.srgb()), 3, (SRGB,)),
+        (corpus.with_profile("PNG", "RGB", corpus.noise(400)), 3, ()),
+    ],
+    ids=range(15),
+)
+def test_the_treatments_of_a_file_are_returned(data: bytes, channels: int, treatments: tuple[str, ...]) -> None:
+    original = decoding.decode(data, target(channels=channels)).original
+    assert original is not None
+    assert original.treatments == treatments
+
+
+def test_a_coloured_background_is_a_colour() -> None:
+    data, red = in_part(0, (90, 90, 90)), (255, 0, 0)
+    original = decoding.decode(data, target(channels=1, background=red)).original
+    assert original is not None
+    assert original.treatments == (TRANSPARENT, COLOUR)
+
+
+def transparent_above(largest: int) -> bytes:
+    """16 bits, up to ``largest`` beside the value that means transparent."""
+    values = np.array([[0, largest, 65_535]], dtype=np.uint16)
+    return corpus.saved(Image.fromarray(values), "PNG", transparency=65_535)
+
+
+def test_the_transparent_value_is_not_clipped() -> None:
+    decoded = decoding.decode(transparent_above(2_047), target(1, 3, 1, value_bits=11, background=(9, 9, 9)))
+    assert decoded.pixels.ravel().tolist() == [0, 255, 9]
+    assert decoded.original is not None
+    assert decoded.original.treatments == (TRANSPARENT,)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (corpus.picture(), Inspection(colour=True)),
+        (corpus.picture(mode="L"), Inspection(colour=False)),
+        (corpus.saved(Image.fromarray(corpus.pixels(1)).convert("RGB"), "JPEG"), Inspection(colour=False)),
+        (corpus.saved(Image.fromarray(corpus.pixels(1)).convert("RGB"), "WEBP"), Inspection(colour=False)),
+        (corpus.saved(Image.fromarray(corpus.pixels(1)).convert("P"), "PNG"), Inspection(colour=False)),
+        (in_part(0, (250, 10, 10)), Inspection(colour=False)),
+        (corpus.sixteen_bits(), Inspection(colour=False, bits=16)),
+        (corpus.saved(Image.fromarray(np.full((2, 2), 2_048, np.uint16)), "PNG"), Inspection(False, 12)),
+        (corpus.saved(Image.fromarray(np.full((2, 2), 2_047, np.uint16)), "PNG"), Inspection(False, 11)),
+        (transparent_above(2_047), Inspection(False, 11)),
+    ],
+    ids=range(10),
+)
+def test_inspection_finds_colour_and_used_bits(data: bytes, found: Inspection) -> None:
+    assert inspect(data) == found
 
 
 def test_floats_become_eight_bits() -> None:
@@ -181,6 +281,6 @@ def test_pixels_of_arrays_are_converted_like_files(channels: int) -> None:
 def test_probing_returns_size_and_channels() -> None:
     assert probe(corpus.picture()) == Probe(8, 12, 3)
     assert probe(corpus.picture(mode="LA")) == Probe(8, 12, 1)
-    assert probe(corpus.sixteen_bits()) == Probe(8, 12, 1)
+    assert probe(corpus.sixteen_bits()) == Probe(8, 12, 1, deep=True)
     with pytest.raises(RejectedImageError, match="no image"):
         probe(b"text")

@@ -505,6 +505,7 @@ def test_formats_and_sizes_of_all_files_are_counted(tmp_path: Path, monkeypatch:
     dataset.save(LazyImageStore(Provenance({}, {}), (), shards, 0, 0.5))
     assert dataset.load().statistics["originals"] == {
         "kinds": {"PNG RGB": 3, "PNG L": 1, "JPEG RGB": 1},
+        "treatments": {},
         "shorter_side": {"8 to 15": 3, "16 to 31": 1, "32 to 63": 1},
         "smallest": {"height": 8, "width": 12},
         "largest": {"height": 70, "width": 31},  # more pixels than 32×64

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ddpm_kedro.up_to_date import FILE
 from tests.conftest import Project
 from tests.integration.test_whole_job import failed, ok
 
-TIMED = ("sampling_report.json", "metrics.json", "report.html")  # they contain durations
+TIMED = ("sampling_report.json", "metrics.json", "report.html", "run.log", "run.log.1")  # they contain times
 READERS = {
     "05_model_input/training_images/store.json": ("model_training", "evaluation"),
     "05_model_input/training_images/00000.npy": ("model_training",),
@@ -50,7 +51,7 @@ def untimed(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith((*TIMED, "-checked.json", ".lock"))
+        if path.is_file() and not path.name.endswith((*TIMED, "-checked.json", ".lock", FILE))
     }
 
 

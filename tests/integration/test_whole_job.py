@@ -21,6 +21,7 @@ from ddpm_kedro.datasets.tensors import TensorsDataset
 from ddpm_kedro.hardware import AVAILABLE
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.pipeline_registry import MAIN_JOB
+from ddpm_kedro.up_to_date import FILE
 from tests.conftest import ROOT, Project
 from tests.processes import Process, run
 
@@ -29,7 +30,9 @@ TO_SAMPLES = ("--pipelines", "data_ingestion,model_training,sampling")
 
 
 def digest(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return the content of each file below a folder, without the log of the last run."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("run.log")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def results(project: Project) -> dict[str, bytes]:
@@ -95,6 +98,7 @@ def test_a_run_makes_model_samples_and_archive_and_the_second_run_changes_nothin
         "nearest_neighbours.png",
         "parameters.json",
         "report.html",
+        "run.log",
         "samples.npz",
         "samples.png",
         "sampling_report.json",
@@ -111,7 +115,7 @@ def test_a_run_makes_model_samples_and_archive_and_the_second_run_changes_nothin
     caplog.set_level("INFO")
     caplog.clear()
     ok(project.kedro_run())
-    assert "is already trained: 64 images seen" in caplog.text
+    assert "Everything is up to date;" in caplog.text
     assert untimed() == before
 
 
@@ -146,7 +150,7 @@ def test_unsupported_runners_are_refused_before_any_node(
 
 
 def test_the_log_does_not_recommend_async(project: Project, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="kedro")
     ok(project.kedro_run("--nodes", "data_ingestion.download_images"))
     assert "Running node" in caplog.text
     assert "--async" not in caplog.text
@@ -186,7 +190,7 @@ def test_a_diverged_training_keeps_its_batch_and_its_last_checkpoint(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = f"{TINY},optimizer.lr=1e30,optimizer.max_grad_norm=1e30,optimizer.warmup_images=0"
-    words = "The loss is", "in step 2, after 8 images", "The last checkpoint is of 8 images"
+    words = "The loss is", "in step 2, after 8 images", "The last checkpoint: 8 images"
     failed(project.kedro_run("--params", f"{wrong},training.checkpoint_interval=8"), *words)
     assert "The batch of that step is kept in" in caplog.text
     batch = TensorsDataset(filepath=str(project.data / "08_reporting/diverged_batch.safetensors")).load()
@@ -278,9 +282,9 @@ class TestMistakes:
     def test_a_damaged_checkpoint_is_named_and_kept(self, trained: Project) -> None:
         path = trained.data / "06_models/checkpoint.pt"
         path.write_bytes(path.read_bytes()[:1000])
-        before = digest(trained.data)
+        before = digest(trained.data) | {FILE: b""}
         failed(trained.kedro_run("--params", TINY), "checkpoint.pt is damaged", "Move it away")
-        assert digest(trained.data) == before
+        assert digest(trained.data) | {FILE: b""} == before
 
     def test_an_unknown_pipeline_is_refused(self, project: Project) -> None:
         failed(project.kedro_run("--pipelines", "samplin"), "Unknown pipeline 'samplin'", "Did you mean 'sampling'")
@@ -415,14 +419,15 @@ def test_one_line_of_the_log_says_why_no_gpu_is_used(
     assert "GPU" not in caplog.text  # nothing to compute
     for arguments in (TO_SAMPLES, ("--pipelines", "sampling")):
         caplog.clear()
-        ok(project.kedro_run(*arguments, "--params", TINY))
+        ok(project.kedro_run(*arguments, "--params", f"{TINY},run.repeat=true"))
         [line] = [record.message for record in caplog.records if "GPU" in record.message]
         assert "too old" in line
         assert line.endswith("The CPU computes.")
     caplog.clear()
-    ok(project.kedro_run("--pipelines", "sampling", "--params", f"{TINY},sampling.device=cpu"))
+    ok(project.kedro_run("--pipelines", "sampling", "--params", f"{TINY},sampling.device=cpu,run.repeat=true"))
     assert "GPU" not in caplog.text  # asked for the CPU
-    failed(project.kedro_run("--pipelines", "sampling", "--params", f"{TINY},sampling.device=cuda"), "too old")
+    cuda = f"{TINY},sampling.device=cuda,run.repeat=true"
+    failed(project.kedro_run("--pipelines", "sampling", "--params", cuda), "too old")
 
 
 def test_signal_handlers_are_restored_after_a_run(project: Project) -> None:
@@ -440,23 +445,25 @@ def test_signal_handlers_are_restored_after_a_stop(project: Project, monkeypatch
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_parameters_of_a_run_are_printed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_parameters_of_a_run_are_in_its_log(project: Project) -> None:
+    def logged() -> dict[str, str]:
+        lines = (project.data / "08_reporting/run.log").read_text().splitlines()
+        groups = [line.partition("hooks.preflight: ")[2].partition(": ") for line in lines if "hooks.preflight" in line]
+        return {name: values for name, _, values in groups}
+
     ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},use.optimizer=sgd,optimizer.lr=0.125"))
-    lines = {line.split(": ", 1)[0]: line for line in caplog.messages if ": " in line}
-    assert "optimizer sgd" in lines["use"]
-    assert "lr 0.125, momentum 0.95" in lines["optimizer"]
-    caplog.clear()
-    ok(project.kedro_run("--pipelines", "sampling", "--params", TINY))
-    printed = [line.split(": ", 1)[0] for line in caplog.messages if ": " in line]
-    assert "sampling" in printed
-    assert "optimizer" not in printed  # sampling does not use it
+    assert "optimizer sgd" in logged()["use"]
+    assert "lr 0.125, momentum 0.95" in logged()["optimizer"]
+    ok(project.kedro_run("--pipelines", "sampling", "--params", f"{TINY},sampling.seed=1"))
+    assert "num_images 10" in logged()["sampling"]
+    assert "optimizer" not in logged()  # sampling does not use it
 
 
 def test_a_training_archives_only_its_own_files(trained: Project) -> None:
     ok(trained.kedro_run("--pipelines", "model_training", "--params", f"{TINY},training.seed=1"))
     run_id = json.loads((trained.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (trained.data / "runs" / run_id).iterdir())
-    assert kept == ["model", "parameters.json", "training_history.csv"]  # the samples are of the first run
+    assert kept == ["model", "parameters.json", "run.log", "training_history.csv"]  # the samples are of the first run
 
 
 def test_a_training_archives_no_metrics_of_samples_of_another_run(
@@ -468,17 +475,14 @@ def test_a_training_archives_no_metrics_of_samples_of_another_run(
     ok(project.kedro_run(*command))
     run_id = json.loads((project.data / "06_models/model/config.json").read_text())["run_id"]
     kept = sorted(path.name for path in (project.data / "runs" / run_id).iterdir() if path.suffix != ".pt")
-    assert kept == ["model", "parameters.json", "training_history.csv"]
+    assert kept == ["model", "parameters.json", "run.log", "training_history.csv"]
     assert f"metrics is not kept: it was not made from the outputs of run {run_id}." in caplog.text
 
 
 def test_archived_parameters_are_those_of_the_archived_files(project: Project) -> None:
     ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},sampling.seed=3"))
-    ok(
-        project.kedro_run(
-            "--pipelines", "model_training", "--params", f"{TINY},sampling.seed=4,training.preview_images=1"
-        )
-    )
+    again = f"{TINY},sampling.seed=4,training.preview_images=1,training.resume=never"
+    ok(project.kedro_run("--pipelines", "model_training", "--params", again))
     [run] = (project.data / "runs").iterdir()
     parameters = json.loads((run / "parameters.json").read_text())
     assert parameters["sampling"]["seed"] == 3
@@ -496,7 +500,8 @@ def test_a_run_whose_archive_fails_is_not_finished(
     [run] = (project.data / "runs").iterdir()
     with monkeypatch.context() as patch:
         patch.setattr("ddpm_kedro.hooks.archive.copy", fail)
-        failed(project.kedro_run("--pipelines", "model_training"), "No space left on device")
+        again = ("--pipelines", "model_training", "--params", "run.repeat=true")
+        failed(project.kedro_run(*again), "No space left on device")
     assert not (run / "parameters.json").exists()
     ok(project.kedro_run("--pipelines", "model_training"))
     assert (run / "parameters.json").exists()
@@ -522,7 +527,8 @@ def test_deterministic_algorithms_are_chosen_for_a_run(project: Project, monkeyp
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     for wanted in (True, False):
-        ok(project.kedro_run(*TO_SAMPLES, "--params", f"{TINY},training.deterministic={str(wanted).lower()}"))
+        parameters = f"{TINY},training.deterministic={str(wanted).lower()},run.repeat=true"
+        ok(project.kedro_run(*TO_SAMPLES, "--params", parameters))
         assert torch.are_deterministic_algorithms_enabled() == wanted
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 

@@ -77,6 +77,8 @@ def test_a_plain_run_uses_the_ingested_images_and_the_chosen_parameters(
     caplog.set_level("INFO", "ddpm_kedro")
     run(project, folder_of(tmp_path / "pictures", FILES), "--pipelines", "data_ingestion", **{"images.fit": "pad"})
     assert "Chosen for these images: use.augmentation flips, model.width 32, " in caplog.text
+    assert "2 classes, training images: circles 2" in caplog.text
+    assert "Contact sheet: data/smoke/08_reporting/contact_sheet.png" in caplog.text
     plain = project.parameters()
     assert plain["use"] | {"dataset": "pictures", "model": "chosen", "augmentation": "flips"} == plain["use"]
     assert plain["dataset"]["path"] == str(tmp_path / "pictures")

@@ -2,8 +2,9 @@
 
 ``python -m tests.mutants [WORD …]`` plants only the mutants whose names contain one of the words.
 
-The fast tests (not marked slow) run in two rounds: first the tests of the changed module and of its folder; if all of
-them pass, the tests of the other ``FOLDERS``. A round ends after ``MAXFAIL`` failures. ``APART`` does not run.
+The fast tests (not marked slow) run in two rounds: first the tests of the changed module and of its folder, which need
+not be one of ``FOLDERS``; if all of them pass, the tests of the other ``FOLDERS``. A round ends after ``MAXFAIL``
+failures. ``APART`` does not run.
 The exit status is 1 if no test catches a bug.
 """
 
@@ -81,7 +82,7 @@ def selection_for(mutant: Mutant) -> list[list[str]]:
     own = [f"tests/{file.parent}/test_{file.stem}.py" for file in files]
     near = {file.parts[0] for file in files}
     tests = [test for test in dict.fromkeys(own) if (ROOT / test).exists()]
-    tests += [f"tests/{folder}" for folder in FOLDERS if folder in near]
+    tests += [f"tests/{folder}" for folder in sorted(near) if (ROOT / "tests" / folder).is_dir()]
     others = [f"tests/{folder}" for folder in FOLDERS if folder not in near]
     return [tests, others] if tests else [others]
 

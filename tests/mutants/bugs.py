@@ -142,17 +142,62 @@ NETWORK = [
 OWN_PICTURES = [
     *one(
         "ingestion/decoding.py",
-        ("pictures lie on their sides", "_in_srgb(_upright(image))", "_in_srgb(image)"),
-        ("profiles of colours not read", "_in_srgb(_upright(image))", "_upright(image)"),
-        ("only the low byte of sixteen bits", "(values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS", "values % 256"),
-        ("transparent pixels black", "(*target.background, 255)", "(0, 0, 0, 255)"),
+        ("pictures lie on their sides", "turned = _turn_upright(image)", "turned = False"),
+        ("profiles of colours not read", "in_srgb = _in_srgb(image)", "in_srgb = image"),
+        (
+            "only the low byte of sixteen bits",
+            "np.minimum(values, largest) * 255 + largest // 2",
+            "values % 256 * largest",
+        ),
+        ("values above the used bits wrap around", "np.minimum(values, largest)", "(values & largest)"),
+        (
+            "the colour behind transparent pixels counts",
+            "_on_background(image, background) if image",
+            "image if False and image",
+        ),
+        ("transparent pixels black", "(*background, 255)", "(0, 0, 0, 255)"),
         ("bombs decoded", "if max_pixels is not None and image.width * image.height > max_pixels:", "if False:"),
         ("made smaller without a filter", "Image.Resampling.LANCZOS", "Image.Resampling.NEAREST"),
         ("a borrowed height", "size = (target.width, target.height)", "size = (target.height, target.width)"),
     ),
     *one(
+        "ingestion/probing.py",
+        (
+            "few images in colour decide for all",
+            "fraction_in_colour(looks, pixels) < FEW_IN_COLOUR",
+            "not pixels['colour']",
+        ),
+        (
+            "stores of another conversion stay valid",
+            "if chosen.channels != from_headers.channels else []",
+            "if False else []",
+        ),
+        ("the used bits of the last image", '"bits": max(deep, default=None)', '"bits": deep[-1] if deep else None'),
+    ),
+    *one(
+        "ingestion/given.py",
+        ("16-bit images of one's own stay dark", "if probed.deep and target.value_bits is None:", "if False:"),
+    ),
+    *one(
+        "ingestion/report.py",
+        (
+            "the first images of each class",
+            "rng.choice(rows, min(each, len(rows)), replace=False, shuffle=False)",
+            "rows[:each]",
+        ),
+    ),
+    *one(
+        "sampling/inputs.py",
+        (
+            "a mask's transparent parts are generated",
+            "1, images.fit, BLACK, images",
+            "1, images.fit, (255, 255, 255), images",
+        ),
+        ("a mask of another shape than its image", "> rounding:", "> 10**9:"),
+    ),
+    *one(
         "ingestion/listing.py",
-        ("names that lead out are classes", "if entry.problem == OUTSIDE:  # no", "if False:  # no"),
+        ("names that lead out are classes", "[PROBLEMS.index(UNREADABLE), PROBLEMS.index(OUTSIDE)]", "[]"),
         ("suffixes in capitals unknown", ".lower() in SUFFIXES", " in SUFFIXES"),
         ("changes of files unnoticed", "% (entry.name, entry.size, entry.stamp, ", "% (entry.name, 0, 0, "),
     ),
@@ -235,7 +280,7 @@ OWN_PICTURES = [
         "ingestion/statistics.py",
         ("any share of rejected files will do", "bad <= max_fraction * (bad", "True or bad <= max_fraction * (bad"),
         ("sums of the first images alone", "of_values[which] += powers", "of_values[which] = powers"),
-        ("kinds of files of the last shard alone", "Counter(summary[", "Counter(summaries[-1]["),
+        ("kinds of files of the last shard alone", "Counter(summary.get(", "Counter(summaries[-1].get("),
     ),
     *one(
         "ingestion/downloading.py",
@@ -496,4 +541,53 @@ TRAINING = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING]
+LOGS = [
+    *one(
+        "run_log.py",
+        ("the terminal shows the details of the log file", "record.levelno >= shown.get(name, logging.NOTSET)", "True"),
+        (
+            "secrets in the tracebacks of the log file",
+            "redact_text(super().formatException(ei))",
+            "super().formatException(ei)",
+        ),
+        (
+            "a run within a run replaces its log",
+            "        if self.target is not None:\n            return\n        try:",
+            "        try:",
+        ),
+    ),
+    *one(
+        "progress.py",
+        ("the last row of a training not logged", "or seen >= self.total or", "or"),
+        ("rows beside a progress bar", " and not rich.get_console().is_terminal", ""),
+    ),
+    *one(
+        "training/verdict.py",
+        ("noise of the validation loss taken for a trend", " and abs(change) > SIGNIFICANT * error", ""),
+        ("the trend of the whole training judged", "np.searchsorted(seen, seen[-1] / 2)", "np.searchsorted(seen, 0)"),
+        ("a longer training promised with the cosine schedule", 'if lr_schedule == "constant":', "if True:"),
+        ("duration of a training from its first image", 'row["images_seen"] - before)', 'row["images_seen"])'),
+    ),
+    *one(
+        "reporting/overview.py",
+        (
+            "the best checkpoint taken for another training",
+            "if is_of_this_training(model, history):\n        return f",
+            "if False:\n        return f",
+        ),
+    ),
+]
+
+SKIPPING = [
+    *one(
+        "up_to_date.py",
+        ("nodes after a changed node skipped", "new = bool(parents & changed or ", "new = bool("),
+        ("samples of a model that was trained again kept", "new = damaged or (", "new = ("),
+        ("copied files made again", "current.checksum == state.checksum", "current == state"),
+        ("the code that samples ignored", 'split(".")[2] not in ANY_CODE', 'split(".")[2] in ()'),
+        ("damaged outputs kept", "damaged = not new and states.is_damaged(node)", "damaged = False"),
+        ("outputs in memory missing", "maker is not None and maker not in found", "False"),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING]

@@ -46,6 +46,7 @@ def test_the_tests_of_the_changed_module_run_first_and_other_folders_last() -> N
     near, far = selection_for(Mutant("a bug", Edit("diffusion/samplers.py", "", "")))
     assert near == ["tests/diffusion/test_samplers.py", "tests/diffusion"]
     assert far == [f"tests/{name}" for name in ("models", "training", "ingestion", "images", "datasets", "pipelines")]
+    assert selection_for(Mutant("a bug", Edit("hooks/wandb_run.py", "", "")))[0] == ["tests/hooks"]
     assert selection_for(HEALTHY) == [["tests/diffusion", *far]]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from kedro.io import DatasetError
+from markupsafe import escape
 from PIL import Image
 
 from ddpm_kedro.datasets.animation import AnimationDataset
@@ -20,7 +21,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
 from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
-from ddpm_kedro.metrics.table import Metrics
+from ddpm_kedro.metrics.table import EXPLANATIONS, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
 from ddpm_kedro.pipelines.reporting.nodes import (
@@ -249,7 +250,7 @@ def report(
     return write_report(
         model,
         metrics or evaluated,
-        {"training": {"images": 40}},
+        {"training": {"images": 40}, "raw": {"source": "folder", "name": "cats & dogs"}},
         list(history),
         plot_training(list(history)),
         losses,
@@ -268,13 +269,39 @@ def test_the_report_describes_images_model_and_samples(
     page = report(model, samples, store)
     for words in (
         "40 images of 8×8 pixels, grey, 3 classes",
-        "cosine schedule, predicts v; 16 images seen",
+        "cosine schedule, predicts v",
         "8 network evaluations",
     ):
         assert words in page
     assert 'src="http' not in page
     assert "another training run" not in page
     assert json.dumps(MODEL.width) in page
+
+
+def test_the_report_begins_with_the_verdicts(model: TrainedModel, samples: Samples, store: ImageStore) -> None:
+    history = [ROW | {"images_seen": 2.0 * n, "validation_loss": 1 / n} for n in range(1, 9)]
+    metrics, _ = evaluate(samples, store)
+    metrics = replace(metrics, verdict="far from <real> images", warnings=("The classifier is <weak>.",))
+    page = report(model, samples, store, history, metrics)
+    beginning, _, rest = page.partition("<h2>Samples</h2>")
+    for words in (
+        "<h1>cats &amp; dogs</h1>",
+        "<strong>Samples:</strong> far from &lt;real&gt; images.",
+        "0.4 passes over 40 training images. The validation loss was still falling: 0.2500 at 8 images, now 0.1250.",
+        "the same command with training.num_images=",
+        '<p class="note">The classifier is &lt;weak&gt;.</p>',
+    ):
+        assert words in beginning
+    for score in metrics.scores:
+        name = score.name.partition("(")[0]
+        assert f"<dt>{name}</dt><dd>{escape(EXPLANATIONS[name])}</dd>" in rest
+
+
+def test_a_history_of_another_training_gives_no_verdict(
+    model: TrainedModel, samples: Samples, store: ImageStore
+) -> None:
+    history = [ROW | {"images_seen": 3.0 * n, "validation_loss": 1 / n} for n in range(1, 9)]
+    assert "passes over" not in report(model, samples, store, history)
 
 
 def test_class_names_with_html_are_escaped(model: TrainedModel, samples: Samples, store: ImageStore) -> None:

@@ -18,6 +18,7 @@ from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
 from ddpm_kedro.ingestion.array_images import InMemoryImages
+from ddpm_kedro.ingestion.given import GivenImage
 from ddpm_kedro.models import UNet
 from ddpm_kedro.nothing import NOTHING
 from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
@@ -61,6 +62,7 @@ from tests.conftest import (
     changed,
     make_store,
 )
+from tests.ingestion import corpus
 from tests.ingestion.shards import decode_all
 
 DATASET = DatasetParameters(source="mnist5k", download_folder="raw", path=None, sha256=None, classes=None)
@@ -142,6 +144,8 @@ class TestIngestion:
             "files": 39,
             "others": 2,
             "sizes_of_some": {"height 40, width 30, colour": 7, "height 8, width 8, grey": 2},
+            "shorter_side_at_least": {"32": 0.0, "64": 0.0, "128": 0.0, "256": 0.0, "512": 0.0},
+            "in_colour": 0.778,
         }
         assert sheet.width == 3 * 2 * 60 + 4  # two columns per class
         assert report["training"]["images_per_class"] == {"class 0": 10, "class 1": 10, "class 2": 10}
@@ -352,12 +356,12 @@ class TestSampling:
         self, store: ImageStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         never_empty = export_model(train(store, training=changed(TRAINING, label_dropout=0.0))[-1][3], None, TRAINING)
-        given = Image.fromarray(store.images[0, :, :, 0])
-        vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None), IMAGE_TO_IMAGE)
+        given = GivenImage("picture.png", corpus.saved(Image.fromarray(store.images[0, :, :, 0]), "PNG"))
+        vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None), IMAGE_TO_IMAGE, IMAGES)
         [message] = warnings(caplog)
         assert message.startswith("No class is chosen, but this model was never trained with the empty label")
         caplog.clear()
-        vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None, label=1), IMAGE_TO_IMAGE)
+        vary_images(never_empty, store, given, changed(SAMPLING, guidance_scale=None, label=1), IMAGE_TO_IMAGE, IMAGES)
         assert not warnings(caplog)
 
     def test_images_and_weights_that_are_not_finite_are_refused(self, store: ImageStore, model: Any) -> None:

@@ -1,5 +1,6 @@
 """Stops, divergence, resume plans, and other ways to compute the same training."""
 
+import copy
 import math
 import platform
 import subprocess
@@ -16,6 +17,7 @@ from ddpm_kedro.errors import DivergedError, UserError
 from ddpm_kedro.hardware import Hardware, choose_hardware
 from ddpm_kedro.images.augmentation import AugmentedImages
 from ddpm_kedro.images.store import ImageStore
+from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.training import loader, loop
 from ddpm_kedro.training.loader import DevicePixels, StepPixels
 from ddpm_kedro.training.loop import Report, train
@@ -94,7 +96,7 @@ class TestDivergence:
                 reports.append(report)
         what = "The loss is nan" if watched == "loss" else "The gradient is not finite"
         assert f"{what} in step 5, after 32 images, learning rate" in str(caught.value)
-        assert "The last checkpoint is of 32 images" in str(caught.value)
+        assert "The last checkpoint: 32 images" in str(caught.value)
         assert reports[-1].images_seen == 32
         x0, timesteps, noise, labels, _ = make_trainer(store).batch(4, StepPixels(store, TRAINING.seed, 8)[4])
         batch = caught.value.batch
@@ -235,7 +237,7 @@ class TestResumePlan:
         [
             ({"model": {"width": 16}}, "model.width: 8 → 16"),
             ({"optimizer": {"name": "sgd", "betas": None, "momentum": 0.9}}, "optimizer.name: adam → sgd"),
-            ({"augmentation": {"non_leaking": 0.2}}, "augmentation labels: False → True"),
+            ({"augmentation": {"non_leaking": 0.2}}, "augmentation.non_leaking: 0.0 → 0.2"),
         ],
     )
     def test_require_rejects_another_network_or_optimizer(
@@ -244,6 +246,25 @@ class TestResumePlan:
         groups = groups | {"training": {"resume": "require"}}
         with pytest.raises(UserError, match=words):
             ResumePlan.of(make_run(store, **groups), checkpoint)
+
+    def test_a_checkpoint_with_a_decay_per_step_is_another_run_that_can_be_continued_and_exported(
+        self, run: Run, checkpoint: Checkpoint, store: ImageStore
+    ) -> None:
+        parameters = copy.deepcopy(checkpoint.record.made_by.parameters)
+        del parameters["augmentation"]["non_leaking"], parameters["training"]["ema_rampup_ratio"]
+        del parameters["training"]["ema_half_life"]
+        parameters["training"]["ema_decay"] = 0.99
+        made_by = replace(checkpoint.record.made_by, parameters=parameters)
+        earlier = replace(checkpoint, record=replace(checkpoint.record, made_by=made_by))
+        plan = ResumePlan.of(run, earlier)
+        assert plan.checkpoint is None
+        assert "training.ema_decay: 0.99 → nothing" in plan.changed
+        assert "training.ema_half_life: nothing → 20.0" in plan.changed
+        required = ResumePlan.of(with_training(run, resume="require"), earlier)
+        assert required.checkpoint is earlier
+        assert run_training(required.run, store, resume=earlier)[-1].images_seen == 64
+        model = TrainedModel.from_config(earlier.record.as_dict() | {"images_seen": 32}, earlier.ema)
+        assert same(model.network.state_dict(), earlier.ema)
 
     def test_changes_that_do_not_affect_the_result_resume(self, run: Run, checkpoint: Checkpoint) -> None:
         quiet = with_training(run, report_interval=8, loader_workers=3, device="auto", accumulation_steps=2)

@@ -18,7 +18,7 @@ from ddpm_kedro.atomic import write_text
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import seal
 from ddpm_kedro.kedro_adapter import storage
-from ddpm_kedro.provenance import redact, redact_text
+from ddpm_kedro.provenance import fingerprint, redact, redact_text
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -36,12 +36,17 @@ class LocalDataset(AbstractDataset[In, Out], Generic[In, Out]):
         self._named, self._filepath = filepath is not None, Path(self._local(filepath or ""))
         self.metadata = metadata
 
+    @property
+    def place(self) -> Path | None:
+        """Return the local file or folder; None if the dataset has no path."""
+        return self._filepath if self._named else None
+
     def _local(self, filepath: str) -> str:
         """Return the path without its protocol; accept only local files."""
         protocol, path = get_protocol_and_path(filepath)
         if protocol != "file":
             raise UserError(
-                f"{redact(filepath)} is not on a local disk, as a {type(self).__name__} must be: its files are memory-"
+                f"{redact(filepath)} is not on a local disk; a {type(self).__name__} needs one: its files are memory-"
                 "mapped or replaced atomically. Use a local path, such as a mounted disk."
             )
         return str(path)
@@ -114,6 +119,14 @@ class FileDataset(LocalDataset[In, Out], Generic[In, Out]):
                 raise UserError(str(error).replace(str(self._filepath), str(redact(self._url)))) from error
             finally:
                 self._files, self._filepath = files, remote
+
+    def remote_stamp(self) -> str:
+        """Return a hash of the properties of remote files, which changes if a file does; "" for a local path."""
+        if self._files is None:
+            return ""
+        self._files.invalidate_cache()
+        root = self._files._strip_protocol(self._root)
+        return fingerprint({name: self._files.ukey(name) for name in self._files.find(root)})
 
     def _exists(self) -> bool:
         if self._files is None:

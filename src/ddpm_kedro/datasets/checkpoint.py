@@ -46,7 +46,7 @@ class CheckpointDataset(LocalDataset[Checkpoint | Nothing, Checkpoint | None]):
         return self._read() if self._exists() else None
 
     def save(self, data: Checkpoint | Nothing) -> None:
-        """Write the checkpoint; before, move a checkpoint of another run to the archive."""
+        """Move a checkpoint of another run to the archive, then write this one."""
         if isinstance(data, Nothing):
             return
         self._keep_earlier(data)
@@ -159,7 +159,7 @@ def _convert_format_2(content: dict[str, Any]) -> dict[str, Any]:
         "tracking_id": content.get("tracking_id"),
     }
     if RunRecord.from_dict(record).run_id != content["run_id"]:
-        raise ValueError(f"its parameters are not those of run {content['run_id']!r:.60}, which it names")
+        raise ValueError(f"its parameters do not match its run id {content['run_id']!r:.60}")
     kept = ("images_seen", "network", "optimizer", "scaler", "history", "meter")
     best = content.get("best_validation_loss", math.inf)
     renamed = {"record": record, "ema": content["average"], "best_validation_loss": best}

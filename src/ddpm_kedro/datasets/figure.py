@@ -10,8 +10,10 @@ from PIL import Image
 from ddpm_kedro.atomic import atomic_write
 from ddpm_kedro.datasets.base import FileDataset
 from ddpm_kedro.errors import UserError
-from ddpm_kedro.files import reading
+from ddpm_kedro.files import reading, shown_path
+from ddpm_kedro.ingestion.given import GivenImage
 from ddpm_kedro.kedro_adapter import ImagePreview, newest_partition
+from ddpm_kedro.provenance import redact
 
 
 class FigureDataset(FileDataset[Image.Image, Image.Image]):
@@ -33,24 +35,25 @@ class FigureDataset(FileDataset[Image.Image, Image.Image]):
         return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode())
 
 
-class OptionalFigureDataset(FileDataset[Image.Image, Image.Image | None]):
-    """Load an image of any format that a user may provide; None if the user provides no image."""
+class OptionalFigureDataset(FileDataset[GivenImage, GivenImage | None]):
+    """Load the file of an image that a user may give, in any format; None if the user gives no image.
 
-    def load(self) -> Image.Image | None:
-        """Load the image; raise UserError if the file is not an image."""
+    It is not decoded: the node converts it as ingestion converts images.
+    """
+
+    def load(self) -> GivenImage | None:
+        """Read the file."""
         if not self._exists():
             return None
         try:
-            with Image.open(self._filepath) as image:
-                image.load()
-                return image
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{self._filepath} cannot be read as an image: {error}") from error
+            return GivenImage(shown_path(redact(self._url)), self._filepath.read_bytes())
+        except OSError as error:
+            raise UserError(f"{self._filepath} cannot be read: {error.strerror}.") from error
 
-    def save(self, data: Image.Image) -> None:
-        """Write as PNG."""
+    def save(self, data: GivenImage) -> None:
+        """Write the file as it is."""
         with atomic_write(self._filepath) as file:
-            data.save(file, format="PNG")
+            file.write(data.data)
 
 
 class FigureFolderDataset(PartitionedDataset):  # type: ignore[misc]

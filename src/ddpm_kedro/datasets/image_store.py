@@ -109,6 +109,10 @@ class ImageStoreDataset(LocalDataset[LazyImageStore, ImageStore]):
         """Return the fingerprint of the saved store."""
         return self._made_by().fingerprint
 
+    def checksum(self) -> str:
+        """Return the fingerprint of the saved store, after a check of its images; raise UserError if it is damaged."""
+        return self.load().made_by.fingerprint
+
     def _read(self, remedy: str) -> ImageStore:
         """Load the store if it is complete and undamaged."""
         with reading(self._filepath, remedy):

@@ -30,7 +30,7 @@ class SamplingPlan:
         options: options of this sampler, by name; None for its defaults.
         guidance_scale, guidance_interval, threshold: see :class:`Denoiser`.
         spacing, rho: see :meth:`Schedule.steps`.
-        strength: share of the steps that are taken, from the least noisy; if it is below 1, they start from ``image``.
+        strength: share of the steps that are taken: the last, least noisy ones.
     """
 
     diffusion: DiffusionParameters

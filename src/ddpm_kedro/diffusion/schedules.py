@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 CLEAN = Step(c_noise=-1, alpha=1.0, sigma=0.0)
-"""The last step of every sampler. The network is not evaluated there."""
+"""The last row of every sampler's steps. The network is not evaluated there."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ TARGETS: dict[str, Target] = {
     "noise": Target(x0_weight=lambda alpha, sigma: 0.0, noise_weight=lambda alpha, sigma: 1.0),
     "x0": Target(x0_weight=lambda alpha, sigma: 1.0, noise_weight=lambda alpha, sigma: 0.0),
     "v": Target(x0_weight=lambda alpha, sigma: -sigma, noise_weight=lambda alpha, sigma: alpha),
-    # F = (x_0 - c_skip · x_t) / c_out, whose squared error is EDM's weighted one (Karras et al. 2022, eq. 8)
+    # F = (x_0 - c_skip · x_t) / c_out, whose squared error is EDM's weighted error (Karras et al. 2022, eq. 8)
     "edm": Target(
         x0_weight=lambda alpha, sigma: sigma / (SIGMA_DATA * _norm(alpha, sigma)),
         noise_weight=lambda alpha, sigma: -SIGMA_DATA * alpha / _norm(alpha, sigma),

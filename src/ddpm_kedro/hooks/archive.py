@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
 from ddpm_kedro.atomic import copy, write_text
 from ddpm_kedro.datasets.base import local_copy
+from ddpm_kedro.files import shown_path
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
+from ddpm_kedro.hooks.node_records import RECORDS
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import Provenance, redact
+from ddpm_kedro.run_log import keep_run_log
 
 logger = logging.getLogger(__name__)
+RECORD = "parameters.json"
+"""The file that marks a run as finished."""
 
 
 class Archive(ContextHook):
@@ -39,10 +45,12 @@ class Archive(ContextHook):
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Copy the outputs of a training; ``parameters.json``, which marks the run as finished, is written last."""
+        pipeline = RECORDS.requested or pipeline
         if not is_rank_0() or not {"train_model", "export_model"} <= {node.short_name for node in pipeline.nodes}:
             return
+        self._add_skipped(pipeline, catalog)
         folder = self.data_root / "runs" / catalog.load("model").run_id
-        record = folder / "parameters.json"
+        record = folder / RECORD
         parameters = json.dumps(_parameters_of(redact(self.parameters), pipeline, record), indent=2)
         record.unlink(missing_ok=True)
         foreign = _foreign(self.saved)
@@ -57,7 +65,24 @@ class Archive(ContextHook):
                 with local_copy(dataset) as path:
                     copy(path, folder / path.name)
         write_text(record, f"{parameters}\n")
-        logger.info("This run is kept in %s", folder)
+        keep_run_log(folder)
+        logger.info("This run is kept in %s", shown_path(folder))
+
+    def complete(self, pipeline: Pipeline, context: KedroContext, catalog: DataCatalog) -> None:
+        """Copy the outputs of a training that is up to date, unless they are kept already."""
+        if is_rank_0() and "export_model" in {node.short_name for node in pipeline.nodes}:
+            self.after_context_created(context)
+            self.before_pipeline_run()
+            model: Any = catalog.get("model")
+            if not (self.data_root / "runs" / model.fingerprint() / RECORD).exists():
+                self.after_pipeline_run(pipeline, catalog)
+
+    def _add_skipped(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Add the outputs that this run did not save, because they are up to date."""
+        for name in pipeline.all_outputs() - self.saved.keys():
+            dataset: Any = catalog.get(name)
+            if _is_marked(dataset) and dataset.exists():
+                self.after_dataset_saved(name, catalog.load(name))
 
 
 def _is_marked(dataset: Any) -> bool:

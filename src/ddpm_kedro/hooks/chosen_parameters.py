@@ -9,6 +9,7 @@ from kedro.pipeline.node import Node
 
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.hooks.distributed import is_rank_0
+from ddpm_kedro.hooks.node_records import RECORDS
 from ddpm_kedro.hooks.trial import TRIAL
 from ddpm_kedro.ingestion.source import locate
 from ddpm_kedro.parameters import Group, Parameters, check_parameters
@@ -30,7 +31,8 @@ class ChosenParameters(ContextHook):
         """Give ingestion the parameters of this training, or the stored ones if this run does not change them."""
         checked = check_parameters(self.parameters)
         self.chosen = {} if checked.dataset.path is None else select_parameters(checked)
-        self.trains = any(node.short_name == "train_model" for node in pipeline.nodes) and TRIAL.trial is None
+        requested = RECORDS.requested or pipeline  # also if the training is up to date
+        self.trains = any(node.short_name == "train_model" for node in requested.nodes) and TRIAL.trial is None
         catalog.save("trained_parameters", self.chosen if self.trains else self._stored(catalog))
 
     @hook_impl
@@ -38,6 +40,7 @@ class ChosenParameters(ContextHook):
         """Store the parameters: only these resume from the checkpoints of this training."""
         if node.short_name == "train_model" and self.trains and self.chosen and is_rank_0():
             catalog.save("chosen_parameters", self.chosen)
+            RECORDS.note("chosen_parameters", catalog)
 
     def _stored(self, catalog: DataCatalog) -> dict[str, Any]:
         """Return the stored parameters if this run has the same ones."""

@@ -11,6 +11,7 @@ from ddpm_kedro.errors import UserError
 from ddpm_kedro.hooks.context import ContextHook
 from ddpm_kedro.parameters import Parameters
 from ddpm_kedro.provenance import differences, redact
+from ddpm_kedro.run_log import open_run_log
 
 logger = logging.getLogger(__name__)
 MODEL_GROUPS = ("model", "diffusion")
@@ -18,7 +19,7 @@ MODEL_GROUPS = ("model", "diffusion")
 
 
 class Preflight(ContextHook):
-    """Log the parameters, and reject a model of another configuration."""
+    """Log the parameters at debug level, and reject a model of another configuration."""
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -30,9 +31,10 @@ class Preflight(ContextHook):
         parameters = redact(self.parameters)
         for name in Parameters.model_fields:
             if name == "use" or f"params:{name}" in pipeline.inputs():
-                logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in parameters[name].items()))
+                logger.debug("%s: %s", name, ", ".join(f"{key} {value}" for key, value in parameters[name].items()))
         if "model" in pipeline.inputs():
             self._check_model(catalog.load("model"))
+        open_run_log()
 
     def _check_model(self, model: Any) -> None:
         if model.imported:

@@ -7,8 +7,10 @@ from typing import Any
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.hooks.preflight import MODEL_GROUPS
 from ddpm_kedro.parameters import Group, check_parameters
 from ddpm_kedro.provenance import Provenance, flatten
 
@@ -31,15 +33,7 @@ class Staleness:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Note the parameters that the command line sets, also through options."""
-        checked = check_parameters(context.config_loader["parameters"])
-        fields = flatten({name: group.fingerprint_fields() for name, group in checked if isinstance(group, Group)})
-        given = dict(flatten(context.config_loader.runtime_params or {}))
-        groups = {name.removeprefix("use.") for name in given if name.startswith("use.")}
-        self.parameters = {
-            name: value
-            for name, value in fields
-            if name in given or "experiment" in groups or name.partition(".")[0] in groups
-        }
+        self.parameters = named_parameters(context)
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
@@ -68,7 +62,7 @@ class Staleness:
             )
         if dataset_name in INPUTS or getattr(data, "imported", False):
             return
-        changed = "; ".join(made_by.changes(self.parameters, self._inputs(made_by)))
+        changed = "; ".join(made_by.changes(self.parameters, inputs_on_disk(made_by, self.catalog)))
         if changed and changed not in self.warned:  # training and holdout images change together
             self.warned.add(changed)
             logger.warning(
@@ -77,12 +71,47 @@ class Staleness:
                 changed,
             )
 
-    def _inputs(self, made_by: Provenance) -> dict[str, str]:
-        """Return the fingerprints of the inputs that are on disk now."""
-        found: dict[str, str] = {}
-        for name in made_by.inputs:
-            dataset: Any = self.catalog.get(name)
-            with suppress(UserError, DatasetError):  # a damaged file is reported when it is loaded
-                if hasattr(dataset, "fingerprint") and dataset.exists():
-                    found[name] = dataset.fingerprint()
-        return found
+
+def named_parameters(context: KedroContext) -> dict[str, Any]:
+    """Return the parameters that the command line sets, also through options."""
+    checked = check_parameters(context.config_loader["parameters"])
+    fields = flatten({name: group.fingerprint_fields() for name, group in checked if isinstance(group, Group)})
+    given = dict(flatten(context.config_loader.runtime_params or {}))
+    groups = {name.removeprefix("use.") for name in given if name.startswith("use.")}
+    return {
+        name: value
+        for name, value in fields
+        if name in given or "experiment" in groups or name.partition(".")[0] in groups
+    }
+
+
+def inputs_on_disk(made_by: Provenance, catalog: DataCatalog) -> dict[str, str]:
+    """Return the fingerprints of the inputs of a dataset that are on disk now."""
+    found: dict[str, str] = {}
+    for name in made_by.inputs:
+        dataset: Any = catalog.get(name)
+        with suppress(UserError, DatasetError):  # a damaged file is reported when it is loaded
+            if hasattr(dataset, "fingerprint") and dataset.exists():
+                found[name] = dataset.fingerprint()
+    return found
+
+
+def find_other_inputs(pipeline: Pipeline, context: KedroContext, catalog: DataCatalog) -> set[str]:
+    """Return the inputs on disk for which a run of the pipeline gives a warning or an error: it has to load them."""
+    checked = check_parameters(context.config_loader["parameters"])
+    model = {name: getattr(checked, name).fingerprint_fields() for name in MODEL_GROUPS}
+    parameters = named_parameters(context) | dict(flatten(model))
+    return {name for name in pipeline.inputs() - {*INPUTS} if _differs(catalog.get(name), parameters, catalog)}
+
+
+def _differs(dataset: Any, parameters: dict[str, Any], catalog: DataCatalog) -> bool:
+    """Return whether a dataset is damaged, or was made with other parameters or inputs."""
+    if not hasattr(dataset, "fingerprint") or not dataset.exists():
+        return False
+    try:
+        data = dataset.load()
+    except (UserError, DatasetError):
+        return True
+    if getattr(data, "imported", False) or not hasattr(data, "made_by"):
+        return False
+    return bool(data.made_by.changes(parameters, inputs_on_disk(data.made_by, catalog)))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ddpm_kedro.errors import MissingSourceError, UserError
 from ddpm_kedro.ingestion.array_images import ArrayImages, InMemoryImages
 from ddpm_kedro.ingestion.class_folders import SPLITS
+from ddpm_kedro.ingestion.probing import probe_source
 from ddpm_kedro.ingestion.source import Manifest, Source, checksums, choose_class_names, fetch_path
 from ddpm_kedro.parameters import DatasetParameters
 
@@ -63,20 +64,19 @@ class ArrayFileSource(Source):
         path = fetch_path(dataset, "a .npy or .npz file", is_array)
         (training, *holdout), array_names, unused = open_arrays(path, dataset.splits)
         names = choose_class_names(dataset, training.class_names, f"{path} has no labels")
-        count, *size = training.images.shape
-        logger.info("%s: %s images%s.", path, f"{count:,}", f" of {len(names)} classes" if names else "")
+        logger.info("%s: %s images%s.", path, f"{len(training):,}", f" of {len(names)} classes" if names else "")
         if holdout:
             logger.info("The holdout images are %s: %s images.", array_names[1], f"{len(holdout[0]):,}")
         if unused:
             logger.warning("%s has arrays that are not used: %s.", path, ", ".join(unused))
-        return {
+        return probe_source(training) | {
             "folder": str(path),
             "class_names": names,
             "sha256": checksums([path], path.parent),
             "parts": array_names if holdout else (),
             "splits": dataset.splits,
             "files": 1,
-            "looks": [[*size, count]],
+            "looks": [[*training.images.shape[1:], len(training)]],
         }
 
     def open(self, manifest: Manifest) -> tuple[ArrayFileImages, ArrayFileImages | None]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe
-from ddpm_kedro.ingestion.decoding import convert_pixels
+from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, Inspection, LabelledImage, Probe
+from ddpm_kedro.ingestion.decoding import convert_pixels, inspect_image, to_pil
 
 
 class ArrayImages(ImageCollection):
@@ -23,6 +23,9 @@ class ArrayImages(ImageCollection):
 
     def probe(self, index: int) -> Probe:  # noqa: D102
         return Probe(*self.images.shape[1:])
+
+    def inspect(self, index: int) -> Inspection:  # noqa: D102
+        return inspect_image(to_pil(self.images[index]))
 
     def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
         pixels = self.images[index]

@@ -9,6 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Fit = Literal["crop", "pad", "exact"]
+TRANSPARENT = "with transparency"
+COLOUR = "in colour, made grey"
+UPRIGHT = "turned as EXIF says"
+SRGB = "converted to sRGB"
+CLIPPED = "values clipped"
+"""Treatments of images, which the report counts."""
 
 
 class RejectedImageError(Exception):
@@ -27,6 +33,8 @@ class ImageFormat:
         fit: treatment of an image with another aspect ratio: it is cropped, padded or stretched (exact).
         background: red, green and blue of the padding and of the colour behind transparent pixels.
         max_pixels: images with more pixels are rejected before they are decoded.
+        value_bits: number of bits that the values of 16-bit images use: 2**value_bits - 1 becomes 255. None if no such
+            image is known; then 65,535 becomes 255.
     """
 
     height: int
@@ -35,6 +43,7 @@ class ImageFormat:
     fit: Fit
     background: tuple[int, int, int]
     max_pixels: int
+    value_bits: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -43,19 +52,39 @@ class ImageFormat:
 
 
 class Probe(NamedTuple):
-    """The size and channels of an image, from its header alone."""
+    """The size and channels of an image, and whether it is grey with more than 8 bits, from its header alone."""
 
     height: int
     width: int
     channels: int
+    deep: bool = False
+
+
+class Inspection(NamedTuple):
+    """What the pixels of an image contain.
+
+    Attributes:
+        colour: whether any pixel is not grey.
+        bits: number of bits of the largest value, for a grey image with more than 8 bits; otherwise 0.
+    """
+
+    colour: bool
+    bits: int = 0
 
 
 class Original(NamedTuple):
-    """Size of an image as stored in a file, and its format and mode as Pillow calls them: ``JPEG RGB``."""
+    """An image as stored in a file.
+
+    Attributes:
+        height, width: size in pixels.
+        kind: format and mode as Pillow calls them: ``JPEG RGB``.
+        treatments: the conversions of this file that few files need: TRANSPARENT, UPRIGHT, …
+    """
 
     height: int
     width: int
     kind: str
+    treatments: tuple[str, ...] = ()
 
 
 class LabelledImage(NamedTuple):
@@ -98,6 +127,14 @@ class ImageCollection(ABC):
         """
 
     @abstractmethod
+    def inspect(self, index: int) -> Inspection:
+        """Look at the pixels of an image, decoded at a reduced size if that is faster.
+
+        Raises:
+            RejectedImageError: if it cannot be decoded.
+        """
+
+    @abstractmethod
     def read(self, index: int, target: ImageFormat) -> LabelledImage:
         """Decode an image into the common format.
 
@@ -136,6 +173,9 @@ class Subset(ImageCollection):
 
     def probe(self, index: int) -> Probe:  # noqa: D102
         return self.collection.probe(int(self.rows[index]))
+
+    def inspect(self, index: int) -> Inspection:  # noqa: D102
+        return self.collection.inspect(int(self.rows[index]))
 
     def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
         return self.collection.read(int(self.rows[index]), target)

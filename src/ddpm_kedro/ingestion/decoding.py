@@ -8,9 +8,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError, features
 
-from ddpm_kedro.ingestion.collection import Fit, ImageFormat, LabelledImage, Original, Probe, RejectedImageError
+from ddpm_kedro.ingestion.collection import (
+    CLIPPED,
+    COLOUR,
+    SRGB,
+    TRANSPARENT,
+    UPRIGHT,
+    Fit,
+    ImageFormat,
+    Inspection,
+    LabelledImage,
+    Original,
+    Probe,
+    RejectedImageError,
+)
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
 FORMATS += ["AVIF"] if "avif" in features.modules and features.check("avif") else []
@@ -23,7 +36,15 @@ TRANSPARENCY: dict[Any, Callable[[int], int]] = {
 """How Pillow scales the values of PNG files to 8 bits, by its names for the layouts."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names for numbers of channels."""
+GREY_MODES = {"1", "L", "LA", "La", "F"}
+"""Names of grey images; besides, all names that start with I have more than 8 bits and are grey."""
 SIXTEEN_BITS = 2**16 - 1
+ORIENTATION = 0x0112
+"""Number of the EXIF tag; the values 2 to 8 are mirrored or rotated, those from 5 by a quarter."""
+INSPECTED = (256, 256)  # pixels: a large JPEG is inspected at the smallest size that is not below
+GREY_TOLERANCE = 4  # grey levels of 255: a colour whose channels differ by more is not grey
+WHITE = (255, 255, 255)
+OPAQUE = 255  # alpha
 LARGE = 50_000_000  # pixels: the rotation of a larger file is not read, because a PNG must be decoded for it
 
 
@@ -38,7 +59,11 @@ def decode(data: bytes, target: ImageFormat, label: int = -1) -> LabelledImage:
         image.draft(None, (2 * target.width, 2 * target.height))  # decodes a large JPEG at a smaller size, faster
         _scale_transparency(image)
         image.load()
-        return LabelledImage(convert(_in_srgb(_upright(image)), target), label, original)
+        turned = _turn_upright(image)
+        in_srgb = _in_srgb(image)
+        pixels = convert(in_srgb, target)
+        treatments = {UPRIGHT: turned, SRGB: in_srgb is not image} | _treatments(image, target)
+        return LabelledImage(pixels, label, original._replace(treatments=tuple(filter(treatments.get, treatments))))
 
 
 def probe(data: bytes) -> Probe:
@@ -49,10 +74,29 @@ def probe(data: bytes) -> Probe:
     """
     with _opened(data, None) as image:
         width, height = image.size
-        if width * height <= LARGE and image.getexif().get(0x0112, 1) >= 5:  # rotated by a quarter
+        if width * height <= LARGE and image.getexif().get(ORIENTATION, 1) >= 5:  # rotated by a quarter
             width, height = height, width
-        grey = image.mode in {"1", "L", "LA", "La", "I", "F"} or image.mode.startswith("I;16")
-        return Probe(height, width, 1 if grey else 3)
+        return Probe(height, width, 1 if _is_grey_mode(image) else 3, _is_deep(image))
+
+
+def inspect(data: bytes) -> Inspection:
+    """Look at the pixels of a file; a large JPEG is decoded at a reduced size.
+
+    Raises:
+        RejectedImageError: if the file is no image, is damaged, or has more pixels than LARGE.
+    """
+    with _opened(data, LARGE) as image:
+        image.draft(None, INSPECTED)
+        _scale_transparency(image)
+        image.load()
+        return inspect_image(image)
+
+
+def inspect_image(image: Image.Image) -> Inspection:
+    """Look at the pixels of an image that was not converted yet."""
+    if _is_deep(image):
+        return Inspection(colour=False, bits=_largest_value(image).bit_length())
+    return Inspection(_is_colour(image, WHITE))
 
 
 def original_of(image: Image.Image) -> Original:
@@ -68,7 +112,12 @@ def convert(image: Image.Image, target: ImageFormat) -> NDArray[np.uint8]:
 
 def convert_pixels(pixels: NDArray[np.uint8], target: ImageFormat) -> NDArray[np.uint8]:
     """Convert pixels (H, W, C) to the common format."""
-    return convert(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), target)
+    return convert(to_pil(pixels), target)
+
+
+def to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return pixels (H, W, C) with 1, 3 or 4 channels as an image."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 @contextmanager
@@ -113,12 +162,14 @@ def _scale_transparency(image: Image.Image) -> None:
         image.info["transparency"] = tuple(map(scale, value)) if isinstance(value, tuple) else scale(value)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Rotate an image as its EXIF data say; EXIF data that cannot be read are ignored."""
+def _turn_upright(image: Image.Image) -> bool:
+    """Turn an image in place as its EXIF data say, and return whether they do; data that cannot be read are ignored."""
+    turned = False
     if image.format != "PNG" or image.info:  # else there are no EXIF data
         with suppress(Exception):
+            turned = image.getexif().get(ORIENTATION) in range(2, 9)
             ImageOps.exif_transpose(image, in_place=True)
-    return image
+    return turned
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
@@ -140,24 +191,30 @@ def _in_srgb(image: Image.Image) -> Image.Image:
 
 def _with_channels(image: Image.Image, target: ImageFormat) -> Image.Image:
     """Convert to grey, colour, or colour with transparency."""
-    image = _in_eight_bits(image)
-    if target.channels != 4 and (image.has_transparency_data):
-        image = Image.alpha_composite(
-            Image.new("RGBA", image.size, (*target.background, 255)), image.convert("RGBA")
-        ).convert("RGB")
+    image = _in_eight_bits(image, target.value_bits or 16)
+    if target.channels != 4 and image.has_transparency_data:
+        image = _on_background(image, target.background)
     mode = MODES[target.channels]
     if image.mode != mode and image.mode not in {"L", "RGB", "RGBA"}:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image if image.mode == mode else image.convert(mode)
 
 
-def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits to 8 bits."""
-    if image.mode.startswith("I"):
+def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Return an image without transparency, in RGB."""
+    behind = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+
+
+def _in_eight_bits(image: Image.Image, value_bits: int) -> Image.Image:
+    """Scale grey values of 16 or 32 bits to 8 bits: 2**value_bits - 1 and larger values become 255."""
+    if _is_deep(image):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > SIXTEEN_BITS:
             raise RejectedImageError("its values are beyond 16 bits")
-        grey = Image.fromarray(((values * 255 + SIXTEEN_BITS // 2) // SIXTEEN_BITS).astype(np.uint8))
+        largest = 2**value_bits - 1
+        scaled = (np.minimum(values, largest) * 255 + largest // 2) // largest
+        grey = Image.fromarray(scaled.astype(np.uint8))
         if (transparent := image.info.get("transparency")) is not None:
             grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
         return grey
@@ -167,6 +224,54 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
             raise RejectedImageError("its values are not between 0 and 1")
         return Image.fromarray((values * 255 + 0.5).astype(np.uint8))
     return image
+
+
+def _treatments(image: Image.Image, target: ImageFormat) -> dict[str, bool]:
+    """Return whether the pixels of an image need each treatment."""
+    largest = 2 ** (target.value_bits or 16) - 1
+    return {
+        TRANSPARENT: _is_transparent(image),
+        COLOUR: target.channels == 1 and _is_colour(image, target.background),
+        CLIPPED: _is_deep(image) and _largest_value(image) > largest,
+    }
+
+
+def _largest_value(image: Image.Image) -> int:
+    """Return the largest value of a grey image with more than 8 bits, without the value that means transparent."""
+    values = np.asarray(image)
+    return int(values.max(where=values != image.info.get("transparency", -1), initial=0))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether an image is grey with integers of more than 8 bits."""
+    return image.mode.startswith("I")
+
+
+def _is_grey_mode(image: Image.Image) -> bool:
+    return image.mode in GREY_MODES or _is_deep(image)
+
+
+def _is_colour(image: Image.Image, background: tuple[int, int, int]) -> bool:
+    """Return whether any pixel of an image, on a background, is not grey."""
+    if _is_grey_mode(image):
+        return False
+    bands = (_on_background(image, background) if image.has_transparency_data else image.convert("RGB")).split()
+    pairs = zip(bands, (*bands[1:], bands[0]), strict=True)
+    return any(_extrema(ImageChops.difference(*pair))[1] > GREY_TOLERANCE for pair in pairs)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Return whether any pixel of an image shows a background."""
+    if not image.has_transparency_data:
+        return False
+    if _is_deep(image):
+        return bool((np.asarray(image) == image.info["transparency"]).any())
+    return _extrema((image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A"))[0] < OPAQUE
+
+
+def _extrema(band: Image.Image) -> tuple[int, int]:
+    least, most = band.getextrema()
+    return int(least), int(most)  # type: ignore[arg-type]  # of one band
 
 
 def _resize(image: Image.Image, target: ImageFormat) -> Image.Image:

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_kedro.errors import MissingSourceError, UserError
-from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
-from ddpm_kedro.ingestion.decoding import decode, probe
-from ddpm_kedro.ingestion.probing import probe_images
+from ddpm_kedro.ingestion.collection import (
+    ImageCollection,
+    ImageFormat,
+    Inspection,
+    LabelledImage,
+    Probe,
+    RejectedImageError,
+)
+from ddpm_kedro.ingestion.decoding import decode, inspect, probe
+from ddpm_kedro.ingestion.probing import probe_source
 from ddpm_kedro.ingestion.source import Manifest, Source, choose_class_names, fetch_path, refuse_checksum
 from ddpm_kedro.parameters import DatasetParameters
 
@@ -41,6 +48,10 @@ class HuggingFaceImages(ImageCollection):
         rows, image, _ = self._opened
         return probe(_content(rows[index][image]))
 
+    def inspect(self, index: int) -> Inspection:  # noqa: D102
+        rows, image, _ = self._opened
+        return inspect(_content(rows[index][image]))
+
     def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
         rows, image, label = self._opened
         row, number = rows[index], -1
@@ -70,13 +81,12 @@ class HuggingFaceSource(Source):
         unused = [name for name in splits[training].features if name not in {image, label}]
         if label is None and unused:
             logger.warning("%s has no column of classes (ClassLabel); not used: %s.", path, ", ".join(unused))
-        return {
+        return probe_source(HuggingFaceImages(path, cache, training)) | {
             "folder": path,
             "cache": cache,
             "splits": [training, holdout],
             "class_names": choose_class_names(dataset, names, f"{path} has no column of classes"),
             "sha256": {name: str(split._fingerprint) for name, split in splits.items()},  # equal for equal content
-            "looks": probe_images(HuggingFaceImages(path, cache, training)),
         }
 
     def open(self, manifest: Manifest) -> tuple[HuggingFaceImages, HuggingFaceImages | None]:

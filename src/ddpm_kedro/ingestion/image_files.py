@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.ingestion.class_folders import HOLDOUT, TRAINING, UNUSED
-from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
+from ddpm_kedro.ingestion.collection import (
+    ImageCollection,
+    ImageFormat,
+    Inspection,
+    LabelledImage,
+    Probe,
+    RejectedImageError,
+)
 from ddpm_kedro.ingestion.containers import OUTSIDE, PROBLEMS, UNREADABLE, Reader, hints, kind_of, open_reader
-from ddpm_kedro.ingestion.decoding import decode, probe
+from ddpm_kedro.ingestion.decoding import decode, inspect, probe
 from ddpm_kedro.ingestion.listing import HIDDEN, PLACE, PROBLEM, SIZE, Listing, describe, list_files, printable
-from ddpm_kedro.ingestion.probing import probe_images
+from ddpm_kedro.ingestion.probing import probe_source
 from ddpm_kedro.ingestion.source import Manifest, Source, choose_class_names, fetch_path
 from ddpm_kedro.ingestion.unpacking import opener_of, unpack
 from ddpm_kedro.parameters import DatasetParameters
@@ -54,6 +61,9 @@ class ImageFiles(ImageCollection):
     def probe(self, index: int) -> Probe:  # noqa: D102
         return probe(read_file(self._reader, self.listing, index))
 
+    def inspect(self, index: int) -> Inspection:  # noqa: D102
+        return inspect(read_file(self._reader, self.listing, index))
+
     def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
         return decode(read_file(self._reader, self.listing, index), target, int(self.listing.labels[index]))
 
@@ -86,7 +96,7 @@ class ImageFileSource(Source):
         if names:
             _check_classes(path, listing, strict=dataset.classes is None)
         _log_skipped(listing)
-        return {
+        return probe_source(images) | {
             "folder": str(path),
             "class_names": names,
             "sha256": {path.name: listing.digest},
@@ -94,7 +104,6 @@ class ImageFileSource(Source):
             "others": listing.skipped_count,
             "options": options,
             "parts": [name for part in listing.splits for name in part],
-            "looks": probe_images(images),
         }
 
     def open(self, manifest: Manifest) -> tuple[ImageFiles, ImageFiles | None]:

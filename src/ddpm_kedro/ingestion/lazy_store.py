@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, Original, RejectedImageError
 from ddpm_kedro.ingestion.decoding import without_warnings
-from ddpm_kedro.ingestion.probing import choose_format, probe_images
+from ddpm_kedro.ingestion.probing import choose_format, describe_format, probe_images
 from ddpm_kedro.ingestion.source import Manifest, Source
 from ddpm_kedro.ingestion.splitting import Rows, split_holdout
 from ddpm_kedro.parameters import ImagesParameters
@@ -31,6 +31,7 @@ class Shard:
         names: names of the files, (N,).
         rejected: name and reason for each file that gives no image.
         originals: sizes and formats of the images in the files, (N,).
+        value_bits: see :class:`~ddpm_kedro.ingestion.collection.ImageFormat`.
     """
 
     images: NDArray[np.uint8]
@@ -38,6 +39,7 @@ class Shard:
     names: tuple[str, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     originals: tuple[Original, ...] = ()
+    value_bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class EncodedShard:
                 originals.append(original)
                 names.append(self.collection.name(index))
         classes = np.array(labels, dtype=np.int64)
-        return Shard(images[: len(labels)], classes, tuple(names), tuple(rejected), tuple(originals))
+        lists = tuple(names), tuple(rejected), tuple(originals)
+        return Shard(images[: len(labels)], classes, *lists, self.target.value_bits)
 
 
 Shards = Callable[[], Iterable[EncodedShard]]
@@ -93,10 +96,10 @@ class LazyImageStore:
 
 def split_source(source: Source, manifest: Manifest, images: ImagesParameters) -> tuple[Shards, Shards]:
     """Return two functions that open the source: they return the shards of the training and the holdout images."""
-    probed = choose_format(manifest["looks"], images) if "looks" in manifest else None
+    probed = choose_format(manifest["looks"], images, manifest.get("pixels")) if "looks" in manifest else None
     if probed is not None:
-        size = probed.height, probed.width, probed.channels, probed.fit
-        logger.info("Images become %d pixels high and %d wide (images.size), images.channels=%d, images.fit=%s.", *size)
+        for line in describe_format(probed, manifest["looks"], images, manifest.get("pixels", {})):
+            logger.info("%s", line)
 
     @cache
     def opened() -> tuple[ImageFormat, list[tuple[ImageCollection, Rows]]]:

@@ -160,8 +160,6 @@ class _Builder:
             return
         self.names += entry.name
         self.hash.update(b"%b\0%d\0%d\0%b\n" % (entry.name, entry.size, entry.stamp, entry.problem.encode()))
-        if entry.problem == OUTSIDE:  # no folder of this source
-            above = []
         number, numbers = 0, [-1] * DEPTH
         for level, folder in enumerate(above[:DEPTH]):
             ids = self.folders[level]

@@ -88,7 +88,7 @@ def _write(folder: Path, store: LazyImageStore) -> Iterator[Summary]:
         except BrokenProcessPool as error:
             raise UserError(
                 "A process that decodes images was killed: there may be too little memory for images.workers = "
-                f"{workers}. The decoded shards are kept; run it again with fewer workers."
+                f"{workers}. The decoded shards are kept; run the same command again with fewer workers."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -24,8 +24,9 @@ class Source(ABC):
 
     - ``class_names``: one name per class; an empty list if there are no classes.
     - ``sha256``: checksums by name. If they change, the images are stored again.
-    - ``parts``: optional, strings. If they change, the images are stored again: for splits that the checksums miss.
-    - ``looks``: optional, the result of ``probe_images``. Without it, the images are probed when they are opened.
+    - ``parts``: optional, strings for splits that the checksums miss. If they change, the images are stored again.
+    - ``looks``, ``pixels``: optional, the result of ``probe_source``. Without it, the images are probed when they are
+      opened, and their pixels are not inspected.
     - ``files``, ``others``: optional, the numbers of images and of other files, for the report.
 
     The node adds ``source``, ``asked`` and ``path``. Other keys are private to the source, such as ``folder``.
@@ -67,7 +68,7 @@ def refuse_checksum(dataset: DatasetParameters) -> None:
 
 
 def locate(dataset: DatasetParameters, *, missing_ok: bool = False) -> str:
-    """Return an absolute path, a URL or a name of the hub.
+    """Return an absolute path, a URL or a name on the hub.
 
     The result refers to the same images in every working directory.
 

@@ -45,6 +45,7 @@ def describe_shard(shard: Shard) -> dict[str, Any]:
             "squares": of_channels[1].tolist(),
             "rejected": {reason: [number, examples[reason]] for reason, number in rejected.items()},
             "originals": _summarize_originals(shard.originals),
+            "value_bits": shard.value_bits,
         },
         "labels": shard.labels.tolist(),
         "names": list(shard.names),
@@ -78,6 +79,7 @@ def summarize(summaries: list[dict[str, Any]], hashes: NDArray[np.bytes_]) -> di
         "nearly_empty": totals["nearly_empty"],
         "mean_of_255": [round(float(value), 2) for value in mean],
         "deviation_of_255": [round(float(value), 2) for value in np.sqrt(np.maximum(square - mean**2, 0))],
+        "value_bits": next((summary["value_bits"] for summary in filled if summary.get("value_bits")), None),
         **_merge_originals([summary["originals"] for summary in filled]),
     }
 
@@ -103,24 +105,30 @@ def _summarize_originals(originals: Sequence[Original]) -> dict[str, Any]:
     """Count kinds and sizes in a few numbers, so that the counts of many shards can be added."""
     if not originals:
         return {}
-    kinds, shorter_sides = Counter[str](), [0] * POWERS
-    for (height, width, kind), number in (counts := Counter(originals)).items():  # usually all sizes are equal
-        kinds[kind] += number
-        shorter_sides[min(height, width).bit_length() - 1] += number
-    by_area = sorted((height * width, height, width) for height, width, _ in counts)
-    return {"kinds": kinds, "shorter_sides": shorter_sides, "smallest": by_area[0], "largest": by_area[-1]}
+    kinds, treatments, shorter_sides = Counter[str](), Counter[str](), [0] * POWERS
+    for original, number in (counts := Counter(originals)).items():  # usually all sizes are equal
+        kinds[original.kind] += number
+        treatments.update(dict.fromkeys(original.treatments, number))
+        shorter_sides[min(original.height, original.width).bit_length() - 1] += number
+    by_area = sorted((each.height * each.width, each.height, each.width) for each in counts)
+    sizes = {"shorter_sides": shorter_sides, "smallest": by_area[0], "largest": by_area[-1]}
+    return {"kinds": kinds, "treatments": treatments, **sizes}
 
 
 def _merge_originals(summaries: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the kinds and sizes of all shards, readable for people; empty if the images come from an array."""
     if not summaries or not all(summaries):
         return {}
-    kinds: Counter[str] = sum((Counter(summary["kinds"]) for summary in summaries), Counter())
+    kinds, treatments = (
+        sum((Counter(summary.get(name, {})) for summary in summaries), Counter[str]())  # earlier: no treatments
+        for name in ("kinds", "treatments")
+    )
     shorter_sides = np.sum([summary["shorter_sides"] for summary in summaries], axis=0)
     smallest = min(summary["smallest"] for summary in summaries)
     largest = max(summary["largest"] for summary in summaries)
     originals = {
         "kinds": dict(kinds.most_common()),
+        "treatments": dict(treatments.most_common()),
         "shorter_side": {
             f"{2**power} to {2 ** (power + 1) - 1}": int(count) for power, count in enumerate(shorter_sides) if count
         },

@@ -15,9 +15,16 @@ import numpy as np
 
 from ddpm_kedro.errors import MissingSourceError, UserError
 from ddpm_kedro.ingestion.array_images import InMemoryImages
-from ddpm_kedro.ingestion.collection import ImageCollection, ImageFormat, LabelledImage, Probe, RejectedImageError
-from ddpm_kedro.ingestion.decoding import convert, original_of
-from ddpm_kedro.ingestion.probing import probe_images
+from ddpm_kedro.ingestion.collection import (
+    ImageCollection,
+    ImageFormat,
+    Inspection,
+    LabelledImage,
+    Probe,
+    RejectedImageError,
+)
+from ddpm_kedro.ingestion.decoding import convert, inspect_image, original_of
+from ddpm_kedro.ingestion.probing import probe_source
 from ddpm_kedro.ingestion.small_sets import SmallSet
 from ddpm_kedro.ingestion.source import Manifest, Source, refuse_path
 from ddpm_kedro.ingestion.unpacking import alone
@@ -98,6 +105,11 @@ class TorchvisionImages(ImageCollection):
             image, _ = self._images[index]
         return Probe(image.height, image.width, 1 if image.mode in {"1", "L"} else 3)
 
+    def inspect(self, index: int) -> Inspection:  # noqa: D102
+        with _rejection():
+            image, _ = self._images[index]
+            return inspect_image(image)
+
     def read(self, index: int, target: ImageFormat) -> LabelledImage:  # noqa: D102
         with _rejection():
             image, label = self._images[index]
@@ -134,11 +146,10 @@ class TorchvisionFiles(Source):
             message = " ".join(str(error).split())
             raise MissingSourceError(f"{self.dataset} is not there: {message} Files go to {folder}.") from error
         images = TorchvisionImages(self.dataset, folder, self.train)
-        return {
+        return probe_source(images, PROBED) | {
             "folder": str(folder),
             "class_names": images.class_names,
             "sha256": {"names and sizes": digest(folder)},
-            "looks": probe_images(images, PROBED),
         }
 
     def open(self, manifest: Manifest) -> tuple[TorchvisionImages, TorchvisionImages | None]:

@@ -11,6 +11,19 @@ WITHOUT_CLASSES = (
     "evaluation.extractor = classifier learns the classes of the images, and these have none: KID, FD, precision, "
     "recall and IS are left out. evaluation.extractor=inception needs no classes."
 )
+EXPLANATIONS = {
+    "KID": "Kernel distance between the features of samples and of training images: 0 is best, and the number of "
+    "samples does not shift it.",
+    "FD": "Fréchet distance between two normal distributions, fitted to the features of samples and of training "
+    "images: 0 is best, and it falls with the number of samples, so compare equal numbers only.",
+    "FID": "Fréchet distance between two normal distributions, fitted to the Inception features of samples and of "
+    "training images: 0 is best, and it falls with the number of samples, so compare equal numbers only.",
+    "precision": "Share of samples that look like some training image: low if samples are blurred or broken.",
+    "recall": "Share of training images that some sample looks like: low if the samples lack variety.",
+    "IS": "How clearly each sample belongs to one class, and how varied the classes of all samples are: 1 is worst.",
+    "accuracy of classes": "Share of samples that the classifier recognises as the class they were sampled for.",
+}
+"""One sentence per metric; its name may be followed by the extractor's, as in ``KID(classifier)``."""
 COLUMNS = ("metric", "samples", "samples at the holdout's n", "holdout", "n", "")
 
 
@@ -25,6 +38,8 @@ class Metrics:
         extractor: name of the feature extractor.
         reference_images: number of training images in the comparison.
         made_by: parameters and inputs of the evaluation.
+        verdict: one sentence that says how close the samples are to real images.
+        warnings: reasons to doubt the scores, one sentence each.
     """
 
     scores: list[Score]
@@ -33,6 +48,8 @@ class Metrics:
     extractor: str
     reference_images: int
     made_by: Provenance
+    verdict: str = ""
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -44,7 +61,7 @@ class Metrics:
         """Rebuild what :meth:`as_dict` returned."""
         fields = {name: value for name, value in content.items() if name != "figures"}
         scores = [Score.from_dict(score) for score in content["figures"]]
-        return cls(scores, **fields | {"made_by": made_by})
+        return cls(scores, **fields | {"made_by": made_by, "warnings": tuple(content.get("warnings", ()))})
 
     def rows(self) -> list[list[str]]:
         """Return the table that people read, with the columns ``COLUMNS``."""

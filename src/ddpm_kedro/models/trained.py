@@ -36,12 +36,14 @@ class TrainedModel:
         record: identity of the training run and of the network.
         images_seen: number of images seen in training.
         imported: whether it was converted from another format; the parameters of its training are then unknown.
+        trained_on: device and precision of its training; empty if unknown.
     """
 
     network: UNet
     record: RunRecord
     images_seen: int
     imported: bool = False
+    trained_on: str = ""
 
     @classmethod
     def load(cls, folder: Path | str, remedy: str = REMEDY) -> Self:
@@ -123,6 +125,7 @@ class TrainedModel:
             "image_shape": list(self.image_shape),
             "class_names": list(self.class_names),
             **({"imported": True} if self.imported else {}),
+            **({"trained_on": self.trained_on} if self.trained_on else {}),
             **self.made_by.as_dict(),
         }
 
@@ -141,9 +144,9 @@ class TrainedModel:
         made_by = Provenance(dict(config["parameters"]), dict(checked.inputs))
         record = RunRecord(made_by, checked.image_shape, checked.class_names)
         if checked.run_id not in {None, record.run_id}:
-            raise UserError(f"its parameters are not those of run {checked.run_id}, which it names")
+            raise UserError(f"its parameters do not match its run id {checked.run_id}")
         network = restore_network(checked.parameters.model, checked.image_shape[0], len(checked.class_names), weights)
-        return cls(network=network, record=record, images_seen=checked.images_seen, imported=checked.imported)
+        return cls(network, record, checked.images_seen, checked.imported, checked.trained_on)
 
 
 class _Parameters(BaseModel):
@@ -165,3 +168,4 @@ class _Config(BaseModel):
     parameters: _Parameters = Field(strict=False)
     inputs: dict[str, str]
     imported: bool = False
+    trained_on: str = ""

@@ -12,6 +12,7 @@ from ddpm_kedro.errors import ConflictError, UserError, nearest
 from ddpm_kedro.parameters.base import AnyWord, APath, Device, Group, Precision
 from ddpm_kedro.parameters.ingestion import DatasetParameters, ImagesParameters
 from ddpm_kedro.parameters.optimizer import OptimizerParameters
+from ddpm_kedro.parameters.run import RunParameters
 from ddpm_kedro.parameters.sampling import (
     EvaluationParameters,
     ImageToImageParameters,
@@ -35,6 +36,7 @@ class Parameters(Group):
 
     use: dict[str, str | None]
     """The chosen option of each group: see ``ddpm_kedro.config``."""
+    run: RunParameters
     dataset: DatasetParameters
     images: ImagesParameters
     augmentation: AugmentationParameters

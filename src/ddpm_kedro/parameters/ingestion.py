@@ -56,7 +56,7 @@ class ImagesParameters(Group):
     """Size, channels and split of the images."""
 
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)]
-    """Fraction of each class used as holdout images, if the source has no test split."""
+    """Fraction of each class used as holdout images, if the source has no validation or test split."""
     seed: Seed
     size: Annotated[
         Side | tuple[Side, Side] | None,
@@ -64,13 +64,17 @@ class ImagesParameters(Group):
     ]
     """Pixels per side, or height and width (also as 40x60); null keeps a small common size, otherwise chooses one."""
     channels: Literal[1, 3, 4] | None
-    """1 grey, 3 colour, 4 colour with transparency; null: grey if all images are grey, otherwise colour."""
+    """1 grey, 3 colour, 4 colour with transparency; null: grey if (almost) all images are grey, otherwise colour."""
     fit: Literal["crop", "pad", "exact"]
     """For images with another aspect ratio: crop the longer side, pad the shorter side, or stretch (exact)."""
     background: Annotated[tuple[Byte, Byte, Byte], _numbers_between("/", "red, green and blue such as 255/128/0")]
     """Red, green and blue of borders and behind transparent pixels; also as 255/128/0."""
     max_pixels: PositiveInt
     """Reject images with more pixels than this, before decoding."""
+    value_bits: NotInFingerprint[Annotated[int, Field(ge=8, le=16)] | None] = None
+    """Bits that grey 16-bit images use: 2**value_bits - 1 becomes 255; null: found from some of them.
+
+    Where it has an effect, it is part of the fingerprint of the images: ``probing.format_parts``."""
     max_rejected_fraction: NotInFingerprint[Fraction]
     """Abort if more than this fraction of the files cannot be decoded."""
     perceptual_hash: Literal[False] = False

@@ -17,7 +17,8 @@ class SamplingParameters(Group):
     """Class name or number; null samples every class equally often."""
     sampler: Literal["ddpm", "ddim", "dpm_solver++", "heun"]
     num_inference_steps: PositiveInt
-    """Steps of the sampler. A step is one network evaluation; heun: two, except for the last step."""
+    """Steps of the sampler. A step is one network evaluation; heun: two, except in the last step and from almost pure
+    noise."""
     timestep_spacing: Literal["trailing", "leading", "linspace", "karras"]
     """The timesteps to visit (Lin et al. 2024, table 2; Karras et al. 2022, eq. 5)."""
     karras_rho: Annotated[float, Field(ge=1)]

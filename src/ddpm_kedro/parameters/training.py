@@ -121,7 +121,8 @@ class TrainingParameters(Group):
     """Length of the training in images seen; rounded up to whole batches."""
     resume: NotInFingerprint[Literal["auto", "never", "require"]]
     """auto: resume from a checkpoint of the same parameters, also if its training had another length. never: start from
-    scratch. require: resume from the latest checkpoint, whatever differs."""
+    scratch. require: resume from the latest checkpoint if network
+    and optimizer are the same, whatever else differs."""
     export: NotInFingerprint[Literal["last", "best"]]
     """The checkpoint to export as the model: the last one, or the one with the lowest validation loss."""
     keep_checkpoints: NotInFingerprint[PositiveInt]

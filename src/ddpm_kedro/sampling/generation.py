@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -42,9 +43,9 @@ def generate(
     """
     _warn_without_empty_label(model, labels, plan.guidance_scale)
     hardware = choose_hardware(sampling.device, sampling.precision)
-    logger.info(
-        "Generating %d images with %d steps of %s on %s", count, len(plan.steps) - 1, plan.sampler, hardware.reason
-    )
+    how = f"{len(plan.steps) - 1} steps of {plan.sampler}, guidance {plan.guidance_scale:g}"
+    logger.info("Generating %d images on %s: %s", count, hardware.device.type, how)
+    logger.debug("Sampling on %s", hardware.reason)
     start = time.perf_counter()
     network = model.network.to(hardware.device).to(memory_format=torch.channels_last)
     batches = torch.arange(count).split(sampling.batch_size)
@@ -187,4 +188,5 @@ def _report(
         "network_evaluations": round(evaluations),
         "seconds": round(seconds, 3),
         "device": hardware.reason,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }

@@ -53,7 +53,7 @@ def train(
 ) -> Iterator[Report]:
     """Train from scratch or from a checkpoint, and yield a report at every interval.
 
-    The last report always has a checkpoint. For a stopped run, only the checkpoint of the last report is new. In
+    The last report always has a checkpoint. If the run was stopped, only its checkpoint is new. In
     distributed training every process calls this with equal arguments, and a stop of one process stops all.
 
     Raises:
@@ -130,7 +130,7 @@ class TrainingState:
             return
         loss = float(self.bad_loss)
         problem = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
-        saved = f"The last checkpoint is of {self.saved:,} images" if self.saved else "There is no checkpoint yet"
+        saved = f"The last checkpoint: {self.saved:,} images seen" if self.saved else "There is no checkpoint yet"
         raise DivergedError(
             f"The {problem} in step {step + 1:,}, after {step * self.batch_size:,} images, learning rate "
             f"{self.meter.lr:.2e}. {saved}. Lower optimizer.lr, or use training.precision=fp32.",
@@ -182,7 +182,7 @@ class Meter:
     def add(self, loss: Tensor, norm: Tensor, lr: float) -> None:
         """Count a step."""
         self.steps, self.lr = self.steps + 1, lr
-        self.loss, self.norm = loss + self.loss, norm + self.norm  # torch adds the first, a CPU scalar, on any device
+        self.loss, self.norm = loss + self.loss, norm + self.norm  # the first sum is a CPU scalar
 
     def state(self) -> Row:
         """Return the sums, equal in all processes."""
@@ -199,7 +199,7 @@ class Meter:
             "gradient_norm": sums["norm"] / self.steps,
             "images_per_second": self.steps * self.batch_size / sums["seconds"],
         }
-        self.text = f"loss {row['loss']:.4f}  lr {self.lr:.1e}  {row['images_per_second']:.0f}/s"
+        self.text = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f}/s"
         return row
 
 

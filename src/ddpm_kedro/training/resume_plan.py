@@ -1,7 +1,6 @@
 """The resume plan of a training: from scratch, or from a checkpoint."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.provenance import differences
@@ -13,7 +12,7 @@ class ResumePlan:
     """The run to train, and the checkpoint that it resumes from.
 
     Attributes:
-        run: requested run; its ``continued_from`` is set if other parameters than its own shaped its beginning.
+        run: requested run; its ``continued_from`` is set if it began with other parameters.
         checkpoint: checkpoint that the run resumes from; None to start from scratch.
         other: id of the run that made the latest checkpoint, if it is another run.
         changed: differences between that run and the requested one, one line per value.
@@ -84,16 +83,14 @@ def _only_longer(latest: Checkpoint, run: Run) -> bool:
 
 
 def _check_fits(latest: Checkpoint, run: Run) -> None:
-    """Refuse a checkpoint of another network or another optimizer, or without the weights of the augmentation labels.
-
-    Such weights exist only with non-leaking augmentation.
-    """
-    others: list[dict[str, dict[str, Any]]] = []
-    for record in (latest.record, run.record):
-        parameters = record.made_by.parameters
-        with_labels = parameters["augmentation"].get("non_leaking", 0) > 0
-        others.append({"optimizer": {"name": parameters["optimizer"]["name"]}, "augmentation labels": with_labels})
-    if changes := latest.record.network_differences(run.record) + differences(*others):
+    """Refuse a checkpoint of another network or optimizer, and one that lacks the weights of augmentation labels."""
+    records = [each.made_by.parameters for each in (latest.record, run.record)]
+    optimizers = [{"optimizer": {"name": parameters["optimizer"]["name"]}} for parameters in records]
+    changes = latest.record.network_differences(run.record) + differences(*optimizers)
+    non_leaking = [parameters["augmentation"].get("non_leaking", 0.0) for parameters in records]
+    if any(non_leaking) and not all(non_leaking):
+        changes.append(f"augmentation.non_leaking: {non_leaking[0]} → {non_leaking[1]}")
+    if changes:
         raise UserError(
             f"training.resume = require, but the checkpoint of run {latest.run_id} does not fit: {'; '.join(changes)}. "
             "Use its parameters, or start from scratch with training.resume=auto."

@@ -106,6 +106,12 @@ class Run:
         return self.record.run_id
 
     @property
+    def preview_guidance_scale(self) -> float:
+        """Return the guidance of previews; 1 without classes and for a network that never sees the empty label."""
+        p = self.training
+        return p.preview_guidance_scale if self.class_names and p.label_dropout else 1.0
+
+    @property
     def num_steps(self) -> int:
         """Return the number of steps; the last batch is a full one."""
         return -(-self.training.num_images // self.training.batch_size)
@@ -127,6 +133,7 @@ class Checkpoint:
         history: all rows so far.
         meter: sums since the last row.
         best_validation_loss: lowest validation loss of all checkpoints so far, including this one.
+        trained_on: device and precision of the last process; empty if unknown.
     """
 
     record: RunRecord
@@ -138,6 +145,7 @@ class Checkpoint:
     history: list[Row]
     meter: Row
     best_validation_loss: float = math.inf
+    trained_on: str = ""
 
     @property
     def run_id(self) -> str:

@@ -102,6 +102,7 @@ class Trainer:
             history=history,
             meter=meter,
             best_validation_loss=best_validation_loss,
+            trained_on=self.hardware.reason,
         )
 
     def read(self, steps: range) -> Iterator[Tensor]:
@@ -164,8 +165,8 @@ class Trainer:
         """Add the gradients of one part of a batch; return its share of the loss."""
         parts = self.parts
         number = (step * parts + part) * self.world.size + self.world.rank  # each part has its own dropout
-        # Activation checkpointing runs the forward pass again inside backward() and sets the random state for it:
-        # backward() must be inside ``seeded``, too, which restores that state.
+        # Activation checkpointing runs the forward pass again inside backward() and sets the global random state:
+        # backward() must be inside ``seeded``, which restores it.
         with self._sync_gradients(part == parts - 1), seeded(self.device, self.seed, Stream.DROPOUT, number):
             with self.hardware.autocast():
                 loss = diffusion_loss(self.distributed, self.schedule, self.target, *batch).mean() / parts
@@ -242,8 +243,7 @@ class Trainer:
             return None, None
         classes = len(self.run.class_names)
         labels = torch.arange(p.preview_images) % classes if classes else None
-        guidance = p.preview_guidance_scale if classes and p.label_dropout else 1.0
-        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, guidance)
+        plan = SamplingPlan(self.run.diffusion, "dpm_solver++", p.preview_steps, self.run.preview_guidance_scale)
         share = self.world.share(p.preview_images)
         samples = torch.empty(0, *self.run.image_shape)
         if len(share):
@@ -260,7 +260,7 @@ class Trainer:
         if self.world.size == 1:
             return network
         # By default torch exchanges the first megabyte of gradients while it still computes the others. A CPU uses the
-        # same cores for both, and each exchange waits for the slowest process: there all buckets have one size.
+        # same cores for both, and each exchange waits for the slowest process: hence on a CPU all is exchanged at once.
         megabytes = 25 if self.device.type == "cpu" else None
         return DistributedDataParallel(network, bucket_cap_mb=megabytes, gradient_as_bucket_view=True)
 

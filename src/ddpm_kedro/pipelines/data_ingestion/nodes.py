@@ -1,18 +1,17 @@
 """Download, split and report images, and choose parameters for them."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ddpm_kedro.errors import MissingSourceError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion.lazy_store import LazyImageStore, Shards, split_source
+from ddpm_kedro.ingestion.probing import format_parts
 from ddpm_kedro.ingestion.registry import find_source
+from ddpm_kedro.ingestion.report import choose_shown, describe_parts, describe_source, messages
 from ddpm_kedro.ingestion.source import Manifest, locate
 from ddpm_kedro.parameters import DatasetParameters, ImagesParameters
 from ddpm_kedro.provenance import Provenance, fingerprint, redact, set_name
@@ -21,10 +20,6 @@ from ddpm_kedro.reporting.grid import labelled_grid
 
 logger = logging.getLogger(__name__)
 LOGGED = ("width", "channel_multipliers", "attention_levels", "patch_size", "class_conditional")
-MAX_SIZES = 20  # most frequent sizes of the source's images in the report
-MAX_SHEET = 100  # training images in the contact sheet
-MAX_REASONS = 3  # reasons for rejected files in a warning; the report has all reasons
-MAX_CLASSES = 20  # classes in a message
 
 
 def download_images(dataset: DatasetParameters, earlier_images: Manifest | None = None) -> Manifest:
@@ -58,10 +53,12 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
     """Return training images, and holdout images, which training never sees; stored ones are not decoded again."""
     parameters = {"dataset": {"source": raw_images["source"]}, "images": images.fingerprint_fields()}
     source = find_source(raw_images["source"])
+    looks, pixels = raw_images.get("looks"), raw_images.get("pixels")
+    conversion = format_parts(looks, images, pixels) if looks else []
 
     def lazy(name: str, shards: Shards, max_rejected: float) -> LazyImageStore:
         class_names = tuple(raw_images["class_names"])
-        files = fingerprint(raw_images["sha256"], name, class_names, *raw_images.get("parts", ()))
+        files = fingerprint(raw_images["sha256"], name, class_names, *raw_images.get("parts", ()), *conversion)
         made_by = Provenance(parameters, {"raw_images": files})
         check = partial(source.check, raw_images)
         return LazyImageStore(made_by, class_names, shards, images.workers, max_rejected, check)
@@ -74,27 +71,17 @@ def prepare_images(raw_images: Manifest, images: ImagesParameters) -> tuple[Lazy
 def report_ingestion(
     training_images: ImageStore, holdout_images: ImageStore, raw_images: Manifest
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Return a figure of some training images, and the report as plain data: on both parts, and on the source."""
-    labels = training_images.labels
-    if labels is None:
-        shown = np.linspace(0, len(training_images) - 1, min(MAX_SHEET, len(training_images))).astype(int)
-    else:
-        each = max(1, MAX_SHEET // len(training_images.class_names))
-        shown = np.concatenate([np.flatnonzero(labels == label)[:each] for label in np.unique(labels)])
-    sheet = labelled_grid(
-        training_images.images[shown], None if labels is None else labels[shown], training_images.class_names
-    )
-    parts = {"training": _describe(training_images), "holdout": _describe(holdout_images)}
-    if training_images.hashes is not None and holdout_images.hashes is not None:
-        both = int(np.isin(holdout_images.hashes, training_images.hashes).sum())
-        parts["holdout"]["also_in_training"] = both
-        if both:
-            logger.warning("%s of %s holdout images are training images, too.", both, len(holdout_images))
-    _warn_rejected(parts.values())
-    _log_missing_classes(training_images, holdout_images)
-    if numbers := legend(training_images.class_names):
+    """Return a figure of random training images, and the report as plain data: on both parts, and on the source."""
+    seed = training_images.made_by.parameters.get("images", {}).get("seed", 0)
+    labels, class_names = training_images.labels, training_images.class_names
+    shown = choose_shown(labels, len(training_images), seed)
+    sheet = labelled_grid(training_images.images[shown], None if labels is None else labels[shown], class_names)
+    parts = describe_parts(training_images, holdout_images)
+    for level, message in messages(training_images, holdout_images, parts):
+        logger.log(level, "%s", message)
+    if numbers := legend(class_names):
         logger.info("No installed font has all letters of these class names; grids show their numbers: %s.", numbers)
-    return parts | {"raw": _describe_raw(raw_images)}, sheet
+    return parts | {"raw": describe_source(raw_images)}, sheet
 
 
 def choose_parameters(
@@ -152,51 +139,4 @@ def suitable_model(image_shape: tuple[int, int, int], *, classes: bool) -> dict[
         "dropout": 0.0,
         "patch_size": 2,
         "class_conditional": classes,
-    }
-
-
-def _warn_rejected(parts: Iterable[dict[str, Any]]) -> None:
-    rejected = sum((Counter(part.get("rejected", {})) for part in parts), Counter[str]())
-    if rejected:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in rejected.most_common(MAX_REASONS))
-        more = ", and more" if len(rejected) > MAX_REASONS else ""
-        logger.warning(
-            "%s files gave no image: %s%s. ingestion_report.json lists them.", f"{rejected.total():,}", reasons, more
-        )
-
-
-def _log_missing_classes(training_images: ImageStore, holdout_images: ImageStore) -> None:
-    """Log the classes that have no training or no holdout image."""
-    for store, level, part, result in (
-        (training_images, logging.WARNING, "training", "the model cannot learn them"),
-        (holdout_images, logging.INFO, "holdout", "they have too few images"),
-    ):
-        if store.labels is None:
-            continue
-        missing = [store.class_names[label] for label in np.setdiff1d(np.arange(len(store.class_names)), store.labels)]
-        if missing:
-            names = ", ".join(missing[:MAX_CLASSES]) + (", …" if len(missing) > MAX_CLASSES else "")
-            logger.log(level, "%d classes have no %s image; %s: %s.", len(missing), part, result, names)
-
-
-def _describe_raw(raw_images: Manifest) -> dict[str, Any]:
-    known = {name: raw_images[name] for name in ("source", "files", "others") if name in raw_images}
-    sizes = {
-        f"height {height}, width {width}, {'grey' if channels == 1 else 'colour'}": count
-        for height, width, channels, count in raw_images.get("looks", [])[:MAX_SIZES]
-    }
-    return known | ({"sizes_of_some": sizes} if sizes else {})
-
-
-def _describe(store: ImageStore) -> dict[str, Any]:
-    channels, height, width = store.image_shape
-    counts = {} if store.labels is None else dict(zip(*np.unique(store.labels, return_counts=True), strict=True))
-    return {
-        "images": len(store),
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "images_per_class": {store.class_names[label]: int(count) for label, count in counts.items()},
-        "fingerprint": store.made_by.fingerprint,
-        **store.statistics,
     }

@@ -21,7 +21,7 @@ from ddpm_kedro.parameters import (
     OptimizerParameters,
     TrainingParameters,
 )
-from ddpm_kedro.progress import summary
+from ddpm_kedro.progress import RowLog, passes
 from ddpm_kedro.provenance import differences
 from ddpm_kedro.reporting.grid import labelled_grid
 from ddpm_kedro.training.loop import Report, train
@@ -77,13 +77,16 @@ def train_model(
         yield {}, checkpoint.history, NOTHING, renamed
         return
     hardware = choose_hardware(run.training.device, run.training.precision)
-    logger.info("Training on %s", hardware.reason)
+    length = f"{run.num_images:,} images, {passes(run.num_images, len(augmented_images))}"
+    logger.info("Run %s trains on %s, %s: %s", run.run_id, hardware.device.type, hardware.precision, length)
+    logger.debug("Training on %s; previews with guidance %g", hardware.reason, run.preview_guidance_scale)
     _log_flips(run.augmentation)
     if run.training.compile != "none":
         logger.info("torch.compile, mode %s: the first steps take minutes.", run.training.compile)
+    rows = RowLog(logger, run.num_images)
     for report in train(run, augmented_images, holdout_images, hardware, checkpoint, stop_request.is_set):
         if report.history and report.history[-1]["images_seen"] == report.images_seen:
-            logger.info(summary(report.history[-1], run.num_images))
+            rows.add(report.history[-1])
         latest = report.checkpoint or NOTHING
         yield _preview_grids(report, run), report.history, latest if report.best else NOTHING, latest
 
@@ -94,7 +97,8 @@ def export_model(
     """Return the model with the EMA weights of the last or the best checkpoint."""
     if training.export == "best":
         checkpoint = _choose_best(checkpoint, best_checkpoint)
-    config = checkpoint.record.as_dict() | {"images_seen": checkpoint.images_seen}
+    seen, where = checkpoint.images_seen, checkpoint.trained_on
+    config = checkpoint.record.as_dict() | {"images_seen": seen, "trained_on": where}
     try:
         return TrainedModel.from_config(config, checkpoint.ema)
     except UserError as error:
@@ -116,8 +120,9 @@ def _log_plan(plan: ResumePlan) -> None:
     run, checkpoint = plan.run, plan.checkpoint
     changed = "; ".join(plan.changed)
     if checkpoint is None:
-        reason = f" from scratch, because it differs from run {plan.other}: {changed}" if plan.other else ""
-        logger.info("Run %s starts%s.", run.run_id, reason)
+        if plan.other:
+            differs = "Run %s starts from scratch, because it differs from run %s: %s."
+            logger.info(differs, run.run_id, plan.other, changed)
         return
     seen = f"{checkpoint.images_seen:,}"
     if plan.finished:

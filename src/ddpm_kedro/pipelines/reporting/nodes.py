@@ -16,12 +16,11 @@ from ddpm_kedro.parameters import ReportingParameters
 from ddpm_kedro.provenance import flatten
 from ddpm_kedro.reporting.animation import Frames
 from ddpm_kedro.reporting.curves import loss_by_timestep_curve, training_curves
-from ddpm_kedro.reporting.fonts import legend
 from ddpm_kedro.reporting.grid import GAP, add_title, stack, titled_rows
+from ddpm_kedro.reporting.overview import curves_note, data_set_name, explanations, is_of_this_training, overview
 from ddpm_kedro.reporting.page import render_page
 from ddpm_kedro.training.run import Row
-
-CHANNELS = {1: "grey", 3: "colour"}
+from ddpm_kedro.training.verdict import training_verdict
 
 
 def plot_training(training_history: list[Row]) -> go.Figure:
@@ -82,9 +81,12 @@ def write_report(
     return render_page(
         model=model,
         metrics=metrics,
-        summary=_summary(model, metrics, ingestion_report),
-        curves_end=training_history[-1]["images_seen"],
+        data_set=data_set_name(ingestion_report),
+        overview=overview(model, metrics, ingestion_report, training_history),
+        training_verdict=_judge_training(model, ingestion_report, training_history),
+        curves_note=curves_note(model, training_history),
         metric_columns=COLUMNS,
+        explanations=explanations(metrics),
         without_classes=WITHOUT_CLASSES,
         training_plot=training_plot,
         loss_by_timestep_plot=loss_by_timestep_plot,
@@ -98,17 +100,8 @@ def write_report(
     )
 
 
-def _summary(model: TrainedModel, metrics: Metrics, ingestion: dict[str, Any]) -> dict[str, str]:
-    """Describe images, model and samples in one line each."""
-    channels, height, width = model.image_shape
-    weights = sum(weight.numel() for weight in model.network.parameters())
-    report, numbers = metrics.samples, legend(model.class_names)
-    return {
-        "Trained on": f"{ingestion['training']['images']:,} images of {height}×{width} pixels, "
-        f"{CHANNELS.get(channels, f'{channels} channels')}, {len(model.class_names) or 'no'} classes",
-        "Model": f"U-Net with {weights:,} parameters (EMA weights), {model.diffusion.schedule} schedule, predicts "
-        f"{model.diffusion.target}; {model.images_seen:,} images seen",
-        "Samples": f"{report['num_images']:,} in {report['seconds']:.1f} s: {report['num_inference_steps']} steps of "
-        f"{report['sampler']}, guidance {report['guidance_scale']:g}, "
-        f"{report['network_evaluations']} network evaluations each",
-    } | ({"Numbers in grids": numbers} if numbers else {})
+def _judge_training(model: TrainedModel, ingestion: dict[str, Any], history: list[Row]) -> list[str]:
+    """Return the verdict on the model's training; no sentence if the history is of another one."""
+    if not is_of_this_training(model, history):
+        return []
+    return training_verdict(history, model.made_by.parameters, ingestion["training"]["images"]).sentences
