@@ -35,6 +35,7 @@ NOT_RUN = {
     "kedro run --pipelines sampling,evaluation": "tests/integration/test_diffusers.py evaluates an imported model",
     "kedro run --params training.initial_model=": "tests/integration/test_diffusers.py starts from an imported model",
     "kedro run --pipelines evaluation --params evaluation.extractor=inception": "needs weights of 91 MB",
+    "kedro run --pipelines evaluation --params evaluation.refit=true": "tests/datasets/test_kept_extractors.py refits",
     "kedro run --params use.model=digit": "test_documented_error_is_the_real_one",
     "CUDA_VISIBLE_DEVICES=1 kedro run --env second": "tests/integration/test_shared_images.py, on a CPU",
     "DDPM_KEDRO_WAIT=3600 kedro run": "tests/test_data_lock.py waits",

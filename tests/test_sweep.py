@@ -209,6 +209,7 @@ def test_the_result_of_a_trial_with_the_same_parameters_is_reused(
     first, second = trials(project, "mine")
     assert (first.value, first.user_attrs) == (second.value, second.user_attrs)
     assert caplog.text.count("Generating 1 images") == 1
+    assert not (project.data / "06_models/feature_extractor").exists()  # trials are ranked by their validation loss
 
 
 def test_conflicting_values_fail_one_trial(project: Project, caplog: pytest.LogCaptureFixture) -> None:

@@ -56,7 +56,7 @@ def saved(name: str, folder: Path) -> Any:
         case "rows.json":
             dataset, data = DocumentDataset(filepath=path), [{"timestep": 9, "validation_loss": 0.5}]
         case "feature_extractor":
-            dataset, data = FeatureExtractorDataset(filepath=path), LazyFeatureExtractor(MADE_BY, lambda: EXTRACTOR)
+            dataset, data = FeatureExtractorDataset(filepath=path), LazyFeatureExtractor(MADE_BY, lambda _: EXTRACTOR)
     dataset.save(data)
     return dataset
 
@@ -136,7 +136,7 @@ def test_a_damaged_extractor_is_fitted_again_with_a_warning(tmp_path: Path, capl
         path = tmp_path / "feature_extractor" / name
         path.write_bytes(path.read_bytes()[:50])
         caplog.clear()
-        dataset.save(LazyFeatureExtractor(MADE_BY, lambda: EXTRACTOR))
+        dataset.save(LazyFeatureExtractor(MADE_BY, lambda _: EXTRACTOR))
         assert "feature_extractor is damaged" in caplog.text
         assert "It is made again." in caplog.text
         assert plain(dataset.load()) == expected

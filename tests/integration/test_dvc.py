@@ -150,7 +150,7 @@ def test_a_killed_training_run_is_resumed_unless_its_code_has_changed(repository
     repository.kill(process)
     assert re.search(r"Run \w+ resumes after \d+ images", repository.first_line_of_the_run())
     repository.change(TRAINING_NODES)
-    assert re.search(r"Run \w+ starts\.", repository.first_line_of_the_run())
+    assert re.search(r"Run \w+ trains on", repository.first_line_of_the_run())
 
 
 def test_dvc_outside_of_a_repository_is_an_error(tmp_path: Path) -> None:

@@ -157,9 +157,11 @@ def test_images_without_classes_are_trained_sampled_and_reported(
     project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(project, folder_of(tmp_path / "pictures", {f"{number}.png": corpus.picture() for number in range(60)}))
-    assert "these have none: KID, FD, precision, recall and IS are left out" in caplog.text
-    assert json.loads((project.data / "08_reporting/metrics.json").read_text())["figures"] == []
-    assert "evaluation.extractor=inception needs no classes" in (project.data / "08_reporting/report.html").read_text()
+    assert "These images have no classes: SimCLR fits the feature extractor, without labels." in caplog.text
+    metrics = json.loads((project.data / "08_reporting/metrics.json").read_text())
+    assert metrics["figures"][0]["name"] == "KID(simclr)"
+    assert metrics["verdict"].startswith("cannot be judged: ")
+    assert metrics["verdict"] in (project.data / "08_reporting/report.html").read_text()
 
 
 @pytest.mark.slow

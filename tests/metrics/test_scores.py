@@ -192,7 +192,8 @@ def test_scores_that_need_more_samples_name_the_number() -> None:
     assert scores["FD(classifier)"].value is None
     assert "at least 65 samples: sampling.num_images=65" in scores["FD(classifier)"].note
     assert "at least 20 samples" in scores["KID(classifier)"].note
-    assert "at least 4 samples" in scores["precision(classifier)"].note
+    for name in ("precision(classifier)", "recall(classifier)", "IS(classifier)", "accuracy of classes"):
+        assert "too few: needs at least 20 samples" in scores[name].note
     scores = {
         score.name: score
         for score in all_scores(random_features(80), random_features(300), random_features(30), "classifier", 2)
@@ -214,8 +215,8 @@ def test_too_few_images_give_a_reason_in_place_of_nan(samples: int, training: in
     assert all(score.note for score in scores if score.value is None or score.holdout_value is None)
     notes = {score.name.split("(")[0]: score.note for score in scores}
     if samples >= 80 and training == 10:
-        assert notes["KID"] == "needs at least 20 training images"
-        assert notes["FD"] == "needs at least 65 training images"
+        assert notes["KID"] == notes["recall"] == "too few: needs at least 20 training images"
+        assert notes["FD"] == "too few: needs at least 65 training images"
     if samples >= 80 and training >= 80 and holdout < 5:
         assert notes["KID"] == "no holdout value: there are fewer than 20 holdout images"
 
@@ -279,7 +280,7 @@ def test_fitting_is_repeatable_and_leaves_the_global_generator_alone(store: Imag
 @pytest.mark.parametrize("classes", [0, 1])
 def test_images_without_classes_need_another_extractor(classes: int) -> None:
     store = make_store(classes=classes)
-    with pytest.raises(UserError, match=r"evaluation.extractor=inception"):
+    with pytest.raises(UserError, match=r"Use evaluation.extractor=simclr"):
         fit_classifier(replace(store), EVALUATION)
 
 

@@ -590,4 +590,42 @@ SKIPPING = [
     ),
 ]
 
-MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING]
+EVALUATION = [
+    *one(
+        "metrics/backbone.py",
+        ("extractor sees images of any size", "self.convolutions(reduce_images(images))", "self.convolutions(images)"),
+    ),
+    *one(
+        "metrics/fitting.py",
+        ("fit resumes with other random numbers", 'torch.set_rng_state(state["random"])', "torch.rand(1)"),
+    ),
+    *one(
+        "metrics/simclr.py",
+        ("SimCLR finds the same view in place of the other", ".roll(len(z) // 2)", ".roll(0)"),
+        ("views are never flipped", "uniform(-1, 1).sign()", "uniform(0.5, 1).sign()"),
+    ),
+    *one(
+        "metrics/verdict.py",
+        ("clouds are real images", "phases = (phases / phases.abs()", "phases = (phases.abs() / phases.abs()"),
+        ("KID in place of its way to clouds", " / (clouds_kid[0] - kid.holdout_value)\n", "\n"),
+    ),
+    *one(
+        "metrics/comparison.py",
+        ("chance is the rarest class", "labels.bincount().max()", "labels.bincount().min()"),
+        ("features that see nothing give scores", 'reliability.measure == "retrieval":', "False:"),
+    ),
+    *one(
+        "metrics/neighbours.py",
+        ("noise shows no sign of copying", "if verdict == NO_COPIES and is_far is not False:", "if False:"),
+    ),
+    *one(
+        "metrics/extractor.py",
+        (
+            "extractor of other images used",
+            "_without_length(made_by) == _without_length(self.made_by)",
+            "isinstance(made_by, Provenance)",
+        ),
+    ),
+]
+
+MUTANTS = [*FORWARD_PROCESS, *SAMPLING, *NETWORK, *OWN_PICTURES, *IMAGES, *TRAINING, *LOGS, *SKIPPING, *EVALUATION]

@@ -20,7 +20,6 @@ from ddpm_kedro.datasets.metrics import MetricsDataset
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.metrics import extractor as extractors
-from ddpm_kedro.metrics.extractor import FeatureExtractor, LazyFeatureExtractor
 from ddpm_kedro.metrics.table import EXPLANATIONS, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.pipelines.evaluation.nodes import evaluate_samples, fit_feature_extractor, measure_loss_by_timestep
@@ -31,7 +30,6 @@ from ddpm_kedro.pipelines.reporting.nodes import (
     plot_training,
     write_report,
 )
-from ddpm_kedro.provenance import Provenance
 from ddpm_kedro.reporting.animation import Frames
 from ddpm_kedro.sampling.samples import Samples
 from tests.conftest import EVALUATION, MADE_BY, MODEL, REPORTING, changed, make_store
@@ -82,20 +80,58 @@ def test_labels_unknown_to_the_classifier_are_not_evaluated(samples: Samples, st
         assert "accuracy of classes" not in {score.name for score in evaluate(other, store)[0].scores}
 
 
-def test_images_without_classes_are_evaluated_without_the_classifier(
-    model: TrainedModel, samples: Samples, store: ImageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("classes", [0, 1])
+def test_images_without_classes_are_evaluated_with_features_learnt_without_labels(
+    classes: int, samples: Samples, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for unlabelled in (make_store(classes=0), make_store(classes=1)):
-        fitted = fit_feature_extractor(unlabelled, EVALUATION)
-        dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
-        dataset.save(fitted)
-        own = samples._replace(labels=None, class_names=())
-        metrics, _ = evaluate_samples(own, REPORT, unlabelled, unlabelled, dataset.load(), EVALUATION)
-        assert metrics.scores == []
-        assert "verdict" in metrics.copying
-        assert "these have none: KID, FD, precision, recall and IS are left out." in caplog.text
-        caplog.clear()
-    assert "evaluation.extractor=inception needs no classes." in report(model, samples, store, metrics=metrics)
+    caplog.set_level("INFO")
+    metrics, _ = evaluate(samples._replace(labels=None, class_names=()), make_store(classes=classes))
+    assert "These images have no classes: SimCLR fits the feature extractor" in caplog.text
+    assert [score.name for score in metrics.scores] == [
+        f"{name}(simclr)" for name in ("KID", "FD", "precision", "recall")
+    ]
+    assert metrics.extractor == "simclr"
+    assert (metrics.reliability.measure, metrics.reliability.n) == ("retrieval", 25)
+
+
+@pytest.mark.parametrize(
+    ("store", "reason"),
+    [
+        (make_store(1), "a feature extractor needs at least 2 training images, not 1"),
+        (
+            make_store(size=(8, 7)),
+            "a feature extractor needs images of at least 8 pixels per side, but these are",
+        ),
+    ],
+)
+def test_images_that_allow_no_extractor_are_evaluated_without_scores(
+    store: ImageStore, reason: str, tmp_path: Path
+) -> None:
+    dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
+    dataset.save(fit_feature_extractor(store, EVALUATION))
+    samples = Samples(store.images[:1], store.labels[:1], store.class_names, MADE_BY)
+    metrics, _ = evaluate_samples(samples, REPORT, store, store, dataset.load(), EVALUATION)
+    assert (metrics.scores, metrics.reliability) == ([], None)
+    assert metrics.verdict.startswith(f"cannot be judged: {reason}")
+    assert "no verdict on copying" in metrics.copying["verdict"]
+    json.dumps(metrics.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(("count", "holdout"), [(2, 1), (9, 1), (30, 1)])
+def test_few_images_are_evaluated_without_a_number_that_would_be_chance(
+    count: int, holdout: int, classes: int, samples: Samples, tmp_path: Path
+) -> None:
+    store, real = make_store(count, classes), make_store(holdout, classes)
+    fitted = fit_feature_extractor(store, EVALUATION).read()
+    metrics, _ = evaluate_samples(samples, REPORT, store, real, fitted, EVALUATION)
+    assert metrics.verdict.startswith("cannot be judged: ")
+    assert all(score.note for score in metrics.scores)
+    assert metrics.warnings == (
+        "The reliability of the feature extractor is unknown: at least 20 holdout images show how far the metrics can "
+        "be trusted, and there are 1.",
+    )
+    json.dumps(metrics.as_dict(), allow_nan=False)
 
 
 def test_samples_of_another_shape_are_refused(samples: Samples, store: ImageStore) -> None:
@@ -115,27 +151,9 @@ def test_metrics_are_saved_and_shown_as_a_table(samples: Samples, store: ImageSt
     dataset.save(metrics)
     assert dataset.load() == metrics
     table = dataset.preview()
-    assert [row[0] for row in table["data"]] == [score.name for score in metrics.scores]
+    names = [score.name for score in metrics.scores]
+    assert [row[0] for row in table["data"]] == [*names, "accuracy of the extractor"]
     assert "needs at least 65 samples" in str(table["data"])
-
-
-def test_a_saved_extractor_is_not_fitted_again(store: ImageStore, tmp_path: Path) -> None:
-    dataset = FeatureExtractorDataset(filepath=str(tmp_path / "extractor"))
-    with pytest.raises(DatasetError, match="No feature extractor in"):
-        dataset.load()
-    fitted = fit_feature_extractor(store, EVALUATION)
-    dataset.save(fitted)
-    loaded, first = dataset.load(), fitted.read()
-    assert all(torch.equal(a, b) for a, b in zip(loaded(store.images), first(store.images), strict=True))
-    assert dataset.fingerprint() == loaded.made_by.fingerprint == fitted.made_by.fingerprint
-
-    def fail() -> FeatureExtractor:
-        raise AssertionError("fitted again")
-
-    dataset.save(LazyFeatureExtractor(fitted.made_by, fail))
-    assert fit_feature_extractor(store, changed(EVALUATION, timestep_bins=9)).made_by == fitted.made_by
-    assert fit_feature_extractor(store, changed(EVALUATION, fit_images=9)).made_by != fitted.made_by
-    assert fit_feature_extractor(replace(store, made_by=Provenance({}, {})), EVALUATION).made_by != fitted.made_by
 
 
 def test_missing_or_other_inception_weights_are_an_error(store: ImageStore, tmp_path: Path) -> None:
@@ -288,7 +306,7 @@ def test_the_report_begins_with_the_verdicts(model: TrainedModel, samples: Sampl
         "<h1>cats &amp; dogs</h1>",
         "<strong>Samples:</strong> far from &lt;real&gt; images.",
         "0.4 passes over 40 training images. The validation loss was still falling: 0.2500 at 8 images, now 0.1250.",
-        "the same command with training.num_images=",
+        "To train longer, add --params training.num_images=",
         '<p class="note">The classifier is &lt;weak&gt;.</p>',
     ):
         assert words in beginning

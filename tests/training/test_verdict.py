@@ -65,9 +65,8 @@ def test_with_a_constant_learning_rate_a_longer_training_resumes() -> None:
     assert verdict.sentences == [
         "17 passes over 4,500 training images.",
         "The validation loss was still falling: 0.1400 at 38,000 images, now 0.1200.",
-        "A longer training can lower it further.",
-        "To train longer: the same command with training.num_images=152_000 (about 0:01:40 more); it resumes from the "
-        "last checkpoint.",
+        "A longer training can lower it further; it resumes from the last checkpoint.",
+        "To train longer, add --params training.num_images=152_000 (about 0:01:40 more).",
     ]
 
 
@@ -75,16 +74,17 @@ def test_with_the_cosine_schedule_the_loss_always_falls_at_the_end() -> None:
     verdict = training_verdict(history("falls"), COSINE, IMAGES)
     assert verdict.outlook == (
         "With the cosine schedule the loss falls at the end of every training, because the learning rate falls; a "
-        "longer training usually ends lower."
+        "longer training usually ends lower. It resumes with a higher learning rate, or with training.resume=never it "
+        "starts from scratch."
     )
-    assert "it resumes with a higher learning rate, or with training.resume=never from scratch." in verdict.command
+    assert "--params training.num_images=152_000" in verdict.command
 
 
 def test_a_rising_loss_names_the_lowest_one_and_the_best_checkpoint() -> None:
     verdict = training_verdict(history("rises"), CONSTANT, IMAGES)
     assert "lowest at 38,000 images (0.1020) and has risen to 0.1400" in verdict.evidence
     assert "memorises" in verdict.evidence
-    assert verdict.command.endswith("the same command with training.export=best.")
+    assert verdict.command.endswith("add --params training.export=best.")
     assert "num_images" not in verdict.command
 
 
@@ -116,7 +116,7 @@ def test_rows_without_a_validation_loss_are_ignored(value: float | None) -> None
 
 def test_a_history_without_speed_gives_no_duration() -> None:
     rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in history("falls")]
-    assert "training.num_images=152_000; it" in training_verdict(rows, CONSTANT, IMAGES).command
+    assert "training.num_images=152_000." in training_verdict(rows, CONSTANT, IMAGES).command
 
 
 def test_the_duration_of_a_training_follows_from_its_rows() -> None:

@@ -9,7 +9,7 @@ from kedro.pipeline import Pipeline
 from ddpm_kedro.hooks.context import ContextHook
 
 logger = logging.getLogger(__name__)
-COMPUTING = ("training", "sampling")
+COMPUTING = ("training", "sampling", "evaluation")
 """Groups of parameters that name a device."""
 
 

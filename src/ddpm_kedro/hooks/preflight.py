@@ -23,10 +23,11 @@ class Preflight(ContextHook):
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Log the parameters that this pipeline uses, and check the model that it loads.
+        """Log the parameters that this pipeline uses; check the model and the Inception weights that it loads.
 
         Raises:
-            UserError: if the model was trained with another network or noise schedule.
+            UserError: if the model was trained with another network or noise schedule, or the file of Inception's
+                weights is missing.
         """
         parameters = redact(self.parameters)
         for name in Parameters.model_fields:
@@ -34,7 +35,17 @@ class Preflight(ContextHook):
                 logger.debug("%s: %s", name, ", ".join(f"{key} {value}" for key, value in parameters[name].items()))
         if "model" in pipeline.inputs():
             self._check_model(catalog.load("model"))
+        if "params:evaluation" in pipeline.inputs():
+            self._check_inception()
         open_run_log()
+
+    def _check_inception(self) -> None:
+        """Check the file of Inception's weights now: the extractor is read after the training."""
+        evaluation = self.parameters["evaluation"]
+        if evaluation["extractor"] == "inception" and evaluation["inception_weights"] is not None:
+            from ddpm_kedro.metrics.extractor import inception_weights  # noqa: PLC0415  torch takes seconds
+
+            inception_weights(evaluation["inception_weights"])
 
     def _check_model(self, model: Any) -> None:
         if model.imported:

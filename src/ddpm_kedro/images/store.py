@@ -48,6 +48,20 @@ class ShardedImages:
 Images = NDArray[np.uint8] | ShardedImages
 
 
+class ImageSubset:
+    """Rows (n,) of other images; they are read only when they are indexed."""
+
+    def __init__(self, images: Images, rows: NDArray[np.int64]) -> None:
+        self.images, self.rows = images, rows
+        self.shape = (len(rows), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        return self.images[self.rows[key]]
+
+
 @dataclass(frozen=True)
 class ImageStore:
     """Images with their labels.

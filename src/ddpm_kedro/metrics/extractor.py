@@ -13,12 +13,16 @@ from ddpm_kedro.diffusion import seed_global_state
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.files import file_checksum
 from ddpm_kedro.images.pixels import to_float
-from ddpm_kedro.images.store import Images
-from ddpm_kedro.metrics.classifier import Classifier
+from ddpm_kedro.images.store import Images, ImageSubset
+from ddpm_kedro.metrics.backbone import Backbone
+from ddpm_kedro.metrics.classifier import LEAST_CLASSES, Classifier
+from ddpm_kedro.metrics.fitting import batch_size_for
+from ddpm_kedro.metrics.simclr import SimCLR
 from ddpm_kedro.provenance import Provenance
 
-BATCH = 250
+BATCH, BATCH_INCEPTION = 250, 50
 NO_EXTRACTOR = "none"
+LENGTH = "fit_images"
 INCEPTION_SHA256 = "6726825d"  # its first digits, which the name of torch-fidelity's file has too
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -46,10 +50,10 @@ class FeatureExtractor:
     """A network that gives features and logits.
 
     Attributes:
-        name: name of the extractor: classifier, inception, or none (for images without classes).
-        network: network with images (N, C, H, W) in [-1, 1] → features (N, D), logits (N, K).
+        name: name of the extractor: classifier, simclr, inception, or none (for images that allow no other).
+        network: network with images (N, C, H, W) in [-1, 1] → features (N, D), logits or projections (N, K).
         image_shape: (C, H, W) of the images.
-        class_names: names of the classes of the logits; empty for Inception.
+        class_names: names of the classes of the logits; empty except for a classifier.
         made_by: images and parameters that the extractor was fitted with.
     """
 
@@ -60,17 +64,23 @@ class FeatureExtractor:
     made_by: Provenance
 
     @torch.no_grad()
-    def __call__(self, images: Images) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Images | ImageSubset, change: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return features and logits of images (N, H, W, C) uint8, as float32 on the CPU.
 
-        They are computed on the network's device.
+        They are computed on the network's device, in batches, whose memory does not depend on N.
+
+        Args:
+            change: function that changes images (n, C, H, W) in [-1, 1] before the network gets them.
         """
         device = next(self.network.parameters()).device
-        parts = [
-            self.network(to_float(torch.from_numpy(np.array(images[first : first + BATCH])), device))  # a writable copy
-            for first in range(0, len(images), BATCH)
-        ]
-        features, logits = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        batch = BATCH_INCEPTION if self.name == "inception" else min(BATCH, batch_size_for(self.image_shape))
+        parts = []
+        for first in range(0, len(images), batch):
+            pixels = to_float(torch.from_numpy(np.array(images[first : first + batch])), device)  # a writable copy
+            parts.append([part.cpu() for part in self.network(pixels if change is None else change(pixels))])
+        features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
         return features, logits
 
     def config(self) -> dict[str, Any]:
@@ -93,7 +103,7 @@ class FeatureExtractor:
         else:
             state = torch.load(weights, weights_only=True)
             with torch.device("meta"):  # no random numbers for weights that are replaced
-                network = Classifier(shape[0], len(names))
+                network = build_extractor_network(shape, len(names))
             network.load_state_dict(state, assign=True)
         return cls(config["name"], network.eval(), shape, names, Provenance(**config["made_by"]))
 
@@ -106,10 +116,39 @@ class FeatureExtractor:
 
 @dataclass(frozen=True)
 class LazyFeatureExtractor:
-    """A feature extractor that is fitted when it is saved, unless the saved one was made by the same."""
+    """A feature extractor that is fitted when it is saved, unless one for the same images is kept.
+
+    Attributes:
+        made_by: images and parameters of the extractor.
+        read: function that fits it; it takes a :class:`~ddpm_kedro.metrics.fitting.SavedState`, from which it resumes.
+        exact: whether a kept extractor whose fit had another length does not count.
+    """
 
     made_by: Provenance
-    read: Callable[[], FeatureExtractor]
+    read: Callable[..., FeatureExtractor]
+    exact: bool = False
+
+    def accepts(self, made_by: Provenance) -> bool:
+        """Return whether a kept extractor can be used in place of this one."""
+        return made_by == self.made_by or (not self.exact and _without_length(made_by) == _without_length(self.made_by))
+
+
+def _without_length(made_by: Provenance) -> Provenance:
+    fitting = made_by.parameters.get("evaluation", {})
+    others = {name: value for name, value in fitting.items() if name != LENGTH}
+    return Provenance(made_by.parameters | {"evaluation": others}, made_by.inputs)
+
+
+def build_extractor_network(image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
+    """Build the untrained network of the evaluation's own extractor, on torch's current device.
+
+    A fit costs forward and backward passes of this network for ``evaluation.fit_images`` images, with classes or not.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: number of classes; with fewer than two, the network is fitted without labels.
+    """
+    return Classifier(image_shape[0], num_classes) if num_classes >= LEAST_CLASSES else SimCLR(image_shape[0])
 
 
 def inception_weights(path: str | None) -> Path:

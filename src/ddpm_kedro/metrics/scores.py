@@ -4,7 +4,7 @@ For each metric a second value is computed: holdout images, instead of samples, 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Self
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 NEIGHBOURHOOD = 3  # number of nearest neighbours, for precision and recall
-LEAST_FOR_KID = 20
+LEAST = 20  # images, below which a value would be chance
+WITH_CLASSES = ("classifier", "inception")
+"""Extractors with logits of classes, which IS needs."""
 JSON_KEYS = {"value_at_holdout_n": "at_floor_n", "holdout_value": "floor", "holdout_n": "floor_n"}
 
 
@@ -83,7 +85,8 @@ def all_scores(
 ) -> list[Score]:
     """Compute KID, FID, precision, recall and IS of samples, and the accuracy of their classes if they have any.
 
-    The reference is the training images. The names KID, FID and IS without a suffix mean Inception's features.
+    The reference is the training images. The names KID, FID and IS without a suffix mean Inception's features. With
+    too few images, a score has a note instead of a value.
     """
     suffix = "" if extractor == "inception" else f"({extractor})"
     count = min(len(samples), len(holdout))
@@ -92,17 +95,24 @@ def all_scores(
     both = lru_cache(precision_recall)
     least_for_fid = training.features.shape[1] + 1
     scores = [
-        comparison.compare(f"KID{suffix}", lambda a, b: kid(a, b)[0], LEAST_FOR_KID, "lower"),
+        comparison.compare(f"KID{suffix}", lambda a, b: kid(a, b)[0], LEAST, "lower"),
         comparison.compare("FID" if not suffix else f"FD{suffix}", frechet_distance, least_for_fid, "lower"),
-        comparison.compare(f"precision{suffix}", lambda a, b: both(a, b)[0], NEIGHBOURHOOD + 1, "higher"),
-        comparison.compare(f"recall{suffix}", lambda a, b: both(a, b)[1], NEIGHBOURHOOD + 1, "higher"),
-        comparison.measure(f"IS{suffix}", lambda images: inception_score(images.logits)),
+        comparison.compare(f"precision{suffix}", lambda a, b: both(a, b)[0], LEAST, "higher"),
+        comparison.compare(f"recall{suffix}", lambda a, b: both(a, b)[1], LEAST, "higher"),
     ]
+    if extractor in WITH_CLASSES:
+        scores.append(comparison.measure(f"IS{suffix}", lambda images: inception_score(images.logits)))
     if scores[0].value is not None:
         scores[0] = replace(scores[0], spread=kid(samples.features, training.features)[1])
     if samples.labels is not None and extractor == "classifier":
         scores.append(comparison.measure("accuracy of classes", _accuracy))
     return [_without_nan(score) for score in scores]
+
+
+def withheld(scores: Sequence[Score], reason: str) -> list[Score]:
+    """Return the scores without their values, with a note that says why."""
+    empty: dict[str, Any] = dict.fromkeys(("value", "value_at_holdout_n", "holdout_value", "spread"))
+    return [replace(score, **empty, note=f"withheld: {reason}") for score in scores]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -154,22 +164,37 @@ class _Comparison(NamedTuple):
     def compare(self, name: str, metric: Callable[[Tensor, Tensor], float], least: int, better: str) -> Score:
         """Score images by a metric that compares their features with the training images'."""
         score = Score(name, None, len(self.samples), better)
-        sampling = f"samples: sampling.num_images={least}"
-        for images, description in ((self.samples, sampling), (self.training, "training images")):
-            if len(images) < least:
-                return replace(score, note=f"needs at least {least} {description}")
+        if note := self._too_few(least) or _too_few(self.training, least, "training images"):
+            return replace(score, note=note)
         value, fewer, holdout = (
             metric(images.features, self.training.features) if len(images) >= least else None
             for images in (self.samples, self.fewer, self.holdout)
         )
         if holdout is None:
-            return replace(score, value=value, note=f"no holdout value: there are fewer than {least} holdout images")
+            return replace(score, value=value, note=_no_holdout_value(self.holdout, least))
         return replace(score, value=value, value_at_holdout_n=fewer, holdout_value=holdout, holdout_n=len(self.holdout))
 
     def measure(self, name: str, metric: Callable[[Features], float | None]) -> Score:
         """Score images by a metric without a reference; higher is better."""
+        if note := self._too_few(LEAST):
+            return Score(name, None, len(self.samples), "higher", note=note)
+        if note := _no_holdout_value(self.holdout, LEAST):
+            return Score(name, metric(self.samples), len(self.samples), "higher", note=note)
         value, fewer, holdout = (metric(images) for images in (self.samples, self.fewer, self.holdout))
         return Score(name, value, len(self.samples), "higher", fewer, holdout, len(self.holdout))
+
+    def _too_few(self, least: int) -> str:
+        return _too_few(self.samples, least, f"samples: sampling.num_images={least}")
+
+
+def _no_holdout_value(images: Features, least: int) -> str:
+    """Return a note if there are too few holdout images for a metric, otherwise nothing."""
+    return f"no holdout value: there are fewer than {least} holdout images" if len(images) < least else ""
+
+
+def _too_few(images: Features, least: int, description: str) -> str:
+    """Return a note if there are too few images for a metric, otherwise nothing."""
+    return f"too few: needs at least {least} {description}" if len(images) < least else ""
 
 
 def _without_nan(score: Score) -> Score:

@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from ddpm_kedro.metrics.reliability import Reliability
 from ddpm_kedro.metrics.scores import Score
 from ddpm_kedro.provenance import Provenance
 
-WITHOUT_CLASSES = (
-    "evaluation.extractor = classifier learns the classes of the images, and these have none: KID, FD, precision, "
-    "recall and IS are left out. evaluation.extractor=inception needs no classes."
-)
 EXPLANATIONS = {
     "KID": "Kernel distance between the features of samples and of training images: 0 is best, and the number of "
     "samples does not shift it.",
@@ -38,6 +35,7 @@ class Metrics:
         extractor: name of the feature extractor.
         reference_images: number of training images in the comparison.
         made_by: parameters and inputs of the evaluation.
+        reliability: what the feature extractor recognises in holdout images; None if unknown.
         verdict: one sentence that says how close the samples are to real images.
         warnings: reasons to doubt the scores, one sentence each.
     """
@@ -48,6 +46,7 @@ class Metrics:
     extractor: str
     reference_images: int
     made_by: Provenance
+    reliability: Reliability | None = None
     verdict: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -61,10 +60,12 @@ class Metrics:
         """Rebuild what :meth:`as_dict` returned."""
         fields = {name: value for name, value in content.items() if name != "figures"}
         scores = [Score.from_dict(score) for score in content["figures"]]
-        return cls(scores, **fields | {"made_by": made_by, "warnings": tuple(content.get("warnings", ()))})
+        found = content.get("reliability")
+        fields |= {"made_by": made_by, "reliability": Reliability(**found) if found else None}
+        return cls(scores, **fields | {"warnings": tuple(content.get("warnings", ()))})
 
     def rows(self) -> list[list[str]]:
-        """Return the table that people read, with the columns ``COLUMNS``."""
+        """Return the table that people read, with the columns ``COLUMNS``; the extractor's reliability comes last."""
         return [
             [
                 score.name,
@@ -75,7 +76,12 @@ class Metrics:
                 score.note or f"{score.better} is better",
             ]
             for score in self.scores
-        ]
+        ] + ([] if self.reliability is None else [_reliability_row(self.reliability)])
+
+
+def _reliability_row(found: Reliability) -> list[str]:
+    name = {"accuracy": "accuracy of the extractor", "retrieval": "retrieval by the extractor"}[found.measure]
+    return [name, "", "", _rounded(found.value), f"{found.n:,}", f"by chance: {_rounded(found.chance)}"]
 
 
 def _rounded(value: float | None, spread: float | None = None) -> str:

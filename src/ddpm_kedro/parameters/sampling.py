@@ -79,15 +79,20 @@ class InterpolationParameters(Group):
 class EvaluationParameters(Group):
     """Evaluation of samples."""
 
-    extractor: Literal["classifier", "inception"]
-    """The feature extractor: a small classifier trained on the labels of the training images, or Inception-v3."""
+    extractor: Literal["classifier", "simclr", "inception"]
+    """The feature extractor: a small classifier trained on the labels of the training images (for images without
+    classes, simclr), a network trained without labels (SimCLR), or Inception-v3."""
     inception_weights: TextPath | None
     """File with torch-fidelity's Inception weights; null downloads it."""
     seed: Seed
-    """Seed of the classifier's training."""
+    """Seed of the extractor's training."""
     fit_images: PositiveInt
-    """Length of the classifier's training in images seen."""
+    """Length of the extractor's training in images seen. It has an effect once per set of images: see ``refit``."""
     fit_batch_size: PositiveInt
+    refit: bool
+    """Whether to train an extractor with exactly ``fit_images``. Otherwise the extractor that is kept for the same
+    images is used, whatever its length, so that the metrics of all runs on these images can be compared."""
+    device: NotInFingerprint[Device]
     reference_images: PositiveInt
     """Maximum number of training images to compare samples with."""
     kid_subsets: PositiveInt
@@ -96,6 +101,11 @@ class EvaluationParameters(Group):
     """Number of points in the plot of the validation loss by timestep."""
     shown: PositiveInt
     """Number of samples in the figure of nearest training images."""
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """Return the values that affect the result; without ``refit``, not ``fit_images``."""
+        fields = super().fingerprint_fields()
+        return fields if self.refit else {name: value for name, value in fields.items() if name != "fit_images"}
 
     def fitting(self) -> dict[str, Any]:
         """Return the parameters that affect the extractor, as plain data."""

@@ -126,14 +126,15 @@ def _longer(rows: Sequence[Row], parameters: Mapping[str, Any]) -> tuple[str, st
     lr_schedule = parameters.get("optimizer", {}).get("lr_schedule", "constant")
     rate = float(np.median([row.get("images_per_second", 0.0) for row in rows]))
     duration = f" (about {timedelta(seconds=round(num_images / rate))} more)" if rate > 0 else ""
-    longer = f"To train longer: the same command with training.num_images={2 * num_images:_}{duration}"
+    command = f"To train longer, add --params training.num_images={2 * num_images:_}{duration}."
     if lr_schedule == "constant":
-        return "A longer training can lower it further.", f"{longer}; it resumes from the last checkpoint."
+        return "A longer training can lower it further; it resumes from the last checkpoint.", command
     outlook = (
         f"With the {lr_schedule} schedule the loss falls at the end of every training, because the learning rate "
-        "falls; a longer training usually ends lower."
+        "falls; a longer training usually ends lower. It resumes with a higher learning rate, or with "
+        "training.resume=never it starts from scratch."
     )
-    return outlook, f"{longer}; it resumes with a higher learning rate, or with training.resume=never from scratch."
+    return outlook, command
 
 
 def _rise(rows: Sequence[Row]) -> tuple[str, str, str]:
@@ -142,7 +143,7 @@ def _rise(rows: Sequence[Row]) -> tuple[str, str, str]:
         f"The validation loss was lowest at {lowest['images_seen']:,.0f} images ({lowest['validation_loss']:.4f}) and "
         f"has risen to {rows[-1]['validation_loss']:.4f}: usually the model memorises its training images.",
         "A longer training does not help; more images, augmentation or model.dropout may.",
-        "To export the checkpoint with the lowest loss: the same command with training.export=best.",
+        "To export the checkpoint with the lowest loss, add --params training.export=best.",
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from ddpm_kedro.diffusion import SamplingPlan, generate_images
 from ddpm_kedro.images.pixels import to_uint8
-from ddpm_kedro.metrics.table import COLUMNS, WITHOUT_CLASSES, Metrics
+from ddpm_kedro.metrics.table import COLUMNS, Metrics
 from ddpm_kedro.models import TrainedModel
 from ddpm_kedro.parameters import ReportingParameters
 from ddpm_kedro.provenance import flatten
@@ -87,7 +87,6 @@ def write_report(
         curves_note=curves_note(model, training_history),
         metric_columns=COLUMNS,
         explanations=explanations(metrics),
-        without_classes=WITHOUT_CLASSES,
         training_plot=training_plot,
         loss_by_timestep_plot=loss_by_timestep_plot,
         samples_grid=samples_grid,
