@@ -57,6 +57,7 @@ class Session(KedroSession):
 
     _context: KedroContext | None = None
     _is_followed = False
+    _has_run = False
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run pipelines; see :meth:`KedroSession.run`.
@@ -74,7 +75,9 @@ class Session(KedroSession):
             with hold_data_folder(folder), run_log(folder):  # hooks do not fire on Ctrl-C
                 ingestion, rest = self._phases(options)
                 if ingestion is not None:
-                    self._another()._run_stale_nodes(options, ingestion)
+                    first = self._another()
+                    first._run_stale_nodes(options, ingestion)
+                    self._has_run = first._has_run
                 return self._run_stale_nodes(options, rest)
 
     def load_context(self) -> KedroContext:
@@ -121,11 +124,13 @@ class Session(KedroSession):
             names = from_rank_0(lambda: self._find_stale_nodes(requested, catalog, options))
             with RECORDS.of(requested):
                 if names:
+                    self._has_run = True
                     some = {"node_names": names} if len(names) < len(_select_nodes(options).nodes) else {}
                     return super().run(**options | some)
                 if self._is_followed:
                     return {}
-                logger.info("Everything is up to date; to run it anyway: --params run.repeat=true")
+                if not self._has_run:
+                    logger.info("Everything is up to date; to run it anyway: --params run.repeat=true")
                 Archive().complete(requested, context, catalog)
                 Summary().after_pipeline_run(requested, catalog)
         finally:
