@@ -7,7 +7,6 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
-import torch
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
@@ -19,9 +18,8 @@ from ddpm_kedro.images.store import ImageStore
 from ddpm_kedro.ingestion import registry
 from ddpm_kedro.ingestion.array_images import InMemoryImages
 from ddpm_kedro.ingestion.given import GivenImage
-from ddpm_kedro.models import UNet
 from ddpm_kedro.nothing import NOTHING
-from ddpm_kedro.parameters import DatasetParameters, Group, ModelParameters
+from ddpm_kedro.parameters import DatasetParameters, Group
 from ddpm_kedro.pipelines import (
     data_ingestion,
     evaluation,
@@ -37,7 +35,6 @@ from ddpm_kedro.pipelines.data_ingestion.nodes import (
     download_images,
     prepare_images,
     report_ingestion,
-    suitable_model,
 )
 from ddpm_kedro.pipelines.image_to_image.nodes import vary_images
 from ddpm_kedro.pipelines.model_training.nodes import augment_images, export_model, make_resume_plan, train_model
@@ -474,17 +471,3 @@ def test_every_node_has_a_name_a_tag_and_a_description() -> None:
         assert node.short_name == node.func.__name__
         assert node.func.__doc__
         assert node.tags
-
-
-@pytest.mark.parametrize(
-    "image_shape", [(1, 28, 28), (3, 32, 32), (4, 30, 50), (3, 64, 64), (1, 96, 48), (3, 256, 256)]
-)
-@pytest.mark.parametrize("classes", [True, False])
-def test_a_suitable_model_accepts_the_images(image_shape: tuple[int, int, int], classes: bool) -> None:
-    model = ModelParameters(**suitable_model(image_shape, classes=classes))
-    network = UNet(model, image_shape[0], 2 if model.class_conditional else 0)
-    with torch.no_grad():
-        assert network(torch.zeros(1, *image_shape), torch.zeros(1)).shape == (1, *image_shape)
-    smaller = ModelParameters(**suitable_model((image_shape[0], 16, 16), classes=classes))
-    assert smaller.width <= model.width
-    assert model.class_conditional == classes

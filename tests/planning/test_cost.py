@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ddpm_kedro.errors import UserError
+from ddpm_kedro.models import build_network
 from ddpm_kedro.planning.cost import Cost, unet_cost
 from ddpm_kedro.planning.measurement import measure_profile
 from ddpm_kedro.planning.networks import networks
@@ -79,3 +80,11 @@ def test_a_given_width_gets_groups_that_divide_it() -> None:
 def test_impossible_given_parameters_are_reported() -> None:
     with pytest.raises(UserError, match="attention_levels names level 5, but the levels are 0 to 2"):
         networks((3, 32, 32), 1, {"attention_levels": [5]})
+
+
+@pytest.mark.parametrize("patch", [1, 4])
+@pytest.mark.parametrize("image_shape", [(1, 28, 28), (4, 30, 50), (1, 96, 48)])
+def test_planned_networks_accept_the_images(image_shape: tuple[int, int, int], patch: int) -> None:
+    network = build_network(networks(image_shape, patch, {})[0], image_shape[0], 0)
+    with torch.no_grad():
+        assert network(torch.zeros(1, *image_shape), torch.zeros(1)).shape == (1, *image_shape)
