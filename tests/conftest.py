@@ -29,6 +29,7 @@ from ddpm_kedro.parameters import (
     InterpolationParameters,
     ModelParameters,
     OptimizerParameters,
+    PlanParameters,
     ReportingParameters,
     SamplingParameters,
     TrainingParameters,
@@ -150,6 +151,7 @@ REPORTING = ReportingParameters(film_frames=4, trajectory_images=2, trajectory_s
 IMAGE_TO_IMAGE = ImageToImageParameters(num_images=2, strengths=(0.5,))
 INPAINTING = InpaintingParameters(num_images=2, box=(0.5, 0.0, 1.0, 1.0), variants=1)
 INTERPOLATION = InterpolationParameters(num_images=2, seeds=(0, 1), frames=3)
+PLAN = PlanParameters(time_budget="10min", renew=False, timing_seconds=0)
 IMPORT_MODEL = ImportModelParameters(path=None, class_names=None)
 NO_AUGMENTATION = AugmentationParameters(horizontal_flip=False, vertical_flip=False, crop_padding=0, non_leaking=0.0)
 
@@ -277,7 +279,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data that one run of the ``smoke`` environment writes; to be copied, not changed."""
     from kedro.framework.startup import bootstrap_project  # noqa: PLC0415
+    from kedro_viz.integrations.kedro.run_hooks import pipeline_run_hook  # noqa: PLC0415
 
+    pipeline_run_hook._events.clear()  # of earlier runs in this process, which Kedro-Viz would show, too
     before, made = Path.cwd(), Project(tmp_path_factory.mktemp("smoke"))
     os.chdir(made.folder)
     try:

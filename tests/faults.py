@@ -141,7 +141,7 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        if name.startswith("."):
+        if name.startswith(".") or path.name.startswith("run.log"):  # a lost log is no error
             continue
         if path.name == "training_history.csv":
             rows = csv.DictReader(path.read_text().splitlines())

@@ -289,4 +289,4 @@ def test_kedro_finds_the_commands_and_its_own_run() -> None:
     from kedro.framework.cli.utils import find_run_command  # noqa: PLC0415
 
     assert find_run_command("ddpm_kedro") is cli.commands["run"]
-    assert set(cli.commands) == {"run", "runs", "parameters", "sweep"}
+    assert set(cli.commands) == {"run", "runs", "parameters", "plan", "sweep"}

@@ -96,11 +96,12 @@ def test_kedro_commands_run(
         folder_of(project.folder / "pictures", FILES)
     if "dataset.path=images.npz" in command:
         np.savez(project.folder / "images.npz", images=np.zeros((40, 28, 28), dtype=np.uint8))
-    if "resume=require" in command or ("--pipelines" in words and "data_ingestion" not in words):
+    later = {"--pipelines", "--nodes"} & {*words} and "data_ingestion" not in words
+    if "resume=require" in command or later:
         project.adopt(smoke_data)
     else:
         project.adopt_images(smoke_data)
-    if "--pipelines" not in words:
+    if not {"--pipelines", "--nodes"} & {*words}:
         words += ["--pipelines", "data_ingestion,model_training,sampling"]
     result = project.kedro_run(*words)
     assert result.exit_code == 0, result.output

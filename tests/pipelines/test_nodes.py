@@ -53,6 +53,7 @@ from tests.conftest import (
     MODEL,
     NO_AUGMENTATION,
     OPTIMIZER,
+    PLAN,
     REPORTING,
     SAMPLING,
     TRAINING,
@@ -78,6 +79,7 @@ GROUPS = {
     "evaluation": EVALUATION,
     "reporting": REPORTING,
     "import_model": IMPORT_MODEL,
+    "plan": PLAN,
 }
 PIPELINES = (data_ingestion, model_training, sampling)
 EVALUATING = (evaluation, reporting)
