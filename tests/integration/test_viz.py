@@ -88,7 +88,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page that reaches only this machine, and logs no error to its console."""
     opened = browser.new_page(viewport={"width": 1600, "height": 900})
-    opened.set_default_timeout(60_000)  # a busy machine is no error
+    opened.set_default_timeout(120_000)  # a busy machine is no error
     opened.add_init_script("localStorage.setItem('KedroViz', JSON.stringify({showFeatureHints: false}))")
     opened.route(lambda url: "127.0.0.1" not in url and not url.startswith("file:"), lambda route: route.abort())
     errors: list[str] = []
