@@ -163,7 +163,9 @@ class TestRun:
             output = logs(name)
             assert inspect(name)["HostConfig"]["ReadonlyRootfs"]
         assert first_report < 20 or first_report < 4 * seconds_to_first_report(tmp_path)
-        assert all(re.match(r"\d\d:\d\d:\d\dZ (?!WARNING|ERROR)", line) for line in output.splitlines())
+        warned = "The feature extractor is weak"  # in so short a run
+        expected = rf"\d\d:\d\d:\d\dZ (?!WARNING(?!: {warned})|ERROR)"
+        assert [line for line in output.splitlines() if not re.match(expected, line)] == []
         [line] = [line for line in output.splitlines() if "GPU" in line]
         assert "start the container with --gpus all" in line
         written = [path for path in data.rglob("*") if path.is_file()]
