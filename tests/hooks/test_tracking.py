@@ -34,6 +34,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Remove the key and the settings of whoever runs the tests, and leave no run open."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
+    wandb.teardown()  # an earlier test of this process may have read the settings
     yield
     wandb.teardown()
 
