@@ -71,6 +71,15 @@ def passes(images_seen: int, training_images: int) -> str:
     return f"{text} {'pass' if text == '1' else 'passes'}"
 
 
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in GB (10⁹ bytes).
+
+    >>> gigabytes(2.5e9)
+    '2.5 GB'
+    """
+    return f"{size / 1e9:.1f} GB"
+
+
 class RowLog:
     """Log the rows of a history while it grows: all at debug level, a few at info level.
 

@@ -138,7 +138,7 @@ def keep_run_log(folder: Path) -> None:
 
 
 def _levelled_loggers() -> list[logging.Logger]:
-    """Return the loggers of Kedro and the project, and those below them that have a level of their own."""
+    """Return the loggers of Kedro and the project, and the loggers below them that have their own level."""
     below = [name for name in logging.Logger.manager.loggerDict if name.partition(".")[0] in DETAILED]
     loggers = {name: logging.getLogger(name) for name in (*DETAILED, *below)}
     return [each for name, each in loggers.items() if each.level or name in DETAILED]

@@ -38,7 +38,7 @@ def source_files(name: str) -> set[Path]:
 
 
 def _files_of(name: str) -> list[Path]:
-    """Return the file of a module, and those of the packages around it, which Python imports with it."""
+    """Return the file of a module, and the ``__init__.py`` of each package around it, which Python imports, too."""
     path = PACKAGE / name.replace(".", "/")
     packages = [folder / "__init__.py" for folder in (path, *path.parents) if PACKAGE in folder.parents]
     return [file for file in (path.with_suffix(".py"), *packages) if file.is_file()]

@@ -69,7 +69,7 @@ def make_log_records_safe() -> None:
 def format_logs() -> None:
     """Log lines that 80 columns are enough for, and plain ones unless the output is a terminal: rich would wrap them.
 
-    The levels are those of ``conf/logging.yml``. A configuration named in KEDRO_LOGGING_CONFIG is left unchanged.
+    The levels are set in ``conf/logging.yml``. A configuration named in KEDRO_LOGGING_CONFIG is left unchanged.
     """
     if "KEDRO_LOGGING_CONFIG" in os.environ:
         return

@@ -13,7 +13,8 @@ from ddpm_kedro.cli.common import ListOption, console, data_folder, make_session
 from ddpm_kedro.data_lock import hold_data_folder
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import Parameters, check_parameters
-from ddpm_kedro.planning.rounding import duration, gigabytes, two_digits
+from ddpm_kedro.planning.rounding import duration, two_digits
+from ddpm_kedro.progress import gigabytes
 
 if TYPE_CHECKING:
     from ddpm_kedro.planning.profile import DeviceProfile
@@ -27,9 +28,9 @@ UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
 @click.option("--size", default=SIZES, show_default=True, help="Sizes of the images in pixels.")
 @click.option("--time-budget", help="Time, such as 10min, 2h or 3d; by default plan.time_budget.")
 @click.option("--images", type=click.IntRange(min=1), help="Number of training images; by default the ingested ones.")
-@click.option("--classes", type=click.IntRange(min=0), help="Number of classes; by default those of the images.")
+@click.option("--classes", type=click.IntRange(min=0), help="Number of classes; default: of the ingested images.")
 @click.option("--channels", type=click.Choice(["1", "3", "4"]), help="1 grey, 3 colour, 4 with transparency.")
-@click.option("--memory", help="Memory of the device, such as 24GB; by default that of this device.")
+@click.option("--memory", help="Memory of the device, such as 24GB; default: of this device.")
 @click.option("--flops-rate", help="Speed of another device in training, such as 40TFLOPS; needs --memory.")
 @click.option(
     "--profile",
@@ -94,7 +95,7 @@ def _sides(size: str) -> list[int]:
 
 
 def _images(catalog: Any, parameters: Parameters, options: dict[str, Any]) -> tuple[int, int, int]:
-    """Return number of images, classes and channels: as the options say, otherwise those of the ingested images."""
+    """Return number of images, classes and channels: from the options, otherwise of the ingested images."""
     dataset = catalog.get("training_images")
     store = dataset.load() if options["images"] is None and dataset.exists() else None
     if store is None and options["images"] is None:

@@ -24,7 +24,7 @@ class ChosenParametersDataset(LocalDataset[Stored, Stored]):
     """Store parameters, the plan that chose them, and a fingerprint of both in a JSON file.
 
     The data has two parts. ``parameters`` are by group; empty for images that are not your own. ``plan`` says what the
-    plan was made for; None if the parameters are those of an earlier version of this project.
+    plan was made for; None if an earlier version of this project stored the parameters.
     """
 
     def load(self) -> Stored:

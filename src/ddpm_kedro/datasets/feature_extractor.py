@@ -37,7 +37,7 @@ class FeatureExtractorDataset(LocalDataset[LazyFeatureExtractor, FeatureExtracto
             return FeatureExtractor.from_config(_config(self._filepath), self._filepath / "weights.pt")
 
     def save(self, data: LazyFeatureExtractor) -> None:
-        """Make a kept extractor the current one; if there is none, fit and write it."""
+        """Use the extractor that is kept for these images; if there is none, fit and write one."""
         current = _made_by(self._filepath)
         kept = {path: made_by for path in sorted(self._kept.glob("*/")) if (made_by := _made_by(path))}
         accepted = {path: made_by for path, made_by in kept.items() if data.accepts(made_by)}

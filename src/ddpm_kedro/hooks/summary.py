@@ -35,7 +35,7 @@ PLACES = {
     "ingestion_report": "Ingestion report",
 }
 IN_REPORT = {"contact_sheet", "ingestion_report"}  # without a line of their own if the run made the report
-UNKNOWN = "cannot be judged"  # begins a verdict whose rest is the reason; the rest of another one is in the table
+UNKNOWN = "cannot be judged"  # a verdict that begins so ends with a reason; other verdicts end with values of the table
 WIDTH = 70  # columns of a sentence: 80 without the time
 ACROSS, TILE = 5, 16  # images of the preview, and their size in pixels
 

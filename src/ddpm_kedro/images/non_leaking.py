@@ -1,8 +1,8 @@
 """Non-leaking augmentation: random geometric transformations, and labels of what was done.
 
 Karras et al. (2022, appendix F) train the network with the labels and generate with labels of zeros, so that samples
-show none of the transformations (as in ADA, Karras et al. 2020, for GANs). Transformations and their strengths are
-those of EDM's code, with translations by whole pixels from ADA.
+show none of the transformations (as in ADA, Karras et al. 2020, for GANs). Transformations and their strengths come
+from EDM's code, and translations by whole pixels from ADA.
 """
 
 import math

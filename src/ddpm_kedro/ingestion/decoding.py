@@ -40,7 +40,7 @@ GREY_MODES = {"1", "L", "LA", "La", "F"}
 """Names of grey images; besides, all names that start with I have more than 8 bits and are grey."""
 SIXTEEN_BITS = 2**16 - 1
 ORIENTATION = 0x0112
-"""Number of the EXIF tag; the values 2 to 8 are mirrored or rotated, those from 5 by a quarter."""
+"""Number of the EXIF tag; the values 2 to 8 are mirrored or rotated; 5 to 8 exchange height and width."""
 INSPECTED = (256, 256)  # pixels: a large JPEG is inspected at the smallest size that is not below
 GREY_TOLERANCE = 4  # grey levels of 255: a colour whose channels differ by more is not grey
 WHITE = (255, 255, 255)

@@ -38,12 +38,12 @@ def probe_images(collection: ImageCollection, at_most: int = PROBED) -> Looks:
 
 @without_warnings()
 def probe_source(collection: ImageCollection, at_most: int = PROBED) -> dict[str, Any]:
-    """Probe images at equal distances, and inspect the pixels of those that are in colour or have more than 8 bits.
+    """Probe images at equal distances, and inspect the pixels of files in colour or with more than 8 bits.
 
     Returns:
         ``looks``: the result of :func:`probe_images`; ``pixels``: ``inspected``, the number of inspected images whose
-        header says colour; ``colour``, the number of those that are not grey; ``bits``, the number of bits of the
-        largest value in images with more than 8 bits, or None without such images.
+        header says colour; ``colour``, how many of these are not grey; ``bits``, the number of bits
+        of the largest value in images with more than 8 bits, or None without such images.
 
     Raises:
         UserError: if no image can be read; the message has the reasons.

@@ -38,7 +38,7 @@ def clouds(images: Tensor) -> Tensor:
 
 
 def judge(scores: Sequence[Score], clouds_kid: tuple[float, float] | None, reliability: Reliability | None) -> Verdict:
-    """Judge samples by KID, precision and recall, beside those of holdout images and of clouds.
+    """Judge samples by KID, precision and recall, compared with holdout images and with clouds.
 
     Args:
         scores: see :func:`ddpm_kedro.metrics.scores.all_scores`.

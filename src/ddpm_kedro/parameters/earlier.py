@@ -1,4 +1,4 @@
-"""Parameters of earlier versions: what replaced them, and stored ones as those of today."""
+"""Parameters of earlier versions: what replaced them, and the conversion of stored ones."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def explain_ema_decay(training: Mapping[str, Any]) -> str:
 
 
 def convert_stored(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters by group, stored by this or an earlier version, as those of this version."""
+    """Convert parameters by group, stored by this or an earlier version, to this version."""
     converted = {group: dict(values) if isinstance(values, dict) else values for group, values in parameters.items()}
     training = converted.get("training", {})
     if "ema_decay" in training:

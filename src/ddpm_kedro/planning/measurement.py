@@ -65,7 +65,7 @@ def measure_profile(kind: str, device: Device, precision: Precision, seconds: fl
     """
     hardware = choose_hardware(device, precision)
     deadline = time.perf_counter() + seconds
-    wait = torch.cuda.synchronize if hardware.device.type == "cuda" else lambda: None
+    wait = (lambda: None) if hardware.device.type == "cpu" else torch.accelerator.synchronize
     timings: list[Timing] = []
     with seed_global_state(0, hardware.device):
         for left, (name, cost, batch, step) in _steps(hardware):
@@ -115,7 +115,7 @@ def _steps(hardware: Hardware) -> Iterator[tuple[int, tuple[str, Cost, int, Call
         left, cost = len(REFERENCES[kind]) - number, unet_cost(model, shape, CLASSES)
         yield left + (number == 0), (name, cost, batch, _training_step(model, shape, batch, hardware))
         if number == 0:
-            yield left, (EXTRACTOR, extractor_cost((3, 32, 32), CLASSES), 64, _fitting_step(64))
+            yield left, (EXTRACTOR, extractor_cost((3, 32, 32), CLASSES), 64, _fitting_step(64, hardware.device))
 
 
 def _training_step(
@@ -143,10 +143,10 @@ def _training_step(
     return step
 
 
-def _fitting_step(batch: int) -> Callable[[], None]:
-    network = Classifier(3, CLASSES)
+def _fitting_step(batch: int, device: torch.device) -> Callable[[], None]:
+    network = Classifier(3, CLASSES).to(device)
     optimizer = torch.optim.AdamW(network.parameters())
-    images, labels = torch.rand(batch, 3, 32, 32), torch.arange(batch) % CLASSES
+    images, labels = torch.rand(batch, 3, 32, 32, device=device), torch.arange(batch, device=device) % CLASSES
 
     def step() -> None:
         optimizer.zero_grad()

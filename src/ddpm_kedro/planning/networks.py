@@ -24,10 +24,10 @@ def networks(image_shape: tuple[int, int, int], patch: int, given: Mapping[str, 
     Args:
         image_shape: (C, H, W).
         patch: side of the patches in pixels.
-        given: parameters of the model that replace those of the networks.
+        given: parameters of the model that replace the networks' own.
 
     Raises:
-        UserError: if the given parameters are not possible together with those of the networks.
+        UserError: if the given parameters fit no network.
     """
     sides = [-(-max(image_shape[1:]) // patch)]
     while sides[-1] > BOTTOM and len(sides) < max(MULTIPLIERS):

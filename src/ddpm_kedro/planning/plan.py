@@ -7,7 +7,7 @@ from typing import Any
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.parameters import Group
 from ddpm_kedro.planning.expectation import expect
-from ddpm_kedro.planning.rounding import duration, gigabytes, two_digits, two_figures
+from ddpm_kedro.planning.rounding import duration, two_digits, two_figures
 from ddpm_kedro.planning.sizing import (
     EXTRACTOR_SHARE,
     RESERVE,
@@ -18,6 +18,7 @@ from ddpm_kedro.planning.sizing import (
     extractor_images,
     training_seconds,
 )
+from ddpm_kedro.progress import gigabytes
 from ddpm_kedro.training.optimizers import recommended_learning_rate, recommended_warmup
 
 LEAST = 1_000  # images: the least length of a training
@@ -64,7 +65,7 @@ class _Choices:
         return used
 
     def explain(self, choice: str, value: str, why: str, *names: str) -> None:
-        """Add a row to the table; of the parameters ``names``, it lists those that are given."""
+        """Add a row to the table; it lists the given parameters among ``names``."""
         given = [name for name in names if name in self.given]
         self.plan.table.append((choice, value, f"as given: {', '.join(given)}" if given else why))
 

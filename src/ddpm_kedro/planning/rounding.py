@@ -27,8 +27,3 @@ def duration(seconds: float) -> str:
             rest = int(seconds % size // part)
             return f"{int(seconds // size)}{unit}" + (f" {rest}{smaller}" if rest else "")
     return f"{seconds:.0f}s"
-
-
-def gigabytes(count: float) -> str:
-    """Return bytes in GB (10⁹ bytes)."""
-    return f"{count / 1e9:.1f} GB"

@@ -13,7 +13,7 @@ from ddpm_kedro.parameters import ModelParameters, Parameters
 from ddpm_kedro.planning.cost import Cost, extractor_cost, unet_cost
 from ddpm_kedro.planning.networks import PATCHES, networks
 from ddpm_kedro.planning.profile import DeviceProfile
-from ddpm_kedro.planning.rounding import gigabytes
+from ddpm_kedro.progress import gigabytes
 from ddpm_kedro.training.memory import training_memory
 
 Shape = tuple[int, int, int]
@@ -22,7 +22,7 @@ IMAGES_PER_FLOP = 1e-4
 4e-4 (docs/benchmarks.md, "Quality after equal training time"): larger networks saw too little, smaller ones could not
 learn more."""
 LEAST_IMAGES = 20_000  # no network there makes digits from fewer
-FORWARD = 1 / 3  # of the FLOPs of a step: the backward pass has twice those of the forward pass
+FORWARD = 1 / 3  # of the FLOPs of a step: the backward pass needs twice as many as the forward pass
 EXTRACTOR_SHARE = 0.1  # of the time of training: the limit for fitting the evaluation's extractor
 RESERVE = 0.05  # of the budget: reading and writing, figures, the report
 START_UP = 10.0  # seconds: starting Python, Kedro and torch, and ending

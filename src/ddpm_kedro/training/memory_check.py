@@ -12,6 +12,7 @@ from ddpm_kedro.distributed import World
 from ddpm_kedro.errors import UserError
 from ddpm_kedro.hardware import Hardware, available_memory
 from ddpm_kedro.models import build_network
+from ddpm_kedro.progress import gigabytes
 from ddpm_kedro.training.memory import training_memory
 from ddpm_kedro.training.run import Run
 
@@ -146,12 +147,3 @@ def is_out_of_memory(error: BaseException) -> bool:
 def next_parts(rows: int, parts: int) -> int | None:
     """Return the least number of parts, at least twice as many, that divides the rows; None if there is none."""
     return next((count for count in range(2 * parts, rows + 1) if rows % count == 0), None)
-
-
-def gigabytes(size: float) -> str:
-    """Return a number of bytes for people.
-
-    >>> gigabytes(2.5e9)
-    '2.5 GB'
-    """
-    return f"{size / 1e9:.1f} GB"

@@ -63,7 +63,7 @@ def training_verdict(history: Sequence[Row], parameters: Mapping[str, Any], trai
 
     Args:
         history: rows of the training, the oldest first; rows without a finite validation loss are ignored.
-        parameters: parameters of the run by group, as plain data; those of an imported model may be missing.
+        parameters: parameters of the run by group, as plain data; an imported model may have none.
         training_images: number of different training images.
     """
     rows = [row for row in history if math.isfinite(row.get("validation_loss", math.nan))]

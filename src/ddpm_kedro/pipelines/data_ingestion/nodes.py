@@ -132,7 +132,7 @@ def plan_training(
 
 
 def _is_for(stored: Mapping[str, Any], own: Mapping[str, Any], images_id: str) -> bool:
-    """Return whether stored parameters are for these images; those of an earlier version have no fingerprint."""
+    """Return whether stored parameters are for these images; parameters of an earlier version have no fingerprint."""
     if not stored or not stored["parameters"]:
         return False
     if stored["plan"] is None:
